@@ -1,0 +1,1 @@
+"""The vocabulary: frozen values and protocols.  Standard library only, no input or output."""

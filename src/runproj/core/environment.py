@@ -1,0 +1,176 @@
+"""EnvSpec → EnvLock → Environment: the environment that was asked for, pinned, and on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from pathlib import Path
+from typing import Protocol
+
+
+class EnvManager(Enum):
+    """Who makes the environment."""
+
+    VIRTUALENV = "virtualenv"
+    SYSTEM = "system"
+    CONDA = "conda"
+    DOCKER = "docker"
+
+
+class EnvPlace(Enum):
+    """Where commands of the environment run: a lock says what it yields, a backend what it takes; nothing else crosses."""
+
+    HOST = "host"
+    IMAGE = "image"
+
+
+@dataclass(frozen=True)
+class DockerSpec:
+    """`docker_env` of an MLproject.  `environment` holds a name to copy from the host, or a (name, value) pair to set."""
+
+    image: str
+    volumes: tuple[str, ...] = ()
+    environment: tuple[tuple[str, str | None], ...] = ()
+
+
+@dataclass(frozen=True)
+class EnvSpec:
+    """The environment as the project asks for it, read from its files and not yet resolved.
+
+    manager:      what the project's own declaration means (conda.yaml: CONDA; nothing declared: VIRTUALENV).
+    origin:       the file or key it was taken from, for people ("conda.yaml", "uv.lock", "nothing declared").
+    python:       a version ("3.8.2", "3.8") or a specifier (">=3.9,<3.12"); None where the project names none.
+    requirements: lines of a requirements file; relative paths in them are relative to the project's folder.
+    build_requirements: the same, for packages that must be there before the others are built (setuptools, pip, …).
+    lock_file:    a lock of the project's own, used as it is (`pylock.toml`, `uv.lock`), relative to the project's folder.
+    conda:        dependencies in conda's words, where the project has them; `channels` beside them.
+    notes:        what could not be carried over, in full sentences; shown and recorded.
+    """
+
+    manager: EnvManager = EnvManager.VIRTUALENV
+    origin: str = "nothing declared"
+    python: str | None = None
+    requirements: tuple[str, ...] = ()
+    build_requirements: tuple[str, ...] = ()
+    lock_file: str | None = None
+    conda: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()
+    docker: DockerSpec | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class LockOptions:
+    """What the user says about pinning.
+
+    as_of:   "commit", "now", or an ISO date: the index is read as it stood then.
+    manager: None lets the project decide (`--env-manager auto`).
+    extra:   requirements added by `--with`.
+    relock:  resolve anew even where this request was locked before.
+    strict:  refuse a fallback (nearest interpreter, today's index) instead of saying and recording it.
+    """
+
+    as_of: str = "commit"
+    manager: EnvManager | None = None
+    extra: tuple[str, ...] = ()
+    relock: bool = False
+    strict: bool = False
+    installer: str = "uv"
+    offline: bool = False
+
+
+@dataclass(frozen=True)
+class PythonPin:
+    """An interpreter.  `path` is where it was found on the machine that locked; `build` is `sys.version`."""
+
+    version: str
+    implementation: str
+    path: str
+    build: str = ""
+
+
+@dataclass(frozen=True)
+class LocalPackage:
+    """A package installed from the checkout.  `digest` is a sha256 over its files, so that a change makes a new environment."""
+
+    path: str
+    digest: str
+    editable: bool = False
+
+
+@dataclass(frozen=True)
+class EnvLock:
+    """A pinned environment.  Equal digests are equal environments.
+
+    digest:   sha256 over everything below that decides what gets installed.
+    pylock:   text of the PEP 751 lock file with hashes; None where nothing is installed by us (system).
+    as_of:    ISO time the index was read at; None for "now" or where a lock file of the project was used.
+    resolved_at: ISO time of resolution; not part of the digest.
+    """
+
+    manager: EnvManager
+    place: EnvPlace
+    digest: str
+    origin: str
+    platform: str
+    python: PythonPin | None = None
+    pylock: str | None = None
+    image: str | None = None
+    local_packages: tuple[LocalPackage, ...] = ()
+    extra: tuple[str, ...] = ()
+    as_of: str | None = None
+    resolved_at: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Environment:
+    """An environment on disk.  It is applied to a command; it never changes this process.
+
+    bin:       folders put in front of PATH.
+    variables: set for the command; `unset` lists variables that must not reach it.
+    """
+
+    lock: EnvLock
+    path: Path | None = None
+    bin: tuple[Path, ...] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
+    unset: tuple[str, ...] = ()
+
+
+Progress = Callable[[str], None]
+"""Told, in a few words, what is going on right now."""
+
+
+class EnvironmentBuilder(Protocol):
+    """Makes one kind of environment.  Knows nothing of caches or runs."""
+
+    def lock(self, spec: EnvSpec, project: Path, when: datetime | None, options: LockOptions) -> EnvLock:
+        """Pin `spec`.  `project` is the checkout's project folder, `when` the commit's time.
+
+        On return every package has an exact version and a hash, or an `EnvironmentFailure` says what could not be solved.
+        """
+
+    def build(self, lock: EnvLock, project: Path, into: Path, progress: Progress) -> None:
+        """Make the environment at `into`, which does not exist yet.  A normal return guarantees a working environment.
+
+        `into` is its final path (environments are not relocatable).  On failure the caller removes what is there.
+        """
+
+    def environment(self, lock: EnvLock, path: Path) -> Environment:
+        """How commands use the environment built at `path`.  Touches nothing."""
+
+    def problem(self, lock: EnvLock, path: Path, *, thorough: bool = False) -> str | None:
+        """Why the environment at `path` is unfit, or None.  Cheap unless `thorough`, which checks every file."""
+
+
+class Environments(Protocol):
+    """Builders behind a cache: each digest is built once, by whoever comes first."""
+
+    def lock(self, spec: EnvSpec, project: Path, when: datetime | None, options: LockOptions) -> EnvLock:
+        """As `EnvironmentBuilder.lock`, answered from the store of locks where this request was pinned before."""
+
+    def ensure(self, lock: EnvLock, project: Path, progress: Progress) -> Environment:
+        """The environment of `lock`, built if it is not there.  Raises `EnvironmentFailure`."""

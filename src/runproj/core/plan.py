@@ -1,0 +1,65 @@
+"""Request → Plan: everything decided before anything starts.  A Plan is a plain, published JSON document."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from runproj.core.call import Call, Given
+from runproj.core.environment import EnvLock, LockOptions
+from runproj.core.project import Expectation, InputSpec, MetricSpec, Resources
+from runproj.core.source import Pin, Source
+
+PLAN_VERSION = 1
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How to run, as opposed to what.  `timeout` and `grace` in seconds; `keep`: "never", "failed", "always"."""
+
+    backend: str = "local"
+    experiment: str | None = None
+    run_name: str | None = None
+    tags: tuple[tuple[str, str], ...] = ()
+    timeout: float | None = None
+    grace: float = 10.0
+    keep: str = "never"
+    clean_env: bool = False
+    parent_run: str | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for."""
+
+    source: Source
+    entry_point: str = "main"
+    parameters: tuple[Given, ...] = ()
+    strict: bool = False
+    require_clean: bool = False
+    lock: LockOptions = field(default_factory=LockOptions)
+    options: RunOptions = field(default_factory=RunOptions)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be run, complete: whoever holds it can do the same run again, anywhere.
+
+    Secrets are named in `call`, never held.  `rerun_of` is the id of the run this plan was taken from.
+    """
+
+    code: Pin
+    call: Call
+    lock: EnvLock
+    project: str
+    descriptor: str | None = None
+    env: tuple[tuple[str, str], ...] = ()
+    inputs: tuple[InputSpec, ...] = ()
+    outputs: tuple[str, ...] = ()
+    metrics: tuple[MetricSpec, ...] = ()
+    expect: tuple[Expectation, ...] = ()
+    resources: Resources = field(default_factory=Resources)
+    options: RunOptions = field(default_factory=RunOptions)
+    notes: tuple[str, ...] = ()
+    rerun_of: str | None = None
+    runproj: str = ""
+    version: int = PLAN_VERSION

@@ -1,0 +1,126 @@
+"""The project: what a descriptor says, parsed and validated once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from runproj.core.environment import EnvSpec
+
+
+class ParameterType(Enum):
+    """The types a parameter can have.  MLproject knows four of them; `runproj.yaml` knows all."""
+
+    STRING = "string"
+    INT = "int"
+    FLOAT = "float"
+    BOOL = "bool"
+    PATH = "path"
+    URI = "uri"
+    CHOICE = "choice"
+    LIST = "list"
+    OBJECT = "object"
+    SECRET = "secret"
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A typed input of an entry point.  Values travel as text; the type says which texts are valid.
+
+    default: text, or None where a value is required.
+    declared_type: the word in the descriptor, where it is not one of ours ("int32"): such a parameter is a string.
+    """
+
+    name: str
+    type: ParameterType = ParameterType.STRING
+    default: str | None = None
+    choices: tuple[str, ...] = ()
+    minimum: float | None = None
+    maximum: float | None = None
+    help: str = ""
+    declared_type: str = ""
+    required: bool = True
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command template: either one shell string, or an argv list that no shell ever sees.  `{name}` is a parameter."""
+
+    shell: str | None = None
+    argv: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """A declared input.  `uri` is a path relative to the project, or a URI; `sha256` is checked where given."""
+
+    name: str
+    uri: str
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class MetricSpec:
+    """Where metrics are found without any logging call.
+
+    pattern: a regular expression over lines of standard output; with groups `name` and `value`, or one group and `name`.
+    file:    a JSON or CSV file in the project's folder, read when the command has ended.
+    """
+
+    name: str | None = None
+    pattern: str | None = None
+    file: str | None = None
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What a metric should come out as; used by comparisons."""
+
+    metric: str
+    value: float
+    rtol: float | None = None
+    atol: float | None = None
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What the entry point needs; backends translate it.  Texts as the user wrote them ("4GB", "2h")."""
+
+    cpus: float | None = None
+    memory: str | None = None
+    gpus: int | None = None
+    time: str | None = None
+    nodes: int | None = None
+    partition: str | None = None
+
+
+@dataclass(frozen=True)
+class EntryPoint:
+    """A command of the project with its parameters and what to record of it.
+
+    open: parameters that are not declared are passed on as `--name value` (MLproject), instead of being errors.
+    timeout: seconds.
+    """
+
+    name: str
+    command: Command
+    parameters: tuple[Parameter, ...] = ()
+    open: bool = True
+    env: tuple[tuple[str, str], ...] = ()
+    inputs: tuple[InputSpec, ...] = ()
+    outputs: tuple[str, ...] = ()
+    metrics: tuple[MetricSpec, ...] = ()
+    expect: tuple[Expectation, ...] = ()
+    resources: Resources = field(default_factory=Resources)
+    timeout: float | None = None
+
+
+@dataclass(frozen=True)
+class Project:
+    """A descriptor, parsed.  `descriptor` is its file name, or None for a bare repository."""
+
+    name: str
+    entry_points: tuple[EntryPoint, ...]
+    environment: EnvSpec
+    descriptor: str | None = None
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,185 @@
+"""Files that survive anything: atomic writes, locks that die with their holder, a content-addressed store."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+import stat
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from runproj.errors import StorageError
+
+_CHUNK = 1 << 20
+
+
+@contextlib.contextmanager
+def explained(path: Path, doing: str = "write") -> Iterator[None]:
+    """Turn the operating system's refusal (disk full, no permission, read-only) into a `StorageError` that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(error, path, doing) from error
+
+
+def storage_error(error: OSError, path: Path, doing: str = "write") -> StorageError:
+    """The user's words for an OSError met at `path`."""
+    place = error.filename or path
+    fixes = {
+        errno.ENOSPC: "Free some space (`runproj gc` removes what no run needs), or set RUNPROJ_HOME to a larger disk.",
+        errno.EDQUOT: "Your quota is used up: free some space, or set RUNPROJ_HOME to another disk.",
+        errno.EROFS: "Set RUNPROJ_HOME to a folder that can be written.",
+        errno.EACCES: "Check the permissions of that folder, or set RUNPROJ_HOME to one of your own.",
+    }
+    return StorageError(
+        f"Cannot {doing} {place}",
+        why=os.strerror(error.errno) if error.errno else str(error),
+        fix=fixes.get(error.errno or 0, ""),
+    )
+
+
+def atomic_write(path: Path, content: bytes | str, mode: int = 0o644) -> None:
+    """Replace `path` by `content`, so that a reader, or a machine that loses power, sees the old or the new, never half."""
+    data = content.encode() if isinstance(content, str) else content
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".tmp")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fchmod(file.fileno(), mode)
+                os.fsync(file.fileno())
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class LockedElsewhere(Exception):  # noqa: N818 - a condition that callers handle, not an error to show
+    """Somebody else holds the lock."""
+
+
+class Lock:
+    """An advisory lock on a file.  The kernel frees it when its holder dies, however that happens.
+
+    The file stays: removing it would let two holders lock two files of one name.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor: int | None = None
+
+    def acquire(self, *, wait: bool = True, on_wait: Callable[[], None] | None = None) -> None:
+        """Take the lock.  Without `wait`, raises `LockedElsewhere`; `on_wait` is told once when there is a queue."""
+        with explained(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if not wait:
+                    raise LockedElsewhere(str(self.path)) from None
+                if on_wait:
+                    on_wait()
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._descriptor = descriptor
+
+    def release(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __enter__(self) -> Lock:
+        if self._descriptor is None:
+            self.acquire()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+def sha256_file(path: Path) -> str:
+    """Hex sha256 of a file's content, in bounded memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_text(text: str) -> str:
+    """Hex sha256 of a text's UTF-8 bytes."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a folder with everything in it, read-only folders too; nothing half-removed stays under its name."""
+    if path.is_symlink() or path.is_file():
+        path.unlink(missing_ok=True)
+        return
+    if not path.exists():
+        return
+    doomed = path.with_name(f".trash-{os.getpid()}-{time.monotonic_ns()}")
+    with contextlib.suppress(OSError):
+        path.rename(doomed)
+        path = doomed
+
+    def retry_writable(function: Callable[[str], object], name: str, error: BaseException) -> None:
+        if isinstance(error, FileNotFoundError):
+            return
+        for target in (Path(name).parent, Path(name)):
+            if target.is_dir() and not target.is_symlink():
+                target.chmod(target.stat().st_mode | stat.S_IRWXU)
+        function(name)
+
+    shutil.rmtree(path, onerror=lambda function, name, info: retry_writable(function, name, info[1]))
+
+
+class Objects:
+    """A content-addressed store: `ab/cdef…`, read-only, written beside and moved, so that a name is always its content."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def path(self, digest: str) -> Path:
+        """Where the object of that sha256 is, or would be."""
+        return self.root / digest[:2] / digest[2:]
+
+    def put(self, source: Path | bytes) -> str:
+        """Store a file or bytes; returns the sha256."""
+        digest = hashlib.sha256(source).hexdigest() if isinstance(source, bytes) else sha256_file(source)
+        target = self.path(digest)
+        if not target.exists():
+            data = source if isinstance(source, bytes) else source.read_bytes()
+            atomic_write(target, data, mode=0o444)
+        return digest
+
+    def get(self, digest: str) -> bytes | None:
+        """The content, or None where it is missing or no longer what its name says (then it is removed)."""
+        target = self.path(digest)
+        try:
+            data = target.read_bytes()
+        except FileNotFoundError:
+            return None
+        if hashlib.sha256(data).hexdigest() != digest:
+            target.unlink(missing_ok=True)
+            return None
+        return data

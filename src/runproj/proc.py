@@ -1,0 +1,232 @@
+"""The one module that starts processes, and that knows how to find and end them again (Linux: `/proc`, `prctl`)."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from runproj.errors import StartError
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def die_with_parent() -> None:
+    """In a fresh child: be killed when the thread that started it ends, however that happens."""
+    _libc().prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of descendants whose own parent ends, so that none gets out of sight."""
+    _libc().prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Completed:
+    """How a program ended.  `code` is negative for a signal, as in `subprocess`."""
+
+    code: int
+    out: bytes
+    err: bytes
+
+    @property
+    def text(self) -> str:
+        """Standard output and error together, for a message."""
+        return (self.out + self.err).decode(errors="replace").strip()
+
+
+def run(
+    argv: Sequence[str | Path],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: bytes = b"",
+    timeout: float | None = None,
+) -> Completed:
+    """Run a program to its end and collect what it says.  It dies with this process.
+
+    `env` replaces the environment.  Raises `StartError` where the program is missing or takes longer than `timeout` seconds.
+    """
+    return stream(argv, _ignore, cwd=cwd, env=env, stdin=stdin, timeout=timeout)
+
+
+def _ignore(_: str) -> None:
+    """Takes a line of progress that nobody wants."""
+
+
+def stream(
+    argv: Sequence[str | Path],
+    on_line: Callable[[str], None],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: bytes = b"",
+    timeout: float | None = None,
+) -> Completed:
+    """As `run`, telling `on_line` each line of standard error as it comes (progress of installers goes there)."""
+    _libc()  # loaded before the fork: nothing may be imported between fork and exec
+    try:
+        process = subprocess.Popen(
+            [os.fspath(part) for part in argv],
+            cwd=cwd,
+            env=None if env is None else dict(env),
+            stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            preexec_fn=die_with_parent,  # noqa: PLW1509 - one system call, nothing that could hold a lock
+        )
+    except (FileNotFoundError, PermissionError) as error:
+        raise StartError(f"Cannot start {argv[0]}", why=os.strerror(error.errno or 0)) from error
+    out: list[bytes] = []
+    err: list[bytes] = []
+
+    def read_out() -> None:
+        assert process.stdout
+        out.append(process.stdout.read())
+
+    def read_err() -> None:
+        assert process.stderr
+        for line in process.stderr:
+            err.append(line)
+            on_line(line.decode(errors="replace").rstrip())
+
+    readers = [threading.Thread(target=read, daemon=True) for read in (read_out, read_err)]
+    try:
+        for reader in readers:
+            reader.start()
+        if process.stdin:
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.write(stdin)
+            process.stdin.close()
+        code = process.wait(timeout)
+    except subprocess.TimeoutExpired as error:
+        end_tree([process.pid], grace=0.5)
+        process.wait()
+        raise StartError(
+            f"{Path(argv[0]).name} took longer than {timeout or 0:g} seconds", why=" ".join(map(str, argv))
+        ) from error
+    except BaseException:
+        end_tree([process.pid], grace=2)
+        process.wait()
+        raise
+    finally:
+        for reader in readers:
+            reader.join(timeout=5)
+        for pipe in (process.stdout, process.stderr):
+            if pipe:
+                pipe.close()
+    return Completed(code, b"".join(out), b"".join(err))
+
+
+@dataclass(frozen=True)
+class ProcessId:
+    """A process, told apart from a later one with the same pid.  `started` is in clock ticks since boot."""
+
+    pid: int
+    started: int
+    boot: str
+
+    @property
+    def alive(self) -> bool:
+        return self.boot == boot_id() and start_time(self.pid) == self.started
+
+
+@cache
+def boot_id() -> str:
+    """Changes at each boot: pids of another boot mean nothing."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return "unknown"
+
+
+def start_time(pid: int) -> int | None:
+    """Clock ticks since boot when the process started; None where there is none (a zombie counts as none)."""
+    fields = _stat(pid)
+    return None if fields is None or fields[0] == "Z" else int(fields[19])
+
+
+def _stat(pid: int) -> list[str] | None:
+    """Fields of /proc/PID/stat from the third (state) on: the second may hold blanks and parentheses."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return None
+    return text.rpartition(")")[2].split()
+
+
+def identify(pid: int) -> ProcessId:
+    """The identity of a process that exists now."""
+    return ProcessId(pid, start_time(pid) or 0, boot_id())
+
+
+def descendants(roots: Iterable[int]) -> list[int]:
+    """Every process below `roots`, the roots not included, parents before children."""
+    children: dict[int, list[int]] = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and (fields := _stat(int(entry))) is not None:
+            children.setdefault(int(fields[1]), []).append(int(entry))
+    found: list[int] = []
+    queue = list(roots)
+    while queue:
+        below = children.get(queue.pop(0), [])
+        found += below
+        queue += below
+    return found
+
+
+def marked(variable: str, value: str) -> Iterator[int]:
+    """Processes that carry `variable=value` in the environment they were started with."""
+    needle = f"{variable}={value}".encode()
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit() or int(entry) == os.getpid():
+            continue
+        with contextlib.suppress(OSError):
+            if needle in Path(f"/proc/{entry}/environ").read_bytes().split(b"\0"):
+                yield int(entry)
+
+
+def send(pids: Iterable[int], number: int) -> None:
+    """Signal processes; those that are gone already are passed over."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+
+
+def end_tree(roots: Sequence[int], grace: float) -> None:
+    """Ask `roots` and everything below them to end, then kill what is left after `grace` seconds."""
+    first = [*roots, *descendants(roots)]
+    send(reversed(first), signal.SIGTERM)
+    deadline = time.monotonic() + grace
+    while time.monotonic() < deadline and any(start_time(pid) is not None for pid in first):
+        time.sleep(0.02)
+    send([*roots, *first, *descendants(roots)], signal.SIGKILL)
+
+
+def detach(argv: Sequence[str | Path], *, cwd: Path, env: Mapping[str, str], log: Path) -> int:
+    """Start a program that outlives this process, in a session of its own, its output in `log`.  Returns its pid."""
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [os.fspath(part) for part in argv],
+            cwd=cwd,
+            env=dict(env),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    return process.pid

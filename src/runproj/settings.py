@@ -1,0 +1,118 @@
+"""Environment variables and `config.toml` → one frozen Settings.  Nothing else reads the process environment for options."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from runproj.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where things are and what holds unless a command says otherwise.
+
+    home:         everything runproj keeps (store, cache, environments, artifacts).
+    tracking_uri: `sqlite:///…` or `http(s)://…`.
+    offline:      use only what is cached.
+    capture_limit: bytes of a local folder above which its capture is refused.
+    """
+
+    home: Path
+    tracking_uri: str
+    experiment: str = "Default"
+    experiment_id: str | None = None
+    offline: bool = False
+    capture_limit: int = 512 * 1024 * 1024
+    plain: bool = False
+
+    @property
+    def cache(self) -> Path:
+        return self.home / "cache"
+
+    @property
+    def environments(self) -> Path:
+        return self.home / "envs"
+
+    @property
+    def runs(self) -> Path:
+        return self.home / "runs"
+
+    @property
+    def objects(self) -> Path:
+        return self.home / "objects"
+
+
+def load(environ: Mapping[str, str] | None = None, home: Path | None = None) -> Settings:
+    """Read the settings.  Raises `UsageError` for a value that has no meaning."""
+    variables = os.environ if environ is None else environ
+    home = home or _home(variables)
+    config = _config(home / "config.toml")
+    tracking = (
+        variables.get("RUNPROJ_TRACKING_URI")
+        or variables.get("MLFLOW_TRACKING_URI")
+        or config.get("tracking_uri")
+        or f"sqlite:///{home / 'runproj.db'}"
+    )
+    limit = variables.get("RUNPROJ_CAPTURE_LIMIT") or config.get("capture_limit")
+    return Settings(
+        home=home,
+        tracking_uri=_tracking_uri(tracking),
+        experiment=variables.get("MLFLOW_EXPERIMENT_NAME") or config.get("experiment") or "Default",
+        experiment_id=variables.get("MLFLOW_EXPERIMENT_ID"),
+        offline=_flag(variables.get("RUNPROJ_OFFLINE") or config.get("offline") or ""),
+        capture_limit=parse_size(limit) if limit else 512 * 1024 * 1024,
+        plain=bool(variables.get("CI") or variables.get("NO_COLOR") or variables.get("TERM") == "dumb"),
+    )
+
+
+def _home(variables: Mapping[str, str]) -> Path:
+    if chosen := variables.get("RUNPROJ_HOME"):
+        return Path(chosen).expanduser().absolute()
+    if "HOME" in variables and not variables.get("XDG_DATA_HOME") and Path("/proc/self").exists():
+        return Path(variables["HOME"]) / ".local/share/runproj"  # platformdirs' answer on Linux, without the cost of its import
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("runproj", appauthor=False))
+
+
+def _config(path: Path) -> dict[str, str]:
+    if not path.exists():
+        return {}
+    import tomllib
+
+    try:
+        content = tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not valid TOML", why=str(error)) from error
+    known = {"tracking_uri", "experiment", "offline", "capture_limit"}
+    if unknown := sorted(set(content) - known):
+        raise UsageError(f"{path} has unknown keys: {', '.join(unknown)}", fix=f"Known keys: {', '.join(sorted(known))}")
+    return {key: str(value) for key, value in content.items()}
+
+
+def _tracking_uri(text: str) -> str:
+    if text.startswith(("sqlite:///", "http://", "https://")):
+        return text
+    raise UsageError(
+        f"The tracking URI {text!r} is not one that runproj can use",
+        fix="Use sqlite:///PATH or http(s)://SERVER in RUNPROJ_TRACKING_URI (or MLFLOW_TRACKING_URI).",
+    )
+
+
+def _flag(text: str) -> bool:
+    return text.strip().lower() in ("1", "true", "yes", "on")
+
+
+def parse_size(text: str) -> int:
+    """Bytes of "512MB", "2GiB", "1000".  Raises `UsageError`."""
+    units = {"": 1, "b": 1, "k": 10**3, "kb": 10**3, "m": 10**6, "mb": 10**6, "g": 10**9, "gb": 10**9, "t": 10**12, "tb": 10**12}
+    units |= {f"{prefix}ib": 2 ** (10 * power) for power, prefix in enumerate("kmgt", start=1)}
+    number = text.strip().rstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+    unit = text.strip()[len(number) :].lower()
+    try:
+        return int(float(number) * units[unit])
+    except (ValueError, KeyError):
+        raise UsageError(f"{text!r} is not a size", fix="Write it like 512MB or 2GiB.") from None

@@ -1,0 +1,80 @@
+"""Fixtures every test shares.  No test touches the user's home folder or git configuration."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+HOSTILE = 'it\'s a "Größe" $(x) `y`\n;&'
+"""A folder name with everything that breaks careless code; used in path fixtures."""
+
+
+@pytest.fixture(autouse=True)
+def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home with a hostile name, a git identity, and no runproj or MLflow settings from outside."""
+    home = tmp_path / HOSTILE
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("RUNPROJ_HOME", str(home / "runproj home"))
+    for name in list(os.environ):
+        if name.startswith(("MLFLOW_", "GIT_AUTHOR", "GIT_COMMITTER", "XDG_")) or name in ("RUNPROJ_TRACKING_URI", "VIRTUAL_ENV"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(home / ".gitconfig"))
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    (home / ".gitconfig").write_text("[user]\n name = Test\n email = test@example.org\n[init]\n defaultBranch = main\n")
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+    return home
+
+
+class Repository:
+    """A real git repository made by a test."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.mkdir(parents=True, exist_ok=True)
+        self.git("init", "-q")
+
+    def git(self, *arguments: str, **environment: str) -> str:
+        result = subprocess.run(
+            ["git", *arguments], cwd=self.path, env={**os.environ, **environment}, check=True, capture_output=True, text=True
+        )
+        return result.stdout.strip()
+
+    def write(self, files: dict[str, str | bytes]) -> None:
+        for name, content in files.items():
+            target = self.path / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+    def commit(self, files: dict[str, str | bytes], message: str = "a commit", date: str | None = None) -> str:
+        """Write files, commit everything, and return the full commit hash.  `date` is ISO 8601."""
+        self.write(files)
+        self.git("add", "-A")
+        when = {"GIT_AUTHOR_DATE": date, "GIT_COMMITTER_DATE": date} if date else {}
+        self.git("commit", "-q", "--allow-empty", "-m", message, **when)
+        return self.head
+
+    @property
+    def head(self) -> str:
+        return self.git("rev-parse", "HEAD")
+
+    @property
+    def url(self) -> str:
+        from urllib.parse import quote
+
+        return "file://" + quote(str(self.path))
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    """An empty git repository in a folder with a hostile name."""
+    return Repository(tmp_path / HOSTILE / "project")
+
+
+@pytest.fixture
+def make_repository(tmp_path: Path):
+    """Makes further repositories by name."""
+    return lambda name: Repository(tmp_path / HOSTILE / name)
