@@ -72,7 +72,7 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-class LockedElsewhere(Exception):  # noqa: N818 - a condition that callers handle, not an error to show
+class LockedElsewhere(Exception):
     """Somebody else holds the lock."""
 
 
