@@ -92,3 +92,11 @@ class StorageError(StartError):
     """A file cannot be written or read: disk full, no permission, damaged content."""
 
     kind = "storage"
+
+
+class Interrupted(KeyboardInterrupt):
+    """SIGINT, SIGTERM or SIGHUP arrived: whatever is under way stops, cleans up and says so.  Not an error."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number

@@ -82,9 +82,16 @@ class Lock:
     The file stays: removing it would let two holders lock two files of one name.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, descriptor: int | None = None) -> None:
         self.path = path
-        self._descriptor: int | None = None
+        self._descriptor = descriptor
+
+    @property
+    def descriptor(self) -> int:
+        """The locked file.  Raises `LockedElsewhere` where the lock is not held."""
+        if self._descriptor is None:
+            raise LockedElsewhere(str(self.path))
+        return self._descriptor
 
     def acquire(self, *, wait: bool = True, on_wait: Callable[[], None] | None = None) -> None:
         """Take the lock.  Without `wait`, raises `LockedElsewhere`; `on_wait` is told once when there is a queue."""

@@ -217,7 +217,32 @@ def end_tree(roots: Sequence[int], grace: float) -> None:
     send([*roots, *first, *descendants(roots)], signal.SIGKILL)
 
 
-def detach(argv: Sequence[str | Path], *, cwd: Path, env: Mapping[str, str], log: Path) -> int:
+def start(
+    argv: Sequence[str | Path], *, cwd: Path, env: Mapping[str, str], out: int, err: int, keep: tuple[int, ...]
+) -> subprocess.Popen[bytes]:
+    """Start a program with its output going to descriptors `out` and `err`, no input, and the descriptors in `keep` open."""
+    return subprocess.Popen(
+        [os.fspath(part) for part in argv],
+        cwd=cwd,
+        env=dict(env),
+        stdin=subprocess.DEVNULL,
+        stdout=out,
+        stderr=err,
+        pass_fds=keep,
+    )
+
+
+def environment_of(pid: int) -> dict[str, str]:
+    """The environment a process was started with; empty where it is gone or not ours to read."""
+    try:
+        content = Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return {}
+    pairs = (entry.decode(errors="surrogateescape").partition("=") for entry in content.split(b"\0") if entry)
+    return {name: value for name, _, value in pairs}
+
+
+def detach(argv: Sequence[str | Path], *, cwd: Path, env: Mapping[str, str], log: Path, keep: tuple[int, ...] = ()) -> int:
     """Start a program that outlives this process, in a session of its own, its output in `log`.  Returns its pid."""
     with log.open("ab") as output:
         process = subprocess.Popen(
@@ -228,5 +253,6 @@ def detach(argv: Sequence[str | Path], *, cwd: Path, env: Mapping[str, str], log
             stdout=output,
             stderr=output,
             start_new_session=True,
+            pass_fds=keep,
         )
     return process.pid

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Protocol
@@ -14,12 +14,18 @@ from runproj.core.project import Resources
 
 @dataclass(frozen=True)
 class Job:
-    """One execution of the executor.  `folder` holds the plan and whatever the executor writes; it exists."""
+    """One execution of the executor.
+
+    token:  the lease of the run, held by the process that submits.
+    folder: holds the plan and whatever the executor writes; it exists.
+    """
 
     run_id: str
+    token: str
     folder: Path
     resources: Resources
     attached: bool = True
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -28,8 +34,7 @@ class JobHandle:
 
     backend: str
     id: str
-    host: str
-    folder: str
+    host: str = ""
 
 
 class JobState(Enum):

@@ -49,6 +49,9 @@ class ArtifactStore(Protocol):
     def put(self, run: Run, source: Path, path: str) -> None:
         """Store a file.  It is visible under `path` only when it is complete; an earlier file of that name is replaced."""
 
+    def adopt(self, run: Run, source: Path, path: str) -> None:
+        """As `put`, for a file that the caller needs no more: it may be moved, and is gone afterwards."""
+
     def get(self, run: Run, path: str, into: Path) -> None:
         """Write the file to `into`.  Raises `NotFoundError`."""
 

@@ -1,0 +1,107 @@
+"""This machine: the executor runs in this process, or, detached, in one of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from runproj import proc
+from runproj.codec import to_json
+from runproj.core.backend import Job, JobHandle, JobState
+from runproj.core.environment import EnvPlace
+from runproj.core.project import Resources
+from runproj.errors import BackendError, NotFoundError
+from runproj.files import atomic_write
+from runproj.leases import Lease, LeaseInfo, Leases
+
+_POLL = 0.1
+
+
+@dataclass(frozen=True)
+class LocalBackend:
+    """Runs jobs here.  `execute` executes a job in this process and returns when it has ended."""
+
+    leases: Leases
+    runs: Path
+    execute: Callable[[Job], None]
+
+    def check(self, place: EnvPlace, resources: Resources) -> None:
+        if place is EnvPlace.IMAGE:
+            raise BackendError(
+                "The local backend cannot run container images yet",
+                fix="Use --env-manager virtualenv, or --env-manager system with an interpreter that has what the project needs.",
+            )
+        if resources.nodes and resources.nodes > 1:
+            raise BackendError(f"The entry point needs {resources.nodes} nodes; the local backend has one")
+
+    def submit(self, job: Job) -> JobHandle:
+        if job.attached:
+            self.execute(job)
+            return self._handle(job)
+        lease = self.leases.mine(job.token)
+        if job.secrets:
+            atomic_write(job.folder / "secrets.json", to_json(dict(job.secrets)), mode=0o600)
+        command = [sys.executable, "-m", "runproj.cli.main", "execute-job", lease.info.token, str(lease.descriptor)]
+        environment = {**os.environ, "RUNPROJ_HOME": str(self.leases.folder.parent)}
+        proc.detach(command, cwd=job.folder, env=environment, log=job.folder / "supervisor.log", keep=(lease.descriptor,))
+        self._await_start(lease, job)
+        lease.hand_over()
+        return self._handle(job)
+
+    def _await_start(self, lease: Lease, job: Job) -> None:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            try:
+                if self.leases.read(lease.info.token).process != lease.info.process:
+                    return
+            except NotFoundError:  # it has even ended
+                return
+            time.sleep(0.02)
+        log = job.folder / "supervisor.log"
+        raise BackendError("The detached executor did not start", why=log.read_text(errors="replace")[-2000:])
+
+    @staticmethod
+    def _handle(job: Job) -> JobHandle:
+        return JobHandle("local", job.run_id, socket.gethostname())
+
+    def status(self, handles: Sequence[JobHandle]) -> Sequence[JobState]:
+        held = {info.run_id: info for info in self.leases.all()}
+        return [self._state(handle, held.get(handle.id)) for handle in handles]
+
+    @staticmethod
+    def _state(handle: JobHandle, info: LeaseInfo | None) -> JobState:
+        here = socket.gethostname()
+        if info is None:
+            return JobState.ENDED if handle.host in ("", here) else JobState.UNKNOWN
+        if info.host != here:
+            return JobState.UNKNOWN
+        return JobState.RUNNING if info.process.alive else JobState.LOST
+
+    def cancel(self, handle: JobHandle) -> None:
+        for info in self.leases.all():
+            if info.run_id == handle.id:
+                if info.host != socket.gethostname():
+                    raise BackendError(f"The run is on {info.host}", fix=f"Run `runproj runs stop {handle.id[:8]}` there.")
+                if info.process.alive:
+                    proc.send([info.process.pid], signal.SIGTERM)
+
+    def logs(self, handle: JobHandle, *, follow: bool) -> Iterator[bytes]:
+        path = self.runs / handle.id / "logs" / "stdout.log"
+        while follow and not path.exists() and self.status([handle])[0] is JobState.RUNNING:
+            time.sleep(_POLL)
+        if not path.exists():
+            return
+        with path.open("rb") as file:
+            while True:
+                running = follow and self.status([handle])[0] is JobState.RUNNING
+                while data := file.read(1 << 16):
+                    yield data
+                if not running:
+                    return
+                time.sleep(_POLL)

@@ -1,0 +1,69 @@
+"""What is recorded of an execution beside the plan: where it ran, what came out, how long it took."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The machine that ran the command.  `memory` in bytes; `threads` holds the thread-count variables in force."""
+
+    host: str
+    system: str
+    kernel: str
+    architecture: str
+    cpu: str
+    cores: int
+    memory: int
+    libc: str = ""
+    gpus: tuple[str, ...] = ()
+    gpu_driver: str = ""
+    threads: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Output:
+    """A file the run left behind.  `path` is relative to the run's artifacts."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long a phase took, in seconds of a clock that never steps."""
+
+    phase: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """Stored with each run as `runproj/record.json`.
+
+    exit_code: the command's own, or 128+n for signal n; None where it was never started.
+    env_names: names of the variables the command was given; values are not recorded.
+    cpu, memory: seconds and peak bytes of the command.
+    """
+
+    run_id: str
+    status: str
+    phase: str
+    argv: tuple[str, ...] = ()
+    exit_code: int | None = None
+    signal: int | None = None
+    reason: str = ""
+    machine: Machine | None = None
+    interpreter: str = ""
+    env_names: tuple[str, ...] = ()
+    outputs: tuple[Output, ...] = ()
+    timings: tuple[Timing, ...] = ()
+    cpu: float = 0.0
+    memory: int = 0
+    started: str = ""
+    ended: str = ""
+    user: str = ""
+    runproj: str = ""
+    notes: tuple[str, ...] = field(default_factory=tuple)

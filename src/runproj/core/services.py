@@ -1,0 +1,100 @@
+"""What the program is given to work with: one value per door, chosen by `wiring`, known here by protocol only."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from runproj.core.backend import Backend
+from runproj.core.call import Call
+from runproj.core.environment import Environments
+from runproj.core.project import Project
+from runproj.core.source import Sources
+from runproj.core.tracking import ArtifactStore, TrackingStore
+
+
+class Objects(Protocol):
+    """The content-addressed store, by sha256."""
+
+    def path(self, digest: str) -> Path:
+        """Where the object is, or would be."""
+
+    def put(self, source: Path | bytes) -> str:
+        """Store a file or bytes; returns the digest."""
+
+    def get(self, digest: str) -> bytes | None:
+        """The content, or None where it is missing or damaged."""
+
+
+class Endpoint(Protocol):
+    """The executor's loopback server for one run, speaking MLflow's protocol.  Costs nothing until `start`."""
+
+    def start(self) -> None:
+        """Serve from now on, in the background."""
+
+    def close(self) -> None:
+        """Finish the requests in flight and stop."""
+
+    def open_runs(self) -> set[str]:
+        """Ids of the runs made through it that have not been ended."""
+
+
+OpenEndpoint = Callable[[socket.socket, str, str, str], Endpoint]
+"""(listening socket, token, run id, experiment id) → the endpoint on it."""
+
+
+class Reporter(Protocol):
+    """Told what happens, in words for people.  Never writes to standard output, which belongs to the project."""
+
+    def phase(self, name: str, text: str) -> None:
+        """A phase begins ("source", "environment", "run")."""
+
+    def progress(self, text: str) -> None:
+        """What the phase is doing right now; the next one replaces it."""
+
+    def done(self, text: str) -> None:
+        """The phase has ended well."""
+
+    def note(self, text: str) -> None:
+        """Something the user should know; shown once and recorded."""
+
+
+@dataclass(frozen=True)
+class ProjectReader:
+    """The descriptor's two doors: read the project of a folder, and make a call's paths real there."""
+
+    read: Callable[[Path, str | None], Project]
+    resolve_paths: Callable[[Call, Path, Path], Call]
+
+
+@dataclass(frozen=True)
+class Services:
+    """Everything the runner and the executor may use.
+
+    home:      where runproj keeps its things;  `cwd` is where the user is.
+    endpoint:  None where the child talks to a remote server itself.
+    child_env: variables that lead the child to the tracking server, where there is no endpoint.
+    tee:       descriptors that the command's output is copied to while it runs (stdout, stderr); None for none.
+    """
+
+    home: Path
+    cwd: Path
+    objects: Objects
+    sources: Sources
+    projects: ProjectReader
+    environments: Environments
+    backends: Mapping[str, Callable[[], Backend]]
+    tracking: TrackingStore
+    artifacts: ArtifactStore
+    tracking_uri: str
+    reporter: Reporter
+    endpoint: OpenEndpoint | None = None
+    child_env: Mapping[str, str] = field(default_factory=dict)
+    tee: tuple[int | None, int | None] = (None, None)
+
+    @property
+    def runs(self) -> Path:
+        return self.home / "runs"

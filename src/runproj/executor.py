@@ -1,0 +1,355 @@
+"""What happens where the job runs: checkout → environment → command under supervision → logs, metrics, outputs → final state."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets as tokens
+import shutil
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from runproj import __version__, machine, observe, supervise
+from runproj.codec import to_json
+from runproj.core.environment import Environment
+from runproj.core.plan import Plan
+from runproj.core.record import Output, RunRecord, Timing
+from runproj.core.run import Phase, Run, RunChanges, RunStatus, Tag, TagName
+from runproj.core.services import Endpoint, Services
+from runproj.core.source import Checkout
+from runproj.errors import Interrupted, RunprojError
+from runproj.files import atomic_write, remove_tree, sha256_file
+from runproj.leases import Lease
+
+TIMED_OUT = 124
+"""Exit code of a run that took longer than its timeout, as of `timeout(1)`."""
+
+_NEVER_PASSED_ON = ("MLFLOW_", "RUNPROJ_", "GIT_")
+_KEPT_WHEN_CLEAN = (
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "LANG",
+    "LC_ALL",
+    "LC_CTYPE",
+    "TZ",
+    "TMPDIR",
+    "TERM",
+    "SHELL",
+    "SSL_CERT_FILE",
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the execution ended, for whoever waits for it."""
+
+    status: RunStatus
+    exit_code: int
+    reason: str = ""
+
+
+class _Recording:
+    """Keeps the record true while a run is executed: phases, timings, and a final state whatever happens."""
+
+    def __init__(self, plan: Plan, run: Run, use: Services, lease: Lease) -> None:
+        self.plan, self.run, self.use, self.lease = plan, run, use, lease
+        self.phase = Phase.START
+        self.started = time.time()
+        self.timings: list[Timing] = []
+        self.notes: list[str] = []
+        self.argv: tuple[str, ...] = ()
+        self.env_names: tuple[str, ...] = ()
+        self.ending: supervise.Ending | None = None
+        self.outputs: list[Output] = []
+
+    @contextlib.contextmanager
+    def during(self, phase: Phase, text: str) -> Iterator[None]:
+        self.phase = phase
+        self.use.reporter.phase(phase.value, text)
+        begin = time.monotonic()
+        try:
+            yield
+        finally:
+            self.timings.append(Timing(phase.value, round(time.monotonic() - begin, 4)))
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+        self.use.reporter.note(text)
+
+    def close(self, outcome: Outcome) -> None:
+        """Store the final state; whatever asks us to stop meanwhile waits until that is done."""
+        blocked = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
+        try:
+            self.lease.free_ballast()
+            self._store(outcome)
+            self.lease.end()
+        except RunprojError as error:
+            self.lease.abandon()
+            self.use.reporter.note(f"The end of run {self.run.id} could not be recorded ({error.what}); the next command will.")
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def _store(self, outcome: Outcome) -> None:
+        tags = [Tag(TagName.PHASE, (Phase.DONE if outcome.status is RunStatus.FINISHED else self.phase).value)]
+        tags.append(Tag(TagName.EXIT_CODE, str(outcome.exit_code)))
+        tags.append(Tag(TagName.DURATIONS, " ".join(f"{timing.phase}={timing.seconds:.3f}" for timing in self.timings)))
+        if outcome.reason:
+            tags.append(Tag(TagName.REASON, outcome.reason[:2000]))
+        if self.ending and self.ending.signal:
+            tags.append(Tag(TagName.SIGNAL, signal.Signals(self.ending.signal).name))
+        try:
+            self._store_files(outcome)
+        except RunprojError as error:
+            self.use.reporter.note(f"Not every file of the run could be stored: {error.what}. {error.why}")
+            tags.append(Tag("runproj.incomplete", error.what[:500]))
+        self.use.tracking.update(self.run.id, RunChanges(status=outcome.status, end=int(time.time() * 1000), tags=tuple(tags)))
+
+    def _store_files(self, outcome: Outcome) -> None:
+        logs = self.use.runs / self.run.id / "logs"
+        for path in sorted(logs.iterdir()) if logs.is_dir() else ():
+            self.use.artifacts.adopt(self.run, path, f"logs/{path.name}")
+        record = self.use.runs / self.run.id / "record.json"
+        atomic_write(record, to_json(self.record(outcome), pretty=True))
+        self.use.artifacts.adopt(self.run, record, "runproj/record.json")
+
+    def record(self, outcome: Outcome) -> RunRecord:
+        ending = self.ending
+        python = self.plan.lock.python
+        return RunRecord(
+            run_id=self.run.id,
+            status=outcome.status.value,
+            phase=self.phase.value,
+            argv=self.argv,
+            exit_code=ending.code if ending else None,
+            signal=ending.signal if ending else None,
+            reason=outcome.reason,
+            machine=machine.describe(os.environ),
+            interpreter=f"{python.implementation} {python.version}" if python else "",
+            env_names=self.env_names,
+            outputs=tuple(self.outputs),
+            timings=tuple(self.timings),
+            cpu=ending.cpu if ending else 0.0,
+            memory=ending.memory if ending else 0,
+            started=_utc(self.started),
+            ended=_utc(time.time()),
+            user=self.run.user,
+            runproj=__version__,
+            notes=tuple(self.notes),
+        )
+
+
+def _utc(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{int(seconds * 1000) % 1000:03d}Z"
+
+
+def execute(plan: Plan, run: Run, use: Services, lease: Lease, secrets: Mapping[str, str]) -> Outcome:
+    """Execute a recorded run to its final state.  Never raises for what a project or a user can do; the outcome tells.
+
+    On return the run's state is stored, or the lease is left behind so that the next command stores it.
+    """
+    recording = _Recording(plan, run, use, lease)
+    folder = use.runs / run.id
+    lease.beat()
+    try:
+        outcome = _steps(recording, folder, secrets)
+    except Interrupted as stop:
+        outcome = Outcome(RunStatus.KILLED, 128 + stop.number, f"stopped by {signal.Signals(stop.number).name}")
+    except KeyboardInterrupt:
+        outcome = Outcome(RunStatus.KILLED, 130, "stopped by SIGINT")
+    except RunprojError as error:
+        outcome = Outcome(RunStatus.FAILED, error.exit_code, str(error))
+        recording.close(outcome)
+        _clean_up(plan, folder, outcome)
+        raise
+    except BaseException as bug:
+        recording.close(Outcome(RunStatus.FAILED, 70, f"internal error: {bug!r}"))
+        raise
+    recording.close(outcome)
+    _clean_up(plan, folder, outcome)
+    return outcome
+
+
+def _steps(recording: _Recording, folder: Path, secrets: Mapping[str, str]) -> Outcome:
+    plan, use = recording.plan, recording.use
+    with recording.during(Phase.SOURCE, f"Checking out {plan.code.commit or plan.code.tree}"):
+        checkout = use.sources.checkout(plan.code, folder / "work")
+    with recording.during(Phase.ENVIRONMENT, f"Environment {plan.lock.digest[:12]} ({plan.lock.origin})"):
+        environment = use.environments.ensure(plan.lock, checkout.project, use.reporter.progress)
+    with recording.during(Phase.RUN, plan.call.shown()):
+        ending = _command(recording, checkout, environment, folder, secrets)
+    with recording.during(Phase.COLLECT, "Collecting outputs"):
+        problems = _collect(recording, checkout)
+    outcome = _outcome(ending, plan, recording.argv[0], folder)
+    if problems and outcome.status is RunStatus.FINISHED:
+        recording.note(problems)
+    recording.phase = Phase.RUN if outcome.status is not RunStatus.FINISHED else recording.phase
+    return outcome
+
+
+def _outcome(ending: supervise.Ending, plan: Plan, program: str, folder: Path) -> Outcome:
+    if ending.stopped is not None:
+        name = signal.Signals(ending.stopped).name
+        return Outcome(RunStatus.KILLED, 128 + ending.stopped, f"stopped by {name}")
+    if ending.timed_out:
+        return Outcome(RunStatus.FAILED, TIMED_OUT, f"timed out after {plan.options.timeout:g} s")
+    if ending.error is not None:
+        why = os.strerror(ending.error)
+        return Outcome(RunStatus.FAILED, ending.code, f"the command {program!r} could not be started: {why}")
+    if ending.signal is not None:
+        return Outcome(RunStatus.FAILED, ending.code, f"ended by {signal.Signals(ending.signal).name}")
+    if ending.code:
+        from runproj.explain import explain_failure
+
+        reason = f"exit code {ending.code}"
+        hint = explain_failure(_tail(folder / "logs" / "stderr.log"))
+        return Outcome(RunStatus.FAILED, ending.code, f"{reason}\n{hint}" if hint else reason)
+    return Outcome(RunStatus.FINISHED, 0)
+
+
+def _tail(path: Path, size: int = 16 * 1024) -> str:
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - size))
+            return file.read().decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def _command(
+    recording: _Recording, checkout: Checkout, environment: Environment, folder: Path, secrets: Mapping[str, str]
+) -> supervise.Ending:
+    plan, use, run = recording.plan, recording.use, recording.run
+    logs = folder / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    watcher = observe.MetricWatcher(plan.metrics)
+    with contextlib.ExitStack() as stack:
+        out = supervise.LogWriter(logs, "stdout", use.tee[0], watcher.feed if watcher else None)
+        err = supervise.LogWriter(logs, "stderr", use.tee[1])
+        stack.callback(out.close)
+        stack.callback(err.close)
+        link = stack.enter_context(_endpoint(run, use))
+        env = _child_environment(plan, run, environment, use, folder, link.variables)
+        recording.env_names = tuple(sorted(env))
+        recording.argv = plan.call.argv(secrets)
+        spec = supervise.CommandSpec(
+            _resolve(recording.argv, env), checkout.project, env, plan.options.timeout, plan.options.grace
+        )
+        recording.ending = supervise.run(spec, out, err, listener=link.listener, tick=lambda: _log_metrics(recording, watcher))
+        watcher.close()
+        _log_metrics(recording, watcher)
+        _close_children(recording, link.endpoint)
+    if recording.ending.leftovers:
+        recording.note(f"{recording.ending.leftovers} processes that the command left running were ended.")
+    return recording.ending
+
+
+def _resolve(argv: tuple[str, ...], env: Mapping[str, str]) -> tuple[str, ...]:
+    """The program by its full path in the environment's PATH, so that this process's own PATH decides nothing."""
+    if "/" in argv[0]:
+        return argv
+    return (shutil.which(argv[0], path=env.get("PATH", "")) or argv[0], *argv[1:])
+
+
+def _log_metrics(recording: _Recording, watcher: observe.MetricWatcher) -> None:
+    if found := watcher.take():
+        recording.use.tracking.update(recording.run.id, RunChanges(metrics=tuple(found)))
+
+
+@dataclass
+class _Link:
+    """How the child reaches its run: variables, and the socket to watch where we serve it ourselves."""
+
+    variables: Mapping[str, str]
+    listener: tuple[int, Callable[[], None]] | None = None
+    endpoint: Endpoint | None = None
+
+
+@contextlib.contextmanager
+def _endpoint(run: Run, use: Services) -> Iterator[_Link]:
+    identity = {"MLFLOW_RUN_ID": run.id, "MLFLOW_EXPERIMENT_ID": run.experiment_id}
+    if use.endpoint is None:
+        yield _Link({"MLFLOW_TRACKING_URI": use.tracking_uri, **use.child_env, **identity})
+        return
+    token = tokens.token_urlsafe(24)
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listening:
+        endpoint = use.endpoint(listening, token, run.id, run.experiment_id)
+        uri = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        link = _Link({"MLFLOW_TRACKING_URI": uri, "MLFLOW_TRACKING_TOKEN": token, **identity}, endpoint=endpoint)
+
+        def serve() -> None:
+            endpoint.start()
+
+        link.listener = (listening.fileno(), serve)
+        try:
+            yield link
+        finally:
+            endpoint.close()
+
+
+def _close_children(recording: _Recording, endpoint: Endpoint | None) -> None:
+    """Runs that the command began inside this one and did not end: it is over, so they are."""
+    now = int(time.time() * 1000)
+    for run_id in endpoint.open_runs() if endpoint else ():
+        reason = Tag(TagName.REASON, "the command ended without ending this run")
+        recording.use.tracking.update(run_id, RunChanges(status=RunStatus.FAILED, end=now, tags=(reason,)))
+
+
+def _child_environment(
+    plan: Plan, run: Run, environment: Environment, use: Services, folder: Path, link: Mapping[str, str]
+) -> dict[str, str]:
+    """The variables of the command: ours without what would confuse it, the environment's, the project's, the run's."""
+    base = {name: value for name, value in os.environ.items() if not name.startswith(_NEVER_PASSED_ON)}
+    if plan.options.clean_env:
+        base = {name: value for name, value in base.items() if name in _KEPT_WHEN_CLEAN}
+    for name in ("PYTHONDONTWRITEBYTECODE", "PYTHONSTARTUP", "PYTHONINSPECT", *environment.unset):
+        base.pop(name, None)
+    path = [*map(str, environment.bin), *filter(None, [base.get("PATH", os.defpath)])]
+    base |= {"PATH": os.pathsep.join(path), **environment.variables, **dict(plan.env), **link}
+    base.setdefault("PYTHONUNBUFFERED", "1")  # so that output is seen, and its time recorded, when it is written
+    base["PYTHONPATH"] = os.pathsep.join(filter(None, [_client(folder), base.get("PYTHONPATH")]))
+    for name in ("NO_PROXY", "no_proxy"):
+        if name in base or name.upper() in base:
+            base[name] = ",".join(filter(None, [base.get(name, ""), "127.0.0.1"]))
+    base |= {"RUNPROJ_RUN_ID": run.id, "RUNPROJ_GUARDED": run.id, "RUNPROJ_HOME": str(use.home)}
+    return base
+
+
+def _client(folder: Path) -> str:
+    """A folder in which `import runproj` finds the small logging client, whatever the environment has installed."""
+    inside = folder / "inside" / "runproj"
+    inside.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(Path(__file__).with_name("client.py"), inside / "__init__.py")
+    return str(inside.parent)
+
+
+def _collect(recording: _Recording, checkout: Checkout) -> str:
+    """Store outputs and metrics from files; returns what was declared and not found."""
+    plan, use, run = recording.plan, recording.use, recording.run
+    names, empty = observe.find_outputs(plan.outputs, checkout.project)
+    for name in names:
+        path = checkout.project / name
+        recording.outputs.append(Output(name, path.stat().st_size, sha256_file(path)))
+        use.artifacts.put(run, path, name)
+    problems = [f"No file fits the output {pattern!r}." for pattern in empty]
+    try:
+        if metrics := tuple(observe.metrics_from_files(plan.metrics, checkout.project)):
+            use.tracking.update(run.id, RunChanges(metrics=metrics))
+    except RunprojError as error:
+        problems.append(f"{error.what}: {error.why}")
+    return " ".join(problems)
+
+
+def _clean_up(plan: Plan, folder: Path, outcome: Outcome) -> None:
+    """Remove the run's working folder, unless the user wants to look at it."""
+    keep = plan.options.keep
+    if keep == "always" or (keep == "failed" and outcome.status is not RunStatus.FINISHED):
+        return
+    with contextlib.suppress(OSError):
+        remove_tree(folder)

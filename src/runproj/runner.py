@@ -1,0 +1,268 @@
+"""The program, top to bottom: plan decides everything, start records and submits, follow waits."""
+
+from __future__ import annotations
+
+import datetime
+import getpass
+import os
+import secrets as tokens
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from runproj import __version__
+from runproj.codec import DocumentError, from_json, to_json
+from runproj.core.backend import Backend, Job, JobHandle, JobState
+from runproj.core.call import Given
+from runproj.core.parameters import bind
+from runproj.core.plan import PLAN_VERSION, Plan, Request, RunOptions
+from runproj.core.project import EntryPoint, ParameterType, Project
+from runproj.core.run import NewRun, Param, Phase, Run, RunChanges, Tag, TagName
+from runproj.core.services import Services
+from runproj.core.source import Checkout, PinKind
+from runproj.errors import DescriptorError, NotFoundError, ParameterError, TrackingError, UsageError
+from runproj.files import atomic_write
+from runproj.leases import Leases
+
+_POLL = 0.2
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan with what must not be in it: the secret values, and the working tree that was looked at."""
+
+    plan: Plan
+    secrets: Mapping[str, str]
+    checkout: Checkout | None = None
+
+
+def plan(request: Request, use: Services) -> Planned:
+    """Decide everything, start nothing.  A request that cannot be run fails here, in seconds, and leaves no trace."""
+    report = use.reporter
+    report.phase("source", f"Resolving {request.source.revision or 'the default branch'}")
+    checkout = use.sources.fetch(request.source)
+    pin = checkout.pin
+    try:
+        report.done(f"{(pin.commit or pin.tree)[:12]}{' (dirty)' if pin.dirty else ''}  {pin.uri}")
+        project = use.projects.read(checkout.project, request.entry_point)
+        entry_point = find_entry_point(project, request.entry_point)
+        call, notes = bind(entry_point, request.parameters, strict=request.strict)
+        call = use.projects.resolve_paths(call, checkout.project, use.cwd)
+        backend_of(request.options.backend, use)
+        report.phase("lock", f"Pinning the environment ({project.environment.origin})")
+        when = datetime.datetime.fromisoformat(pin.committed_at) if pin.committed_at and not pin.dirty else None
+        lock = use.environments.lock(project.environment, checkout.project, when, request.lock)
+        backend_of(request.options.backend, use).check(lock.place, entry_point.resources)
+    except BaseException:
+        use.sources.discard(checkout)
+        raise
+    for note in (all_notes := (*pin.notes, *project.notes, *notes, *lock.notes)):
+        report.note(note)
+    decided = Plan(
+        code=pin,
+        call=call,
+        lock=lock,
+        project=project.name,
+        descriptor=project.descriptor,
+        env=entry_point.env,
+        inputs=entry_point.inputs,
+        outputs=entry_point.outputs,
+        metrics=entry_point.metrics,
+        expect=entry_point.expect,
+        resources=entry_point.resources,
+        options=replace(request.options, timeout=request.options.timeout or entry_point.timeout),
+        notes=all_notes,
+        runproj=__version__,
+    )
+    given = {item.name: item.value for item in request.parameters}
+    secret = {
+        value.name: given[value.name] for value in call.values if value.type is ParameterType.SECRET and value.name in given
+    }
+    return Planned(decided, secret, checkout)
+
+
+def find_entry_point(project: Project, name: str) -> EntryPoint:
+    """The entry point of that name.  Raises `DescriptorError` with the names there are."""
+    for entry_point in project.entry_points:
+        if entry_point.name == name:
+            return entry_point
+    names = ", ".join(entry_point.name for entry_point in project.entry_points) or "none"
+    raise DescriptorError(
+        f"The project has no entry point {name!r}",
+        why=f"Entry points in {project.descriptor or 'the repository'}: {names}.",
+        fix="Name one with -e, or a script of the project (-e train.py).",
+    )
+
+
+def backend_of(name: str, use: Services) -> Backend:
+    """The backend of that name.  Raises `UsageError`."""
+    if name not in use.backends:
+        raise UsageError(f"There is no backend {name!r}", fix=f"Backends: {', '.join(sorted(use.backends))}.")
+    return use.backends[name]()
+
+
+def start(planned: Planned, use: Services, leases: Leases, *, attached: bool = True) -> Run:
+    """Record the run, then hand it to its machine.  Attached, it has ended on return."""
+    decided = planned.plan
+    _require_secrets(planned)
+    lease = leases.take(tokens.token_hex(8), use.tracking_uri)
+    try:
+        run = use.tracking.create_run(_new_run(decided, use, lease.info.token))
+        folder = use.runs / run.id
+        lease.update(run_id=run.id, folder=folder)
+        _store_plan(decided, run, use)
+    except BaseException:
+        lease.abandon()  # the next command closes the run, if there is one
+        raise
+    use.reporter.phase("start", f"{run.name} ({run.id})")
+    backend = backend_of(decided.options.backend, use)
+    handle = backend.submit(Job(run.id, lease.info.token, folder, decided.resources, attached, planned.secrets))
+    run = use.tracking.get_run(run.id)
+    if not run.status.final:
+        use.tracking.update(run.id, RunChanges(tags=(Tag(TagName.HANDLE, to_json(handle)),)))
+    return run
+
+
+def _require_secrets(planned: Planned) -> None:
+    needed = {value.name for value in planned.plan.call.values if value.type is ParameterType.SECRET}
+    if missing := sorted(needed - set(planned.secrets)):
+        raise ParameterError(
+            f"No value given for secret parameters: {', '.join(missing)}",
+            why="Secrets are never recorded, so each run needs them anew.",
+            fix=" ".join(f"-P {name}=…" for name in missing),
+        )
+
+
+def _store_plan(decided: Plan, run: Run, use: Services) -> None:
+    """Keep with the run what a rerun needs: plan, lock and patch.  The executor reads the plan from the run's folder."""
+    folder = use.runs / run.id
+    atomic_write(folder / "plan.json", to_json(decided, pretty=True))
+    use.artifacts.put(run, folder / "plan.json", "runproj/plan.json")
+    if decided.lock.pylock:
+        atomic_write(folder / "pylock.toml", decided.lock.pylock)
+        use.artifacts.put(run, folder / "pylock.toml", "runproj/pylock.toml")
+    if decided.code.patch:
+        use.artifacts.put(run, use.objects.path(decided.code.patch), "runproj/code.patch")
+
+
+def load_plan(run: Run, use: Services) -> Plan:
+    """The plan that a recorded run was made from.  Raises `NotFoundError` for a run that runproj did not make."""
+    folder = use.runs / run.id
+    path = folder / "plan.json"
+    if not path.exists():
+        path = use.home / "cache" / "plans" / f"{run.id}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        use.artifacts.get(run, "runproj/plan.json", path)
+    try:
+        plan = from_json(Plan, path.read_bytes())
+    except DocumentError as error:
+        raise TrackingError(
+            f"The plan of run {run.id} cannot be read", why=str(error), fix="Use the version that made it."
+        ) from error
+    if plan.version > PLAN_VERSION:
+        raise TrackingError(f"The plan of run {run.id} has version {plan.version}; this runproj knows {PLAN_VERSION}")
+    return plan
+
+
+def follow(run: Run, use: Services) -> Run:
+    """Wait until the run has ended, wherever it runs, and return it."""
+    handle = handle_of(run)
+    backend = backend_of(handle.backend, use)
+    while not run.status.final:
+        state = backend.status([handle])[0]
+        run = use.tracking.get_run(run.id)
+        if state in (JobState.ENDED, JobState.LOST) and not run.status.final:
+            time.sleep(_POLL)
+            run = use.tracking.get_run(run.id)
+            if not run.status.final:  # its lease is there for the taking
+                return run
+        time.sleep(0 if run.status.final else _POLL)
+    return run
+
+
+def handle_of(run: Run) -> JobHandle:
+    """Where the run is, from its record.  Raises `NotFoundError` for a run that runproj did not start."""
+    if text := run.tag(TagName.HANDLE):
+        return from_json(JobHandle, text)
+    if backend := run.tag(TagName.PROJECT_BACKEND):  # attached: nobody but its own process needed a handle
+        return JobHandle(backend, run.id)
+    raise NotFoundError(f"Run {run.id} was not started by runproj", fix="It can be shown and compared, not stopped or followed.")
+
+
+def rerun(run: Run, changes: Sequence[Given], use: Services, options: RunOptions) -> Planned:
+    """The plan of a recorded run again, with other parameters where `changes` says so: same commit, patch and lock."""
+    old = load_plan(run, use)
+    _restore_patch(run, old, use)
+    known = {value.name: value for value in old.call.values}
+    given = {item.name: item for item in changes}
+    checkout = None
+    if changes:
+        checkout = use.sources.checkout(old.code, use.sources.scratch())
+        project = use.projects.read(checkout.project, old.call.entry_point)
+        kept = [
+            Given(v.name, v.value, f"run {run.id[:8]}") for v in known.values() if v.value is not None and v.name not in given
+        ]
+        call, notes = bind(find_entry_point(project, old.call.entry_point), [*kept, *changes])
+        call = use.projects.resolve_paths(call, checkout.project, use.cwd)
+        for note in notes:
+            use.reporter.note(note)
+    else:
+        call = old.call
+    secret = {name: item.value for name, item in given.items() if name in known and known[name].type is ParameterType.SECRET}
+    return Planned(replace(old, call=call, options=options, rerun_of=run.id, runproj=__version__), secret, checkout)
+
+
+def _restore_patch(run: Run, old: Plan, use: Services) -> None:
+    if not old.code.patch or use.objects.get(old.code.patch) is not None:
+        return
+    path = use.home / "cache" / f"patch-{run.id}"
+    use.artifacts.get(run, "runproj/code.patch", path)
+    use.objects.put(path)
+    path.unlink()
+
+
+def _new_run(decided: Plan, use: Services, token: str) -> NewRun:
+    experiment = use.tracking.experiment(decided.options.experiment or "Default")
+    local = use.tracking_uri.startswith("sqlite:")
+    run_id = uuid.uuid4().hex if local else None  # a remote server chooses
+    return NewRun(
+        experiment_id=experiment.id,
+        start=int(time.time() * 1000),
+        id=run_id,
+        name=decided.options.run_name,
+        user=_user(),
+        params=tuple(Param(value.name, value.value) for value in decided.call.values if value.value is not None),
+        tags=tuple(Tag(key, value) for key, value in _tags(decided, token).items() if value),
+    )
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a uid without a name, as in many containers
+        return str(os.getuid())
+
+
+def _tags(decided: Plan, token: str) -> dict[str, str | None]:
+    pin, options = decided.code, decided.options
+    return {
+        TagName.USER: _user(),
+        TagName.SOURCE_NAME: pin.uri + (f"#{pin.subdirectory}" if pin.subdirectory else ""),
+        TagName.SOURCE_TYPE: "PROJECT",
+        TagName.COMMIT: pin.commit,
+        TagName.REPO_URL: pin.origins[0] if pin.origins else (pin.uri if pin.kind is PinKind.GIT else None),
+        TagName.BRANCH: pin.branch,
+        TagName.DIRTY: ("true" if pin.dirty else "false") if pin.kind is PinKind.GIT else None,
+        TagName.ENTRY_POINT: decided.call.entry_point,
+        TagName.PROJECT_ENV: decided.lock.manager.value,
+        TagName.PROJECT_BACKEND: options.backend,
+        TagName.PARENT: options.parent_run,
+        TagName.TREE: pin.tree,
+        TagName.PATCH: pin.patch,
+        TagName.LOCK: decided.lock.digest,
+        TagName.RERUN_OF: decided.rerun_of,
+        TagName.ATTEMPT: token,
+        TagName.PHASE: Phase.START.value,
+        **dict(options.tags),
+    }

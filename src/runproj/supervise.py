@@ -1,0 +1,328 @@
+"""Run a project's command: output streamed and stored byte for byte, signals, timeout, exit code, nothing left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from runproj import proc
+from runproj.files import storage_error
+
+_READ = 1 << 20
+_F_SETPIPE_SZ = 1031
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a command ended.
+
+    code:    exit code; 128+n for signal n, as a shell says it.
+    signal:  the signal that ended it, if one did.
+    stopped: the signal with which the user stopped the run, if they did.
+    leftovers: processes that the command left running, and which were ended.
+    cpu, memory: seconds and peak bytes of the command's own process and the children it waited for.
+    """
+
+    code: int
+    signal: int | None = None
+    stopped: int | None = None
+    timed_out: bool = False
+    error: int | None = None
+    leftovers: int = 0
+    cpu: float = 0.0
+    memory: int = 0
+
+
+@dataclass(frozen=True)
+class CommandSpec:
+    """What to run.  `timeout` and `grace` in seconds."""
+
+    argv: Sequence[str]
+    cwd: Path
+    env: Mapping[str, str]
+    timeout: float | None = None
+    grace: float = 10.0
+
+
+class LogWriter:
+    """Stores one stream's bytes as they come, and when: `timeline` gets lines of `milliseconds stream bytes`."""
+
+    def __init__(self, folder: Path, name: str, tee: int | None, on_bytes: Callable[[bytes], None] | None = None) -> None:
+        self.path = folder / f"{name}.log"
+        self._letter = name[3]  # stdout: o, stderr: e
+        self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._timeline = os.open(folder / "timeline", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._tee = tee
+        self._on_bytes = on_bytes
+        self._pending = 0
+        self._since = 0.0
+
+    def write(self, data: bytes) -> None:
+        try:
+            _write_all(self._file, data)
+            self._mark(len(data))
+        except OSError as error:
+            raise storage_error(error, self.path) from error
+        if self._on_bytes:
+            self._on_bytes(data)
+        if self._tee is not None:
+            try:
+                _write_all(self._tee, data)
+            except OSError:  # whoever was reading has gone; the run goes on and the record is complete
+                self._tee = None
+
+    def _mark(self, count: int) -> None:
+        now = time.time()
+        if self._pending and now - self._since > 0.005:
+            self._flush()
+        if not self._pending:
+            self._since = now
+        self._pending += count
+
+    def _flush(self) -> None:
+        if self._pending:
+            os.write(self._timeline, f"{int(self._since * 1000)} {self._letter} {self._pending}\n".encode())
+            self._pending = 0
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._flush()
+        os.close(self._file)
+        os.close(self._timeline)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(descriptor, view) :]
+        except BlockingIOError:  # a terminal that somebody made non-blocking
+            time.sleep(0.005)
+
+
+class _Signals:
+    """While a command runs, SIGINT, SIGTERM and SIGHUP are collected here instead of interrupting the executor."""
+
+    handled = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def __init__(self) -> None:
+        self.received: list[int] = []
+        self.pipe, self._write = os.pipe()
+
+    def __enter__(self) -> _Signals:
+        os.set_blocking(self._write, False)
+        self._before = {number: signal.signal(number, self._on_signal) for number in self.handled}
+        self._wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.set_wakeup_fd(self._wakeup)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        os.close(self.pipe)
+        os.close(self._write)
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        self.received.append(number)
+
+
+@dataclass
+class _Pipes:
+    out: int
+    err: int
+    status: int
+    control: int
+
+
+def _launch(spec: CommandSpec) -> tuple[subprocess.Popen[bytes], _Pipes]:
+    (out, out_w), (err, err_w), (status, status_w), (control_r, control) = (os.pipe() for _ in range(4))
+    for descriptor in (out, err):
+        with contextlib.suppress(OSError):  # a larger pipe means fewer wake-ups; the limit belongs to the system
+            fcntl.fcntl(descriptor, _F_SETPIPE_SZ, _READ)
+    guard = Path(__file__).with_name("guard.py")
+    try:
+        process = proc.start(
+            [sys.executable, "-I", "-S", guard, str(control_r), str(status_w), "--", *spec.argv],
+            cwd=spec.cwd,
+            env=spec.env,
+            out=out_w,
+            err=err_w,
+            keep=(control_r, status_w),
+        )
+    finally:
+        for descriptor in (out_w, err_w, status_w, control_r):
+            os.close(descriptor)
+    return process, _Pipes(out, err, status, control)
+
+
+def run(
+    spec: CommandSpec,
+    out: LogWriter,
+    err: LogWriter,
+    *,
+    listener: tuple[int, Callable[[], None]] | None = None,
+    tick: Callable[[], None] | None = None,
+) -> Ending:
+    """Run the command to its end, feeding its output to the writers.
+
+    listener: a file descriptor and what to call, once, when it first becomes readable.
+    tick:     called about every second.
+    Everything that was started is gone on return.  Raises `StorageError` where the output cannot be stored, after ending it.
+    """
+    proc.adopt_orphans()
+    with _Signals() as signals:
+        process, pipes = _launch(spec)
+        try:
+            loop = _Loop(spec, pipes, signals, out, err, tick)
+            if listener:
+                loop.on_first_use(*listener)
+            return loop.run()
+        finally:
+            os.close(pipes.control)  # the guard kills what is left, if anything is
+            process.wait()
+            with contextlib.suppress(ChildProcessError):  # only if the guard itself was killed
+                _end_adopted()
+            for descriptor in (pipes.out, pipes.err, pipes.status):
+                os.close(descriptor)
+
+
+def _end_adopted() -> None:
+    strays = [pid for pid in proc.descendants([os.getpid()]) if proc.environment_of(pid).get("RUNPROJ_GUARDED")]
+    if strays:
+        proc.send(strays, signal.SIGKILL)
+
+
+class _Loop:
+    """Moves bytes, watches the clock, and passes on what the user wants, until the command and its output have ended."""
+
+    def __init__(
+        self,
+        spec: CommandSpec,
+        pipes: _Pipes,
+        signals: _Signals,
+        out: LogWriter,
+        err: LogWriter,
+        tick: Callable[[], None] | None,
+    ) -> None:
+        self.spec = spec
+        self.control = pipes.control
+        self.signals = signals
+        self.selector = selectors.DefaultSelector()
+        self.selector.register(pipes.out, selectors.EVENT_READ, lambda: self._pump(pipes.out, out))
+        self.selector.register(pipes.err, selectors.EVENT_READ, lambda: self._pump(pipes.err, err))
+        self.selector.register(pipes.status, selectors.EVENT_READ, lambda: self._status(pipes.status))
+        self.selector.register(signals.pipe, selectors.EVENT_READ, lambda: self._woken(signals.pipe))
+        self.open = {pipes.out, pipes.err, pipes.status}
+        self.report: dict[str, float] = {}
+        self.tick = tick
+        self.next_tick = time.monotonic() + 1
+        self.deadline = time.monotonic() + spec.timeout if spec.timeout else None
+        self.kill_at: float | None = None
+        self.stopped: int | None = None
+        self.timed_out = False
+
+    def on_first_use(self, descriptor: int, call: Callable[[], None]) -> None:
+        def first() -> None:
+            self.selector.unregister(descriptor)
+            call()
+
+        self.selector.register(descriptor, selectors.EVENT_READ, first)
+
+    def run(self) -> Ending:
+        with self.selector:
+            while self.open:
+                for key, _ in self.selector.select(self._patience()):
+                    key.data()
+                self._clock()
+        return self._ending()
+
+    def _patience(self) -> float:
+        now = time.monotonic()
+        times = [self.next_tick, self.deadline, self.kill_at]
+        return max(0.0, min(at for at in times if at is not None) - now)
+
+    def _clock(self) -> None:
+        now = time.monotonic()
+        if now >= self.next_tick:
+            self.next_tick = now + 1
+            if self.tick:
+                self.tick()
+        if self.deadline is not None and now >= self.deadline:
+            self.deadline = None
+            self.timed_out = True
+            self._stop(signal.SIGTERM)
+        if self.kill_at is not None and now >= self.kill_at:
+            self.kill_at = now + 1
+            self._tell(signal.SIGKILL)
+
+    def _woken(self, pipe: int) -> None:
+        os.read(pipe, 4096)
+        while self.signals.received:
+            number = self.signals.received.pop(0)
+            if self.stopped is None:
+                self.stopped = number
+                self._stop(number)
+            elif number == signal.SIGINT:  # asked twice: now
+                self._tell(signal.SIGKILL)
+
+    def _stop(self, number: int) -> None:
+        self._tell(number)
+        self.kill_at = time.monotonic() + self.spec.grace
+
+    def _tell(self, number: int) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self.control, bytes([number]))
+
+    def _pump(self, descriptor: int, writer: LogWriter) -> None:
+        if data := os.read(descriptor, _READ):
+            writer.write(data)
+        else:
+            self._finished(descriptor)
+
+    def _status(self, descriptor: int) -> None:
+        if data := os.read(descriptor, 4096):
+            for line in data.splitlines():
+                self.report |= json.loads(line)
+        else:
+            self._finished(descriptor)
+
+    def _finished(self, descriptor: int) -> None:
+        self.selector.unregister(descriptor)
+        self.open.discard(descriptor)
+
+    def _ending(self) -> Ending:
+        code = int(self.report.get("code", -signal.SIGKILL))  # no report: the guard itself was killed, and took all with it
+        error = self.report.get("error")
+        return Ending(
+            code=code if code >= 0 else 128 - code,
+            signal=-code if code < 0 else None,
+            stopped=self.stopped,
+            timed_out=self.timed_out,
+            error=None if error is None else int(error),
+            leftovers=int(self.report.get("left", 0)),
+            cpu=float(self.report.get("cpu", 0)),
+            memory=int(self.report.get("memory", 0)),
+        )
+
+
+def read_merged(folder: Path) -> Iterator[tuple[int, str, bytes]]:
+    """Both streams in the order they came: (milliseconds since the epoch, "o" or "e", bytes), as the timeline tells."""
+    with contextlib.ExitStack() as stack:
+        streams = {name[3]: stack.enter_context((folder / f"{name}.log").open("rb")) for name in ("stdout", "stderr")}
+        marks = [line.split() for line in (folder / "timeline").read_text().splitlines()]
+        for when, letter, count in sorted(marks, key=lambda mark: int(mark[0])):
+            yield int(when), letter, streams[letter].read(int(count))
+        for letter, stream in streams.items():  # what came after the last mark, where the executor was killed
+            if rest := stream.read():
+                yield 0, letter, rest
