@@ -228,7 +228,7 @@ def _command(
     plan, use, run = recording.plan, recording.use, recording.run
     logs = folder / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    watcher = observe.MetricWatcher(plan.metrics)
+    watcher = observe.MetricWatcher(plan.entry_point.metrics)
     with contextlib.ExitStack() as stack:
         out = supervise.LogWriter(logs, "stdout", use.tee[0], watcher.feed if watcher else None)
         err = supervise.LogWriter(logs, "stderr", use.tee[1])
@@ -311,7 +311,7 @@ def _child_environment(
     for name in ("PYTHONDONTWRITEBYTECODE", "PYTHONSTARTUP", "PYTHONINSPECT", *environment.unset):
         base.pop(name, None)
     path = [*map(str, environment.bin), *filter(None, [base.get("PATH", os.defpath)])]
-    base |= {"PATH": os.pathsep.join(path), **environment.variables, **dict(plan.env), **link}
+    base |= {"PATH": os.pathsep.join(path), **environment.variables, **dict(plan.entry_point.env), **link}
     base.setdefault("PYTHONUNBUFFERED", "1")  # so that output is seen, and its time recorded, when it is written
     base["PYTHONPATH"] = os.pathsep.join(filter(None, [_client(folder), base.get("PYTHONPATH")]))
     for name in ("NO_PROXY", "no_proxy"):
@@ -332,14 +332,14 @@ def _client(folder: Path) -> str:
 def _collect(recording: _Recording, checkout: Checkout) -> str:
     """Store outputs and metrics from files; returns what was declared and not found."""
     plan, use, run = recording.plan, recording.use, recording.run
-    names, empty = observe.find_outputs(plan.outputs, checkout.project)
+    names, empty = observe.find_outputs(plan.entry_point.outputs, checkout.project)
     for name in names:
         path = checkout.project / name
         recording.outputs.append(Output(name, path.stat().st_size, sha256_file(path)))
         use.artifacts.put(run, path, name)
     problems = [f"No file fits the output {pattern!r}." for pattern in empty]
     try:
-        if metrics := tuple(observe.metrics_from_files(plan.metrics, checkout.project)):
+        if metrics := tuple(observe.metrics_from_files(plan.entry_point.metrics, checkout.project)):
             use.tracking.update(run.id, RunChanges(metrics=metrics))
     except RunprojError as error:
         problems.append(f"{error.what}: {error.why}")

@@ -11,6 +11,7 @@ executor is gone, and everything below is killed.  STATUS takes one JSON line: h
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -18,6 +19,10 @@ import select
 import signal
 import sys
 import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import resource
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 LEFTOVER_GRACE = 2.0  # seconds that processes left behind by a finished command get to end
@@ -47,14 +52,12 @@ def send(number: int) -> list[int]:
     """Signal everything below; returns whom."""
     pids = below(os.getpid())
     for pid in pids:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
-        except ProcessLookupError:
-            pass
     return pids
 
 
-def reap(main: int) -> tuple[int, object] | None:
+def reap(main: int) -> tuple[int, resource.struct_rusage] | None:
     """Collect what has ended; returns wait status and resource usage of the command once it is among them."""
     ended = None
     while True:

@@ -8,13 +8,13 @@ import os
 import secrets as tokens
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from runproj import __version__
 from runproj.codec import DocumentError, from_json, to_json
 from runproj.core.backend import Backend, Job, JobHandle, JobState
-from runproj.core.call import Given
+from runproj.core.call import Call, Given
 from runproj.core.parameters import bind
 from runproj.core.plan import PLAN_VERSION, Plan, Request, RunOptions
 from runproj.core.project import EntryPoint, ParameterType, Project
@@ -63,23 +63,14 @@ def plan(request: Request, use: Services) -> Planned:
         code=pin,
         call=call,
         lock=lock,
+        entry_point=entry_point,
         project=project.name,
         descriptor=project.descriptor,
-        env=entry_point.env,
-        inputs=entry_point.inputs,
-        outputs=entry_point.outputs,
-        metrics=entry_point.metrics,
-        expect=entry_point.expect,
-        resources=entry_point.resources,
         options=replace(request.options, timeout=request.options.timeout or entry_point.timeout),
         notes=all_notes,
         runproj=__version__,
     )
-    given = {item.name: item.value for item in request.parameters}
-    secret = {
-        value.name: given[value.name] for value in call.values if value.type is ParameterType.SECRET and value.name in given
-    }
-    return Planned(decided, secret, checkout)
+    return Planned(decided, _secrets(call, request.parameters), checkout)
 
 
 def find_entry_point(project: Project, name: str) -> EntryPoint:
@@ -102,13 +93,14 @@ def backend_of(name: str, use: Services) -> Backend:
     return use.backends[name]()
 
 
-def start(planned: Planned, use: Services, leases: Leases, *, attached: bool = True) -> Run:
+def start(planned: Planned, use: Services, leases: Leases, *, attached: bool = True, on_created: Callable[[Run], None]) -> Run:
     """Record the run, then hand it to its machine.  Attached, it has ended on return."""
     decided = planned.plan
     _require_secrets(planned)
     lease = leases.take(tokens.token_hex(8), use.tracking_uri)
     try:
         run = use.tracking.create_run(_new_run(decided, use, lease.info.token))
+        on_created(run)
         folder = use.runs / run.id
         lease.update(run_id=run.id, folder=folder)
         _store_plan(decided, run, use)
@@ -117,7 +109,7 @@ def start(planned: Planned, use: Services, leases: Leases, *, attached: bool = T
         raise
     use.reporter.phase("start", f"{run.name} ({run.id})")
     backend = backend_of(decided.options.backend, use)
-    handle = backend.submit(Job(run.id, lease.info.token, folder, decided.resources, attached, planned.secrets))
+    handle = backend.submit(Job(run.id, lease.info.token, folder, decided.entry_point.resources, attached, planned.secrets))
     run = use.tracking.get_run(run.id)
     if not run.status.final:
         use.tracking.update(run.id, RunChanges(tags=(Tag(TagName.HANDLE, to_json(handle)),)))
@@ -194,23 +186,26 @@ def rerun(run: Run, changes: Sequence[Given], use: Services, options: RunOptions
     """The plan of a recorded run again, with other parameters where `changes` says so: same commit, patch and lock."""
     old = load_plan(run, use)
     _restore_patch(run, old, use)
-    known = {value.name: value for value in old.call.values}
-    given = {item.name: item for item in changes}
-    checkout = None
+    call, checkout = old.call, None
     if changes:
-        checkout = use.sources.checkout(old.code, use.sources.scratch())
-        project = use.projects.read(checkout.project, old.call.entry_point)
-        kept = [
-            Given(v.name, v.value, f"run {run.id[:8]}") for v in known.values() if v.value is not None and v.name not in given
-        ]
-        call, notes = bind(find_entry_point(project, old.call.entry_point), [*kept, *changes])
-        call = use.projects.resolve_paths(call, checkout.project, use.cwd)
+        changed = {item.name for item in changes}
+        kept = [Given(v.name, v.value, f"run {run.id[:8]}") for v in call.values if v.value is not None and v.name not in changed]
+        call, notes = bind(old.entry_point, [*kept, *changes])
         for note in notes:
             use.reporter.note(note)
-    else:
-        call = old.call
-    secret = {name: item.value for name, item in given.items() if name in known and known[name].type is ParameterType.SECRET}
-    return Planned(replace(old, call=call, options=options, rerun_of=run.id, runproj=__version__), secret, checkout)
+        if any(value.type is ParameterType.PATH and value.name in changed for value in call.values):
+            checkout = use.sources.checkout(old.code, None)
+            call = use.projects.resolve_paths(call, checkout.project, use.cwd)
+    options = replace(options, timeout=options.timeout or old.options.timeout)
+    return Planned(
+        replace(old, call=call, options=options, rerun_of=run.id, runproj=__version__), _secrets(call, changes), checkout
+    )
+
+
+def _secrets(call: Call, given: Sequence[Given]) -> dict[str, str]:
+    values = {item.name: item.value for item in given}
+    names = (value.name for value in call.values if value.type is ParameterType.SECRET)
+    return {name: values[name] for name in names if name in values}
 
 
 def _restore_patch(run: Run, old: Plan, use: Services) -> None:

@@ -116,3 +116,15 @@ def parse_size(text: str) -> int:
         return int(float(number) * units[unit])
     except (ValueError, KeyError):
         raise UsageError(f"{text!r} is not a size", fix="Write it like 512MB or 2GiB.") from None
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of "90", "1.5h", "30m", "2h30m".  Raises `UsageError`."""
+    import re
+
+    units = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+    parts = re.findall(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.strip().lower())
+    total = sum(float(number) * units[unit] for number, unit in parts)
+    if not re.fullmatch(r"(?:\d+(?:\.\d+)?\s*[smhd]?\s*)+", text.strip().lower()) or total <= 0:
+        raise UsageError(f"{text!r} is not a length of time", fix="Write it like 90, 30m or 2h.")
+    return total

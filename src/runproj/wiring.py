@@ -1,9 +1,8 @@
-"""Settings → Services: the one place that knows every concrete class."""
+"""Settings → Services: the one place that knows every concrete class.  Each part is made when it is first asked for."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,8 +18,176 @@ if TYPE_CHECKING:
     from runproj.core.backend import Backend, Job
     from runproj.core.call import Call
     from runproj.core.project import Project
+    from runproj.core.run import Run
     from runproj.core.services import Endpoint
     from runproj.core.tracking import ArtifactStore, TrackingStore
+    from runproj.core.views import RunView
     from runproj.environments import EnvironmentCache
     from runproj.recovery import Stores
     from runproj.source import SourceStore
+
+
+class Wiring:
+    """Everything of one home folder, connected."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        reporter: Reporter,
+        *,
+        offline: bool = False,
+        require_clean: bool = False,
+        tee: tuple[int | None, int | None] = (None, None),
+    ) -> None:
+        self.settings = settings
+        self.reporter = reporter
+        self.offline = offline or settings.offline
+        self.require_clean = require_clean
+        self.tee = tee
+        self.leases = Leases(settings.home / "active")
+
+    @cached_property
+    def objects(self) -> Objects:
+        return Objects(self.settings.objects)
+
+    @cached_property
+    def tracking(self) -> TrackingStore:
+        from runproj.tracking import open_store
+
+        return open_store(self.settings.tracking_uri, home=self.settings.home, environ=os.environ)
+
+    @cached_property
+    def artifacts(self) -> ArtifactStore:
+        from runproj.artifacts import open_artifacts
+
+        return open_artifacts(self.settings.tracking_uri, home=self.settings.home, environ=os.environ)
+
+    @cached_property
+    def sources(self) -> SourceStore:
+        from runproj.source import SourceStore
+
+        return SourceStore(
+            self.settings.cache / "git",
+            self.settings.home / "checkouts",
+            self.objects,
+            offline=self.offline,
+            capture_limit=self.settings.capture_limit,
+            require_clean=self.require_clean,
+            progress=self.reporter.progress,
+        )
+
+    @cached_property
+    def environments(self) -> EnvironmentCache:
+        from runproj.environments import EnvironmentCache
+
+        return EnvironmentCache(self.settings.home)
+
+    def services(self) -> Services:
+        """What the runner and the executor work with."""
+        remote = not self.settings.tracking_uri.startswith("sqlite:")
+        return Services(
+            home=self.settings.home,
+            cwd=Path.cwd(),
+            objects=self.objects,
+            sources=self.sources,
+            projects=ProjectReader(_read_project, _resolve_paths),
+            environments=self.environments,
+            backends={"local": self._local_backend},
+            tracking=self.tracking,
+            artifacts=self.artifacts,
+            tracking_uri=self.settings.tracking_uri,
+            reporter=self.reporter,
+            endpoint=None if remote else self._endpoint,
+            child_env={name: os.environ[name] for name in _REMOTE_VARIABLES if name in os.environ} if remote else {},
+            tee=self.tee,
+        )
+
+    def _local_backend(self) -> Backend:
+        from runproj.backends.local import LocalBackend
+
+        return LocalBackend(self.leases, self.settings.runs, self._execute)
+
+    def _execute(self, job: Job) -> None:
+        from runproj.executor import execute
+        from runproj.runner import load_plan
+
+        use = self.services()
+        run = self.tracking.get_run(job.run_id)
+        execute(load_plan(run, use), run, use, self.leases.mine(job.token), job.secrets)
+
+    def take_over(self, token: str, descriptor: int) -> int:
+        """Be the executor of a run whose lease was handed to this process; returns its exit code."""
+        from runproj.codec import from_json
+        from runproj.executor import execute
+        from runproj.runner import load_plan
+
+        lease = self.leases.inherit(token, descriptor)
+        secrets = Path(lease.info.folder) / "secrets.json"
+        values: dict[str, str] = from_json(dict[str, str], secrets.read_bytes()) if secrets.exists() else {}
+        secrets.unlink(missing_ok=True)
+        run = self.tracking.get_run(lease.info.run_id)
+        use = self.services()
+        return execute(load_plan(run, use), run, use, lease, values).exit_code
+
+    def _endpoint(self, listener: socket.socket, token: str, run_id: str, experiment_id: str) -> Endpoint:
+        from runproj.server.endpoint import Endpoint
+
+        return Endpoint(listener, token, self.tracking, self.artifacts, run_id, experiment_id)
+
+    def stores(self, tracking_uri: str) -> Stores:
+        """The stores of a tracking URI, ours or one that an earlier command used."""
+        from runproj.artifacts import open_artifacts
+        from runproj.recovery import Stores
+        from runproj.tracking import open_store
+
+        if tracking_uri == self.settings.tracking_uri:
+            return Stores(self.tracking, self.artifacts)
+        return Stores(
+            open_store(tracking_uri, home=self.settings.home, environ=os.environ),
+            open_artifacts(tracking_uri, home=self.settings.home, environ=os.environ),
+        )
+
+    def recover(self) -> list[str]:
+        """Close the runs whose executor vanished, so that what is shown is true."""
+        if not self.leases.all():
+            return []
+        from runproj.recovery import recover
+
+        closed = recover(self.leases, self.settings.runs, self.stores)
+        for run_id in closed:
+            self.reporter.note(f"Run {run_id[:8]} had lost its executor and was closed as FAILED.")
+        return closed
+
+    def find_run(self, reference: str) -> Run:
+        """The run that a reference (id, beginning of an id, name, @last) means."""
+        from runproj.references import find_run
+
+        return find_run(reference, self.tracking)
+
+    def view(self, run: Run) -> RunView:
+        """A run with what is stored beside it, as `--json` prints it."""
+        from runproj.references import view
+
+        return view(run, self.artifacts, self.settings.cache / "views")
+
+
+_REMOTE_VARIABLES = (
+    "MLFLOW_TRACKING_USERNAME",
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_TOKEN",
+    "MLFLOW_TRACKING_INSECURE_TLS",
+    "MLFLOW_TRACKING_SERVER_CERT_PATH",
+    "MLFLOW_TRACKING_CLIENT_CERT_PATH",
+)
+
+
+def _read_project(folder: Path, entry_point: str | None) -> Project:
+    from runproj.descriptor import read_project
+
+    return read_project(folder, entry_point=entry_point)
+
+
+def _resolve_paths(call: Call, project: Path, cwd: Path) -> Call:
+    from runproj.descriptor import resolve_paths
+
+    return resolve_paths(call, project, cwd)

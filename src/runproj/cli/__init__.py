@@ -1,1 +1,1 @@
-"""cli"""
+"""The command line: Typer commands, one file a group.  All printing happens here; only `main.py` exits."""

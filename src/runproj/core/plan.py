@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from runproj.core.call import Call, Given
 from runproj.core.environment import EnvLock, LockOptions
-from runproj.core.project import Expectation, InputSpec, MetricSpec, Resources
+from runproj.core.project import EntryPoint
 from runproj.core.source import Pin, Source
 
 PLAN_VERSION = 1
@@ -44,20 +44,15 @@ class Request:
 class Plan:
     """What will be run, complete: whoever holds it can do the same run again, anywhere.
 
-    Secrets are named in `call`, never held.  `rerun_of` is the id of the run this plan was taken from.
+    `entry_point` is the declaration that `call` was bound from.  Secrets are named in `call`, never held.  `rerun_of` is the id of the run this plan was taken from.
     """
 
     code: Pin
     call: Call
     lock: EnvLock
+    entry_point: EntryPoint
     project: str
     descriptor: str | None = None
-    env: tuple[tuple[str, str], ...] = ()
-    inputs: tuple[InputSpec, ...] = ()
-    outputs: tuple[str, ...] = ()
-    metrics: tuple[MetricSpec, ...] = ()
-    expect: tuple[Expectation, ...] = ()
-    resources: Resources = field(default_factory=Resources)
     options: RunOptions = field(default_factory=RunOptions)
     notes: tuple[str, ...] = ()
     rerun_of: str | None = None

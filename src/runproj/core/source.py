@@ -88,9 +88,10 @@ class Sources(Protocol):
         Raises `SourceError`.  On return the commit is in the cache and the patch, if any, is stored.
         """
 
-    def checkout(self, pin: Pin, into: Path) -> Checkout:
+    def checkout(self, pin: Pin, into: Path | None) -> Checkout:
         """Lay the pinned code out at `into` (which must not exist); a tree that `fetch` laid out is moved there.
 
+        Without `into` it is laid out as `fetch` does, for a look.
         Fetches the commit again where the cache lost it.  Raises `SourceError`.
         """
 

@@ -1,0 +1,47 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output; words go to standard error.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say only what went wrong.")]
+Uri = Annotated[str, typer.Argument(metavar="URI", help="Git URL, folder or .zip; '#sub/dir' names a folder inside it.")]
+EntryPoint = Annotated[str, typer.Option("--entry-point", "-e", help="Entry point of the project, or a script of it (train.py).")]
+Revision = Annotated[
+    str | None,
+    typer.Option("--version", "-v", "--rev", metavar="REV", help="Branch, tag, commit (full or short), HEAD~1, refs/…."),
+]
+Params = Annotated[list[str] | None, typer.Option("--param", "-P", "--param-list", metavar="NAME=VALUE", help="A parameter.")]
+ParamsFile = Annotated[Path | None, typer.Option("--params-file", metavar="FILE", help="Parameters from a YAML or JSON file.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Refuse fallbacks and undeclared parameters instead of noting them.")]
+RequireClean = Annotated[bool, typer.Option("--require-clean", help="Refuse a folder with uncommitted changes.")]
+EnvManager = Annotated[
+    str, typer.Option("--env-manager", metavar="auto|virtualenv|system", help="Who makes the environment ('local' means system).")
+]
+With = Annotated[list[str] | None, typer.Option("--with", metavar="PACKAGE", help="Add a package to the environment.")]
+AsOf = Annotated[
+    str, typer.Option("--as-of", metavar="commit|now|DATE", help="Resolve loose requirements as the index stood then.")
+]
+Relock = Annotated[bool, typer.Option("--relock", help="Resolve anew even where this request was locked before.")]
+Installer = Annotated[str, typer.Option("--installer", metavar="uv|pip", help="Who installs packages.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Use only what is cached.")]
+Backend = Annotated[str, typer.Option("--backend", "-b", help="Where to run.")]
+Experiment = Annotated[
+    str | None,
+    typer.Option("--experiment-name", "--experiment", envvar="MLFLOW_EXPERIMENT_NAME", help="Experiment; made if new."),
+]
+RunName = Annotated[str | None, typer.Option("--run-name", help="Name of the run; one is made up otherwise.")]
+Tags = Annotated[list[str] | None, typer.Option("--tag", metavar="NAME=VALUE", help="A tag of the run.")]
+Timeout = Annotated[str | None, typer.Option("--timeout", metavar="TIME", help="Stop the run after this long (90, 30m, 2h).")]
+Grace = Annotated[float, typer.Option("--grace", metavar="SECONDS", help="Time between asking the run to stop and killing it.")]
+Keep = Annotated[bool, typer.Option("--keep", help="Keep the run's checkout when it fails, to look at it.")]
+CleanEnv = Annotated[
+    bool, typer.Option("--clean-env", help="Hide this shell's variables from the run, but for PATH, HOME and the like.")
+]
+Detach = Annotated[bool, typer.Option("--detach", "-d", help="Return at once; follow with 'runproj runs logs -f'.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Print the plan and start nothing.")]
+RunReference = Annotated[str, typer.Argument(metavar="RUN", help="Id, beginning of an id, name, or @last.")]

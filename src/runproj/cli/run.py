@@ -1,0 +1,326 @@
+"""`run`, `plan` and `rerun`: from a request to a recorded result."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import typer
+
+from runproj.cli import options as opt
+from runproj.cli import output
+from runproj.errors import RunprojError, UsageError
+
+if TYPE_CHECKING:
+    from runproj.core.call import Given
+    from runproj.core.environment import EnvManager, LockOptions
+    from runproj.core.plan import Request, RunOptions
+    from runproj.core.run import Run
+    from runproj.runner import Planned
+    from runproj.wiring import Wiring
+
+
+def register(app: typer.Typer) -> None:
+    app.command("run")(run)
+    app.command("plan")(plan)
+    app.command("rerun")(rerun)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """How the user wants to be served, beside what to run."""
+
+    json: bool = False
+    quiet: bool = False
+    detach: bool = False
+    dry_run: bool = False
+
+
+def run(
+    uri: opt.Uri,
+    entry_point: opt.EntryPoint = "main",
+    revision: opt.Revision = None,
+    param: opt.Params = None,
+    params_file: opt.ParamsFile = None,
+    strict: opt.Strict = False,
+    require_clean: opt.RequireClean = False,
+    env_manager: opt.EnvManager = "auto",
+    extra: opt.With = None,
+    as_of: opt.AsOf = "commit",
+    relock: opt.Relock = False,
+    installer: opt.Installer = "uv",
+    offline: opt.Offline = False,
+    backend: opt.Backend = "local",
+    experiment: opt.Experiment = None,
+    run_name: opt.RunName = None,
+    tag: opt.Tags = None,
+    timeout: opt.Timeout = None,
+    grace: opt.Grace = 10.0,
+    keep: opt.Keep = False,
+    clean_env: opt.CleanEnv = False,
+    detach: opt.Detach = False,
+    dry_run: opt.DryRun = False,
+    json: opt.Json = False,
+    quiet: opt.Quiet = False,
+) -> int:
+    """Run a project: pin its code and environment, build, execute and record it.
+
+    The exit code is the project's own; 128+n after signal n; 124 after a timeout; 125 if it could not be started; 2 for a wrong
+    command line.
+    """
+    request = _request(
+        uri,
+        entry_point,
+        revision,
+        given=_given(param, params_file),
+        strict=strict,
+        require_clean=require_clean,
+        lock=_lock_options(env_manager, extra, as_of, relock=relock, strict=strict, installer=installer, offline=offline),
+        options=_run_options(backend, experiment, run_name, tag, timeout, grace=grace, keep=keep, clean_env=clean_env),
+    )
+    return _run(request, _Asked(json, quiet, detach, dry_run), offline=offline)
+
+
+def plan(
+    uri: opt.Uri,
+    entry_point: opt.EntryPoint = "main",
+    revision: opt.Revision = None,
+    param: opt.Params = None,
+    params_file: opt.ParamsFile = None,
+    strict: opt.Strict = False,
+    require_clean: opt.RequireClean = False,
+    env_manager: opt.EnvManager = "auto",
+    extra: opt.With = None,
+    as_of: opt.AsOf = "commit",
+    relock: opt.Relock = False,
+    installer: opt.Installer = "uv",
+    offline: opt.Offline = False,
+    backend: opt.Backend = "local",
+    json: opt.Json = False,
+    quiet: opt.Quiet = False,
+) -> int:
+    """Decide everything that `run` would, print the plan, and start nothing."""
+    request = _request(
+        uri,
+        entry_point,
+        revision,
+        given=_given(param, params_file),
+        strict=strict,
+        require_clean=require_clean,
+        lock=_lock_options(env_manager, extra, as_of, relock=relock, strict=strict, installer=installer, offline=offline),
+        options=_run_options(backend, None, None, None, None, grace=10.0, keep=False, clean_env=False),
+    )
+    return _run(request, _Asked(json, quiet, dry_run=True), offline=offline)
+
+
+def rerun(
+    reference: opt.RunReference,
+    param: opt.Params = None,
+    params_file: opt.ParamsFile = None,
+    backend: opt.Backend = "local",
+    experiment: opt.Experiment = None,
+    run_name: opt.RunName = None,
+    tag: opt.Tags = None,
+    timeout: opt.Timeout = None,
+    grace: opt.Grace = 10.0,
+    keep: opt.Keep = False,
+    clean_env: opt.CleanEnv = False,
+    offline: opt.Offline = False,
+    detach: opt.Detach = False,
+    dry_run: opt.DryRun = False,
+    json: opt.Json = False,
+    quiet: opt.Quiet = False,
+) -> int:
+    """Run a recorded run again: same commit, patch, environment lock and parameters, but for those given here."""
+    from runproj import runner
+
+    wiring = _wiring(json=json, quiet=quiet, offline=offline)
+    wiring.recover()
+    old = wiring.find_run(reference)
+    changes = _given(param, params_file)
+    new_options = _run_options(backend, experiment, run_name, tag, timeout, grace=grace, keep=keep, clean_env=clean_env)
+    planned = runner.rerun(old, changes, wiring.services(), new_options)
+    return _start(planned, wiring, _Asked(json, quiet, detach, dry_run))
+
+
+def _wiring(*, json: bool, quiet: bool, offline: bool, require_clean: bool = False) -> Wiring:
+    from runproj.settings import load
+    from runproj.wiring import Wiring
+
+    out = 2 if json else 1
+    tee = (None, None) if quiet and json else (out, 2)
+    reporter = output.TerminalReporter(quiet=quiet)
+    return Wiring(load(), reporter, offline=offline, require_clean=require_clean, tee=tee)
+
+
+def _run(request: Request, asked: _Asked, *, offline: bool) -> int:
+    from runproj import runner
+
+    wiring = _wiring(json=asked.json, quiet=asked.quiet, offline=offline, require_clean=request.require_clean)
+    wiring.recover()
+    planned = runner.plan(request, wiring.services())
+    return _start(planned, wiring, asked)
+
+
+def _start(planned: Planned, wiring: Wiring, asked: _Asked) -> int:
+    from runproj import runner
+
+    use = wiring.services()
+    if asked.dry_run:
+        if planned.checkout:
+            use.sources.discard(planned.checkout)
+        _show_plan(planned, as_json=asked.json)
+        return 0
+    begun: list[str] = []
+    try:
+        run = runner.start(
+            planned, use, wiring.leases, attached=not asked.detach, on_created=lambda created: begun.append(created.id)
+        )
+    except RunprojError as error:
+        if begun:  # recorded as failed, and the words are the executor's
+            error.fix = "\n".join(filter(None, [error.fix, f"The run is recorded: runproj runs show {begun[0][:8]}"]))
+        raise
+    if asked.detach:
+        return _detached(run, asked)
+    return _ended(run, wiring, asked)
+
+
+def _detached(run: Run, asked: _Asked) -> int:
+    if asked.json:
+        output.write_json(run)
+    else:
+        output.say(
+            f"Running in the background: {run.name}\n  runproj runs logs -f {run.id[:8]}\n  runproj runs stop {run.id[:8]}"
+        )
+        output.write(run.id)
+    return 0
+
+
+def _ended(run: Run, wiring: Wiring, asked: _Asked) -> int:
+    from runproj.core.run import RunStatus, TagName
+
+    code = int(run.tag(TagName.EXIT_CODE) or 1)
+    if asked.json:
+        output.write_json(wiring.view(run))
+    elif not asked.quiet:
+        took = output.seconds(((run.end or run.start) - run.start) / 1000)
+        good = run.status is RunStatus.FINISHED
+        word = output.paint(run.status.value, "\x1b[32m" if good else "\x1b[31;1m", sys.stderr)
+        output.say(f"{word} in {took}  {output.clean(run.name)} ({run.id[:8]})  {run.tag(TagName.DURATIONS) or ''}".rstrip())
+    if run.status is not RunStatus.FINISHED:
+        for line in (run.tag(TagName.REASON) or "").splitlines():
+            output.say(f"  {output.clean(line)}")
+    return code
+
+
+def _show_plan(planned: Planned, *, as_json: bool) -> None:
+    decided = planned.plan
+    if as_json or not sys.stdout.isatty():
+        output.write_json(decided)
+        return
+    pin, lock = decided.code, decided.lock
+    rows = [
+        ("code", f"{pin.uri}{'#' + pin.subdirectory if pin.subdirectory else ''}"),
+        ("commit", f"{pin.commit or '(no git) tree ' + pin.tree}{' + uncommitted changes' if pin.dirty else ''}"),
+        ("descriptor", decided.descriptor or "none"),
+        ("environment", f"{lock.manager.value} from {lock.origin}, lock {lock.digest[:12]}"),
+        ("python", f"{lock.python.implementation} {lock.python.version}" if lock.python else "-"),
+        ("packages", str((lock.pylock or "").count("[[packages]]")) + (f" as of {lock.as_of}" if lock.as_of else "")),
+        ("command", decided.call.shown()),
+        *(
+            (f"  {value.name}", f"{'(secret)' if value.value is None else value.value}  ({value.source})")
+            for value in decided.call.values
+        ),
+    ]
+    for name, text in rows:
+        output.write(f"{output.dim(f'{name:<12}')} {output.clean(text)}")
+    output.say("Nothing was started.  --json prints the whole plan.")
+
+
+def _request(
+    uri: str,
+    entry_point: str,
+    revision: str | None,
+    *,
+    given: tuple[Given, ...],
+    strict: bool,
+    require_clean: bool,
+    lock: LockOptions,
+    options: RunOptions,
+) -> Request:
+    from runproj.core.plan import Request
+    from runproj.core.source import Source
+
+    return Request(Source(uri, revision), entry_point, given, strict, require_clean, lock, options)
+
+
+def _given(params: list[str] | None, file: object) -> tuple[Given, ...]:
+    """Parameters of a file, overridden by those of the command line."""
+    from pathlib import Path
+
+    from runproj.descriptor import parse_given, read_params_file
+
+    typed = [parse_given(text) for text in params or ()]
+    names = {item.name for item in typed}
+    if repeated := sorted({item.name for item in typed if sum(other.name == item.name for other in typed) > 1}):
+        raise UsageError(f"Parameter given more than once: {', '.join(repeated)}")
+    read = read_params_file(file) if isinstance(file, Path) else ()
+    return (*(item for item in read if item.name not in names), *typed)
+
+
+def _lock_options(
+    manager: str, extra: list[str] | None, as_of: str, *, relock: bool, strict: bool, installer: str, offline: bool
+) -> LockOptions:
+    from runproj.core.environment import LockOptions
+
+    if installer not in ("uv", "pip"):
+        raise UsageError(f"There is no installer {installer!r}", fix="Use --installer uv or --installer pip.")
+    return LockOptions(as_of, _manager(manager), tuple(extra or ()), relock, strict, installer, offline)
+
+
+def _manager(name: str) -> EnvManager | None:
+    from runproj.core.environment import EnvManager
+
+    if name == "auto":
+        return None
+    try:  # MLflow's words: local is the system, uv makes a virtual environment
+        return EnvManager({"local": "system", "uv": "virtualenv"}.get(name, name))
+    except ValueError:
+        raise UsageError(f"There is no environment manager {name!r}", fix="Use auto, virtualenv or system.") from None
+
+
+def _run_options(
+    backend: str,
+    experiment: str | None,
+    run_name: str | None,
+    tags: list[str] | None,
+    timeout: str | None,
+    *,
+    grace: float,
+    keep: bool,
+    clean_env: bool,
+) -> RunOptions:
+    import os
+
+    from runproj.core.plan import RunOptions
+    from runproj.settings import parse_duration
+
+    return RunOptions(
+        backend=backend,
+        experiment=experiment,
+        run_name=run_name,
+        tags=tuple(_pair(text) for text in tags or ()),
+        timeout=parse_duration(timeout) if timeout else None,
+        grace=grace,
+        keep="failed" if keep else "never",
+        clean_env=clean_env,
+        parent_run=os.environ.get("RUNPROJ_RUN_ID"),
+    )
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise UsageError(f"{text!r} is not a tag", fix="Write --tag NAME=VALUE.")
+    return name, value

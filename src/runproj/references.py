@@ -1,0 +1,74 @@
+"""Finding recorded runs by what people type, and gathering all that is stored of one."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TypeVar
+
+from runproj.codec import DocumentError, from_json
+from runproj.core.plan import Plan
+from runproj.core.record import RunRecord
+from runproj.core.run import Run, RunQuery, TagName
+from runproj.core.tracking import ArtifactInfo, ArtifactStore, TrackingStore
+from runproj.core.views import RunView
+from runproj.errors import NotFoundError
+
+T = TypeVar("T")
+
+
+def find_run(reference: str, tracking: TrackingStore) -> Run:
+    """The run meant by an id, the beginning of one (4 characters at least), a name, `@last` or `@last~N`.
+
+    Raises `NotFoundError` where there is none, or several, which are then named.
+    """
+    if match := re.fullmatch(r"@last(?:~(\d+))?", reference):
+        found = tracking.search(RunQuery(limit=1, offset=int(match[1] or 0)))
+        if not found:
+            raise NotFoundError("There is no such run yet", fix="`runproj runs list` shows those there are.")
+        return found[0]
+    if re.fullmatch("[0-9a-f]{32}", reference):
+        return tracking.get_run(reference)
+    found = tracking.search(RunQuery(name=reference, lifecycle=None, limit=5))
+    if not found and re.fullmatch("[0-9a-f]{4,31}", reference):
+        found = tracking.search(RunQuery(prefix=reference, lifecycle=None, limit=5))
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise NotFoundError(f"There is no run {reference!r}", fix="`runproj runs list` shows those there are.")
+    names = "\n".join(f"{run.id}  {run.name}" for run in found)
+    raise NotFoundError(f"{reference!r} fits several runs", why=names, fix="Use more of the id.")
+
+
+def view(run: Run, artifacts: ArtifactStore, scratch: Path) -> RunView:
+    """A run with its plan, record and files."""
+    code = run.tag(TagName.EXIT_CODE)
+    listed: list[ArtifactInfo] = []
+    folders = [""]
+    while folders:
+        for entry in artifacts.list(run, folders.pop(0)):
+            if entry.size is None:
+                folders.append(entry.path)
+            else:
+                listed.append(entry)
+    return RunView(
+        run=run,
+        exit_code=int(code) if code and code.lstrip("-").isdigit() else None,
+        reason=run.tag(TagName.REASON),
+        plan=read_document(Plan, run, "runproj/plan.json", artifacts, scratch),
+        record=read_document(RunRecord, run, "runproj/record.json", artifacts, scratch),
+        artifacts=tuple(sorted(listed, key=lambda entry: entry.path)),
+    )
+
+
+def read_document(kind: type[T], run: Run, path: str, artifacts: ArtifactStore, scratch: Path) -> T | None:
+    """A JSON artifact of a run as a value; None where it is missing or of a version we cannot read."""
+    target = scratch / f"{run.id}-{path.replace('/', '-')}"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        artifacts.get(run, path, target)
+        return from_json(kind, target.read_bytes())
+    except (NotFoundError, DocumentError):
+        return None
+    finally:
+        target.unlink(missing_ok=True)
