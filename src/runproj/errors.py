@@ -88,6 +88,14 @@ class TrackingError(StartError):
     kind = "tracking"
 
 
+class RefusedError(TrackingError):
+    """The store refuses what it was asked to record: another value for a parameter, a deleted run, an invalid name."""
+
+
+class AlreadyExistsError(RefusedError):
+    """There is already something of that name."""
+
+
 class StorageError(StartError):
     """A file cannot be written or read: disk full, no permission, damaged content."""
 

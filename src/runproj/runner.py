@@ -157,19 +157,19 @@ def load_plan(run: Run, use: Services) -> Plan:
     return plan
 
 
-def follow(run: Run, use: Services) -> Run:
-    """Wait until the run has ended, wherever it runs, and return it."""
+def follow(run: Run, use: Services, deadline: float | None = None) -> Run:
+    """Wait until the run has ended, wherever it runs, or `deadline` (monotonic clock) has come, and return it.
+
+    A run whose executor vanished is returned as it is: whoever recovers closes it.
+    """
     handle = handle_of(run)
     backend = backend_of(handle.backend, use)
-    while not run.status.final:
-        state = backend.status([handle])[0]
-        run = use.tracking.get_run(run.id)
-        if state in (JobState.ENDED, JobState.LOST) and not run.status.final:
-            time.sleep(_POLL)
-            run = use.tracking.get_run(run.id)
-            if not run.status.final:  # its lease is there for the taking
-                return run
-        time.sleep(0 if run.status.final else _POLL)
+    while not run.status.final and (deadline is None or time.monotonic() < deadline):
+        gone = backend.status([handle])[0] in (JobState.ENDED, JobState.LOST)
+        run = use.tracking.get_run(run.id)  # looked at after the job, so that a job that has just ended is not called lost
+        if gone or run.status.final:
+            break
+        time.sleep(_POLL)
     return run
 
 

@@ -93,15 +93,20 @@ class LocalBackend:
 
     def logs(self, handle: JobHandle, *, follow: bool) -> Iterator[bytes]:
         path = self.runs / handle.id / "logs" / "stdout.log"
-        while follow and not path.exists() and self.status([handle])[0] is JobState.RUNNING:
-            time.sleep(_POLL)
-        if not path.exists():
+        return follow_file(path, lambda: follow and self.status([handle])[0] is JobState.RUNNING)
+
+
+def follow_file(path: Path, going_on: Callable[[], bool]) -> Iterator[bytes]:
+    """What is in a file and what comes, until `going_on` says no; a file that is moved when it is complete is read to its end."""
+    while not path.exists():
+        if not going_on():
             return
-        with path.open("rb") as file:
-            while True:
-                running = follow and self.status([handle])[0] is JobState.RUNNING
-                while data := file.read(1 << 16):
-                    yield data
-                if not running:
-                    return
-                time.sleep(_POLL)
+        time.sleep(_POLL)
+    with path.open("rb") as file:
+        while True:
+            more_may_come = going_on()
+            while data := file.read(1 << 16):
+                yield data
+            if not more_may_come:
+                return
+            time.sleep(_POLL)
