@@ -1,0 +1,179 @@
+"""One SQLite file: connections, transactions, migrations, and the user's words for what can go wrong with it."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runproj.errors import TrackingError
+from runproj.files import Lock
+from runproj.tracking import schema
+
+if TYPE_CHECKING:
+    import sqlite3
+
+_BUSY_SECONDS = 30
+
+_FIXES = {
+    "SQLITE_FULL": "Free some space (`runproj gc` removes what no run needs), or set RUNPROJ_HOME to a larger disk.",
+    "SQLITE_READONLY": "Make the file and its folder writable, or set RUNPROJ_TRACKING_URI to a database of your own.",
+    "SQLITE_CANTOPEN": "Check that the folder exists and can be written, or set RUNPROJ_TRACKING_URI to another place.",
+    "SQLITE_BUSY": "Another process keeps the database locked; end it, or try again.",
+    "SQLITE_NOTADB": "Set RUNPROJ_TRACKING_URI to a database that runproj made, or to a new file.",
+    "SQLITE_CORRUPT": "Restore the file from a backup, or rescue what can be read with `sqlite3 FILE .recover`.",
+    "SQLITE_IOERR": "Look for a full or failing disk; the record itself is as it was before this command.",
+}
+
+
+class Database:
+    """The store's file.  Each thread has a connection of its own, so readers never wait; writers queue for up to 30 s."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._local = threading.local()
+        self._opened: list[sqlite3.Connection] = []
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """A connection inside a read transaction: every query in the block sees one state of the database."""
+        with self.explained():
+            connection = self._connection()
+            connection.execute("BEGIN")
+            try:
+                yield connection
+            finally:
+                connection.rollback()
+
+    @contextlib.contextmanager
+    def writing(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
+        """A connection inside a write transaction, committed at the end of the block, undone by an exception.
+
+        durable: on return the changes survive a loss of power.  Without it they survive the death of every process, and are
+        made durable by the next durable transaction.
+        """
+        with self.explained():
+            connection = self._connection()
+            connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.commit()
+            except BaseException:
+                with contextlib.suppress(Exception):  # the first failure is the one to tell
+                    connection.rollback()
+                raise
+
+    def close(self) -> None:
+        """Close every connection; the next use opens a new one."""
+        with self._lock:
+            opened, self._opened = self._opened, []
+            self._local = threading.local()
+        for connection in opened:
+            connection.close()
+
+    @contextlib.contextmanager
+    def explained(self) -> Iterator[None]:
+        """Turn SQLite's refusals into `TrackingError`s.  A violated constraint is a bug of ours and passes as it is."""
+        import sqlite3
+
+        try:
+            yield
+        except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
+            raise
+        except sqlite3.DatabaseError as error:
+            raise self._explain(error) from error
+
+    def _explain(self, error: sqlite3.DatabaseError) -> TrackingError:
+        name = getattr(error, "sqlite_errorname", "") or ""
+        fix = next((fix for prefix, fix in _FIXES.items() if name.startswith(prefix)), "")
+        return TrackingError(f"The run database {self.path} cannot be used", why=str(error), fix=fix)
+
+    def _connection(self) -> sqlite3.Connection:
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._open()
+            self._local.connection = connection
+            with self._lock:
+                self._opened.append(connection)
+        return connection
+
+    def _open(self) -> sqlite3.Connection:
+        if not self.path.parent.is_dir():
+            self._make_folder()
+        connection = self._connect()
+        try:
+            if self._version(connection) != schema.VERSION:
+                self._migrate(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _connect(self) -> sqlite3.Connection:
+        import sqlite3
+
+        # closed by whichever thread closes the database, hence no check; every other use is from the thread that opened it
+        connection = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        connection.execute("PRAGMA foreign_keys = ON")
+        return connection
+
+    def _make_folder(self) -> None:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TrackingError(
+                f"The folder of the run database {self.path} cannot be made",
+                why=error.strerror or str(error),
+                fix="Check the permissions, or set RUNPROJ_HOME to a folder that can be written.",
+            ) from error
+
+    def _version(self, connection: sqlite3.Connection) -> int:
+        """The schema's version; 0 for an empty file.  Raises `TrackingError` where it is not ours, or newer than we are."""
+        version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+        if version == schema.VERSION:
+            application = connection.execute("PRAGMA application_id").fetchone()[0]
+            if application == schema.APPLICATION_ID:
+                return version
+        elif version > schema.VERSION and connection.execute("PRAGMA application_id").fetchone()[0] == schema.APPLICATION_ID:
+            raise TrackingError(
+                f"The run database {self.path} was written by a newer runproj",
+                why=f"Its schema has version {version}; this runproj knows versions up to {schema.VERSION}.",
+                fix="Upgrade runproj (`pip install --upgrade runproj`), or set RUNPROJ_TRACKING_URI to another database.",
+            )
+        elif version and connection.execute("PRAGMA application_id").fetchone()[0] == schema.APPLICATION_ID:
+            return version
+        if connection.execute("SELECT 1 FROM sqlite_master").fetchone() is None:
+            return 0
+        raise self._foreign(connection)
+
+    def _foreign(self, connection: sqlite3.Connection) -> TrackingError:
+        if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchone():
+            why = "It looks like a database of an MLflow server, which only that server should write."
+            server = f"mlflow server --backend-store-uri sqlite:///{self.path}"
+            fix = f"Start `{server}` and set RUNPROJ_TRACKING_URI to its http address."
+        else:
+            why = "It has tables that runproj did not make."
+            fix = "Set RUNPROJ_TRACKING_URI to a database that runproj made, or to a new file."
+        return TrackingError(f"{self.path} is not a run database of runproj", why=why, fix=fix)
+
+    def _migrate(self, connection: sqlite3.Connection) -> None:
+        """Bring the schema up to date.  One process does it, the others wait for it; killed halfway, it has not happened."""
+        with Lock(self.path.with_name(self.path.name + ".lock")):
+            connection.execute("PRAGMA journal_mode = WAL")
+            version = self._version(connection)
+            while version < schema.VERSION:
+                connection.execute("BEGIN IMMEDIATE")
+                try:
+                    for statement in schema.MIGRATIONS[version]:
+                        connection.execute(statement)
+                    version += 1
+                    connection.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
+                    connection.execute(f"PRAGMA user_version = {version}")
+                    connection.commit()
+                except BaseException:
+                    connection.rollback()
+                    raise

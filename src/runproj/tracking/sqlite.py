@@ -1,0 +1,249 @@
+"""The record in one SQLite file: the store that runproj uses unless told otherwise."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runproj.core.run import Experiment, Lifecycle, Metric, NewRun, Param, Run, RunChanges, RunQuery, Tag, TagName
+from runproj.errors import NotFoundError, RefusedError
+from runproj.tracking import rows
+from runproj.tracking.database import Database
+from runproj.tracking.names import run_name
+
+if TYPE_CHECKING:
+    import sqlite3
+
+_SHORT = 64  # up to here tag values are indexed
+
+
+class SqliteStore:
+    """A `TrackingStore` in the file at `path`, which is made when it is first used.  Safe for threads and processes."""
+
+    def __init__(self, path: Path) -> None:
+        self.database = Database(path)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self.database.close()
+
+    def experiment(self, name: str) -> Experiment:
+        with self.database.reading() as connection:
+            found = _experiment_named(connection, name)
+        if found is None:
+            with self.database.writing() as connection:
+                found = _experiment_named(connection, name) or insert_experiment(connection, name)
+        if found.lifecycle is Lifecycle.DELETED:
+            raise RefusedError(f"The experiment {name!r} was deleted", fix="Choose another name, or restore it.")
+        return found
+
+    def create_run(self, new: NewRun) -> Run:
+        run_id = new.id or uuid.uuid4().hex
+        with self.database.writing() as connection:
+            insert_run(connection, run_id, new)
+            return _get_run(connection, run_id)
+
+    def get_run(self, run_id: str) -> Run:
+        with self.database.reading() as connection:
+            return _get_run(connection, run_id)
+
+    def update(self, run_id: str, changes: RunChanges) -> None:
+        decisive = (changes.status, changes.end, changes.lifecycle) != (None, None, None)
+        with self.database.writing(durable=decisive) as connection:
+            apply_changes(connection, run_seq(connection, run_id), run_id, changes)
+
+    def search(self, query: RunQuery) -> Sequence[Run]:
+        conditions, values = _conditions(query)
+        where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+        with self.database.reading() as connection:
+            found = connection.execute(
+                f"SELECT {rows.RUN_COLUMNS} FROM runs r {where} ORDER BY r.started DESC, r.seq DESC LIMIT ? OFFSET ?",
+                (*values, query.limit, query.offset),
+            ).fetchall()
+            return rows.load_runs(connection, found)
+
+    def history(self, run_id: str, key: str) -> Sequence[Metric]:
+        with self.database.reading() as connection:
+            found = connection.execute(
+                "SELECT p.value, p.kind, p.timestamp, p.step FROM points p WHERE p.run = (SELECT seq FROM runs WHERE id = ?)"
+                " AND p.key = (SELECT id FROM metric_keys WHERE key = ?) ORDER BY p.timestamp, p.step, p.value, p.kind",
+                (run_id, key),
+            )
+            return [Metric(key, rows.unpack(value, kind), timestamp, step) for value, kind, timestamp, step in found]
+
+
+def _experiment_named(connection: sqlite3.Connection, name: str) -> Experiment | None:
+    found = connection.execute(f"SELECT {rows.EXPERIMENT_COLUMNS} FROM experiments e WHERE e.name = ?", (name,)).fetchall()
+    return rows.load_experiments(connection, found)[0] if found else None
+
+
+def insert_experiment(connection: sqlite3.Connection, name: str, location: str = "", tags: Sequence[Tag] = ()) -> Experiment:
+    """Record a new experiment.  `location` is where its artifacts go; empty lets the artifact store of the database decide."""
+    now = int(time.time() * 1000)
+    cursor = connection.execute(
+        "INSERT INTO experiments (name, artifact_location, created, updated) VALUES (?, ?, ?, ?)", (name, location, now, now)
+    )
+    number = cursor.lastrowid
+    if not location:
+        location = f"mlflow-artifacts:/{number}"
+        connection.execute("UPDATE experiments SET artifact_location = ? WHERE id = ?", (location, number))
+    connection.executemany(
+        "INSERT OR REPLACE INTO experiment_tags (experiment, key, value) VALUES (?, ?, ?)",
+        [(number, tag.key, tag.value) for tag in tags],
+    )
+    return Experiment(str(number), name, location, Lifecycle.ACTIVE, now, now, tuple(tags))
+
+
+def insert_run(connection: sqlite3.Connection, run_id: str, new: NewRun) -> None:
+    """Record a new run with its params and tags.  Raises `NotFoundError` or `RefusedError` for an experiment without a future."""
+    found = connection.execute(
+        "SELECT artifact_location, lifecycle FROM experiments WHERE id = ?", (experiment_number(new.experiment_id),)
+    ).fetchone()
+    if found is None:
+        raise NotFoundError(f"There is no experiment with id {new.experiment_id!r}")
+    location, lifecycle = found
+    if lifecycle != Lifecycle.ACTIVE.value:
+        raise RefusedError(f"The experiment with id {new.experiment_id} was deleted", fix="Restore it, or choose another.")
+    if connection.execute("SELECT 1 FROM runs WHERE id = ?", (run_id,)).fetchone():
+        raise RefusedError(f"There is already a run with id {run_id}")
+    tags = {tag.key: tag.value for tag in new.tags}
+    name = new.name or tags.get(TagName.RUN_NAME) or run_name()
+    tags[TagName.RUN_NAME] = name
+    cursor = connection.execute(
+        "INSERT INTO runs (id, experiment, name, user, status, started, artifact_uri) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (
+            run_id,
+            int(new.experiment_id),
+            name,
+            new.user,
+            new.status.value,
+            new.start,
+            f"{location.rstrip('/')}/{run_id}/artifacts",
+        ),
+    )
+    seq = cursor.lastrowid
+    assert seq is not None
+    _write_params(connection, seq, run_id, new.params)
+    _write_tags(connection, seq, [Tag(key, value) for key, value in tags.items()])
+
+
+def experiment_number(experiment_id: str) -> int:
+    """The number that an experiment's id stands for.  Raises `RefusedError` where it is none."""
+    if not (experiment_id.isascii() and experiment_id.isdigit() and len(experiment_id) < 19):
+        raise RefusedError(f"{experiment_id!r} is not an experiment id", why="Ids of experiments are whole numbers.")
+    return int(experiment_id)
+
+
+def run_seq(connection: sqlite3.Connection, run_id: str) -> int:
+    """The number by which the tables know the run.  Raises `NotFoundError`."""
+    found = connection.execute("SELECT seq FROM runs WHERE id = ?", (run_id,)).fetchone()
+    if found is None:
+        raise NotFoundError(f"There is no run with id {run_id!r}")
+    return int(found[0])
+
+
+def _get_run(connection: sqlite3.Connection, run_id: str) -> Run:
+    found = connection.execute(f"SELECT {rows.RUN_COLUMNS} FROM runs r WHERE r.id = ?", (run_id,)).fetchall()
+    if not found:
+        raise NotFoundError(f"There is no run with id {run_id!r}")
+    return rows.load_runs(connection, found)[0]
+
+
+def apply_changes(connection: sqlite3.Connection, seq: int, run_id: str, changes: RunChanges) -> None:
+    """Write all changes into the open transaction."""
+    _write_params(connection, seq, run_id, changes.params)
+    write_metrics(connection, seq, changes.metrics)
+    tags = list(changes.tags)
+    name = changes.name or next((tag.value for tag in reversed(tags) if tag.key == TagName.RUN_NAME), None)
+    if name:
+        tags.append(Tag(TagName.RUN_NAME, name))
+    _write_tags(connection, seq, tags)
+    connection.executemany("DELETE FROM tags WHERE run = ? AND key = ?", [(seq, key) for key in changes.deleted_tags])
+    columns: dict[str, object] = {}
+    if name:
+        columns["name"] = name
+    if changes.status is not None:
+        columns["status"] = changes.status.value
+    if changes.end is not None:
+        columns["ended"] = changes.end
+    if changes.lifecycle is not None:
+        columns["lifecycle"] = changes.lifecycle.value
+        columns["deleted"] = int(time.time() * 1000) if changes.lifecycle is Lifecycle.DELETED else None
+    if columns:
+        assignments = ", ".join(f"{column} = ?" for column in columns)
+        connection.execute(f"UPDATE runs SET {assignments} WHERE seq = ?", (*columns.values(), seq))
+
+
+def _write_params(connection: sqlite3.Connection, seq: int, run_id: str, params: Iterable[Param]) -> None:
+    for param in params:
+        added = connection.execute(
+            "INSERT INTO params (run, key, value) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (seq, param.key, param.value)
+        ).rowcount
+        if added:
+            continue
+        (old,) = connection.execute("SELECT value FROM params WHERE run = ? AND key = ?", (seq, param.key)).fetchone()
+        if old != param.value:
+            raise RefusedError(
+                f"The parameter {param.key!r} of run {run_id} is {old!r} and cannot become {param.value!r}",
+                why="Parameters are written once.",
+                fix="Record what changes during a run as a metric or a tag.",
+            )
+
+
+def _write_tags(connection: sqlite3.Connection, seq: int, tags: Iterable[Tag]) -> None:
+    connection.executemany(
+        "INSERT INTO tags (run, key, value) VALUES (?, ?, ?) ON CONFLICT (run, key) DO UPDATE SET value = excluded.value",
+        [(seq, tag.key, tag.value) for tag in tags],
+    )
+
+
+def write_metrics(connection: sqlite3.Connection, seq: int, metrics: Sequence[Metric]) -> None:
+    """Add points to a run, and keep its latest values."""
+    if not metrics:
+        return
+    connection.executemany(
+        "INSERT INTO metric_keys (key) VALUES (?) ON CONFLICT DO NOTHING", [(key,) for key in {metric.key for metric in metrics}]
+    )
+    points = [(seq, metric.key, metric.timestamp, metric.step, *rows.pack(metric.value)) for metric in metrics]
+    connection.executemany(
+        "INSERT INTO points (run, key, timestamp, step, value, kind)"
+        " VALUES (?, (SELECT id FROM metric_keys WHERE key = ?), ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        points,
+    )
+    connection.executemany(
+        "INSERT INTO latest_metrics AS old (run, key, timestamp, step, value, kind)"
+        " VALUES (?, (SELECT id FROM metric_keys WHERE key = ?), ?, ?, ?, ?)"
+        " ON CONFLICT (run, key) DO UPDATE SET timestamp = excluded.timestamp, step = excluded.step, value = excluded.value,"
+        " kind = excluded.kind"
+        " WHERE (excluded.step, excluded.timestamp, excluded.value) > (old.step, old.timestamp, old.value)",
+        points,
+    )
+
+
+def _conditions(query: RunQuery) -> tuple[list[str], list[object]]:
+    """The SQL conditions of a query, and the values bound to them."""
+    conditions: list[str] = []
+    values: list[object] = []
+
+    def add(condition: str, *bound: object) -> None:
+        conditions.append(condition)
+        values.extend(bound)
+
+    if query.experiments:
+        numbers = [experiment_number(experiment) for experiment in query.experiments]
+        add(f"r.experiment IN ({', '.join('?' * len(numbers))})", *numbers)
+    if query.lifecycle is not None:
+        add("r.lifecycle = ?", query.lifecycle.value)
+    if query.statuses:
+        add(f"r.status IN ({', '.join('?' * len(query.statuses))})", *(status.value for status in query.statuses))
+    if query.prefix:
+        add("r.id >= ? AND r.id < ?", query.prefix, query.prefix + "\U0010ffff")
+    if query.name is not None:
+        add("r.name = ?", query.name)
+    for tag in query.tags:
+        short = f" AND length(value) <= {_SHORT}" if len(tag.value) <= _SHORT else ""
+        add(f"r.seq IN (SELECT run FROM tags WHERE key = ? AND value = ?{short})", tag.key, tag.value)
+    return conditions, values
