@@ -1,0 +1,50 @@
+"""Train a boosted-tree classifier on the breast-cancer data that scikit-learn ships.  It knows nothing of runproj."""
+
+import argparse
+import csv
+
+import xgboost
+from sklearn.datasets import load_breast_cancer
+from sklearn.metrics import accuracy_score, confusion_matrix
+from sklearn.model_selection import train_test_split
+
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("--max-depth", type=int, default=3)
+parser.add_argument("--learning-rate", type=float, default=0.3)
+parser.add_argument("--colsample-bytree", type=float, default=0.8)
+parser.add_argument("--rounds", type=int, default=40)
+parser.add_argument("--booster", default="gbtree")
+parser.add_argument("--seed", type=int, default=7)
+options = parser.parse_args()
+
+data = load_breast_cancer()
+train_x, test_x, train_y, test_y = train_test_split(data.data, data.target, random_state=options.seed, stratify=data.target)
+train = xgboost.DMatrix(train_x, train_y)
+test = xgboost.DMatrix(test_x, test_y)
+
+model = xgboost.train(
+    {
+        "objective": "binary:logistic",
+        "eval_metric": "logloss",
+        "max_depth": options.max_depth,
+        "eta": options.learning_rate,
+        "colsample_bytree": options.colsample_bytree,
+        "booster": options.booster,
+        "seed": options.seed,
+        "nthread": 2,
+    },
+    train,
+    num_boost_round=options.rounds,
+    evals=[(test, "validation")],  # prints a line per round: "[12]	validation-logloss:0.10442"
+    verbose_eval=5,
+)
+
+predicted = (model.predict(test) > 0.5).astype(int)
+print(f"accuracy {accuracy_score(test_y, predicted):.4f}")
+
+model.save_model("model.json")
+with open("confusion.csv", "w", newline="") as file:
+    writer = csv.writer(file)
+    writer.writerow(["actual", *(f"predicted_{name}" for name in data.target_names)])
+    for name, row in zip(data.target_names, confusion_matrix(test_y, predicted)):
+        writer.writerow([name, *row])
