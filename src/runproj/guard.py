@@ -90,7 +90,7 @@ def start(argv: list[str], report: int) -> int:
         os.execvp(argv[0], argv)
     except OSError as error:
         os.write(report, json.dumps({"error": error.errno}).encode() + b"\n")
-    os._exit(127 if not isinstance(sys.exc_info()[1], PermissionError) else 126)
+        os._exit(126 if isinstance(error, PermissionError) else 127)  # as a shell says it
 
 
 def end_leftovers() -> int:

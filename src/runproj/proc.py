@@ -178,7 +178,7 @@ def descendants(roots: Iterable[int]) -> list[int]:
     """Every process below `roots`, the roots not included, parents before children."""
     children: dict[int, list[int]] = {}
     for entry in os.listdir("/proc"):
-        if entry.isdigit() and (fields := _stat(int(entry))) is not None:
+        if entry.isdigit() and (fields := _stat(int(entry))) is not None and fields[0] != "Z":
             children.setdefault(int(fields[1]), []).append(int(entry))
     found: list[int] = []
     queue = list(roots)
@@ -205,6 +205,13 @@ def send(pids: Iterable[int], number: int) -> None:
     for pid in pids:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, number)
+
+
+def reap(pids: Iterable[int]) -> None:
+    """Collect children of this process that have been killed, so that they do not stay as zombies."""
+    for pid in pids:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
 
 
 def end_tree(roots: Sequence[int], grace: float) -> None:

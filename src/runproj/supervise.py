@@ -191,16 +191,15 @@ def run(
         finally:
             os.close(pipes.control)  # the guard kills what is left, if anything is
             process.wait()
-            with contextlib.suppress(ChildProcessError):  # only if the guard itself was killed
-                _end_adopted()
             for descriptor in (pipes.out, pipes.err, pipes.status):
                 os.close(descriptor)
 
 
 def _end_adopted() -> None:
-    strays = [pid for pid in proc.descendants([os.getpid()]) if proc.environment_of(pid).get("RUNPROJ_GUARDED")]
-    if strays:
+    """Kill what a guard that is gone was guarding; we are its subreaper in turn."""
+    while strays := [pid for pid in proc.descendants([os.getpid()]) if proc.environment_of(pid).get("RUNPROJ_GUARDED")]:
         proc.send(strays, signal.SIGKILL)
+        proc.reap(strays)
 
 
 class _Loop:
@@ -296,6 +295,8 @@ class _Loop:
                 self.report |= json.loads(line)
         else:
             self._finished(descriptor)
+            if "code" not in self.report:  # the guard itself was killed; what it looked after has become ours
+                _end_adopted()
 
     def _finished(self, descriptor: int) -> None:
         self.selector.unregister(descriptor)

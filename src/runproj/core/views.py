@@ -45,3 +45,71 @@ class Comparison:
     runs: tuple[str, ...]
     differences: tuple[Difference, ...]
     same: int = 0
+
+
+@dataclass(frozen=True)
+class ProblemView:
+    """Something wrong in a descriptor.  `line` and `column` count from 1; `severity` is "error" or "warning"."""
+
+    file: str
+    line: int
+    column: int
+    severity: str
+    message: str
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class ValidationReport:
+    """`validate`."""
+
+    valid: bool
+    problems: tuple[ProblemView, ...]
+
+
+@dataclass(frozen=True)
+class EnvironmentView:
+    """An environment on disk.  `size` in bytes, `used` in milliseconds since the epoch; `problem` where it is unfit."""
+
+    digest: str
+    manager: str
+    python: str
+    origin: str
+    packages: int
+    path: str
+    size: int | None = None
+    used: int | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class EnvironmentList:
+    """`env list`, `env show`, `env prune` (those removed) and `env verify`."""
+
+    environments: tuple[EnvironmentView, ...]
+
+
+@dataclass(frozen=True)
+class GcReport:
+    """`gc`.  `freed` in bytes; `removed` says what, in words."""
+
+    removed: tuple[str, ...]
+    freed: int
+    dry_run: bool = False
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that `doctor` looked at.  `state`: "ok", "warning" or "error"."""
+
+    name: str
+    state: str
+    found: str
+    fix: str = ""
+
+
+@dataclass(frozen=True)
+class Checkup:
+    """`doctor`."""
+
+    checks: tuple[Check, ...]

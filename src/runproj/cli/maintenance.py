@@ -1,0 +1,56 @@
+"""`gc` and `doctor`: free what no run needs, and see whether this machine is fit."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from runproj.cli import options as opt
+from runproj.cli import output
+
+
+def register(app: typer.Typer) -> None:
+    app.command("gc")(gc)
+    app.command("doctor")(doctor)
+
+
+def gc(
+    days: Annotated[float, typer.Option("--days", min=0, help="Environments and checkouts unused for this long.")] = 30,
+    deleted: Annotated[bool, typer.Option("--deleted", help="Also remove deleted runs and their artifacts for good.")] = False,
+    dry_run: opt.DryRun = False,
+    json: opt.Json = False,
+) -> None:
+    """Remove environments that were not used lately, leftovers of crashes, and kept checkouts.  Never what a run in progress needs."""
+    from runproj.settings import load
+    from runproj.wiring import Wiring
+
+    wiring = Wiring(load(), output.TerminalReporter())
+    wiring.recover()
+    report = wiring.collect_garbage(days=days, deleted=deleted, dry_run=dry_run)
+    if json:
+        output.write_json(report)
+        return
+    for what in report.removed:
+        output.write(what)
+    verb = "would free" if dry_run else "freed"
+    output.say(f"{len(report.removed)} removed, {verb} {report.freed / 1e6:.1f} MB.")
+
+
+def doctor(json: opt.Json = False) -> int:
+    """Check git, interpreters, disk, store and caches; the exit code is 1 if something must be fixed."""
+    from runproj.core.views import Checkup
+    from runproj.settings import load
+    from runproj.wiring import Wiring
+
+    wiring = Wiring(load(), output.TerminalReporter())
+    checks = tuple(wiring.checkup())
+    if json:
+        output.write_json(Checkup(checks))
+    else:
+        words = {"ok": output.good("ok     "), "warning": output.paint("warning", "\x1b[33m"), "error": output.bad("error  ")}
+        for check in checks:
+            output.write(f"{words[check.state]}  {check.name:<14} {output.clean(check.found)}")
+            if check.fix:
+                output.write(f"{'':<25}{output.clean(check.fix)}")
+    return 1 if any(check.state == "error" for check in checks) else 0

@@ -1,0 +1,60 @@
+"""What can be removed without any run missing it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from runproj.files import remove_tree
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """Something to remove: its path, and why, in words."""
+
+    path: Path
+    why: str
+
+
+def leftovers(home: Path, live_runs: Iterable[str], days: float) -> Iterator[Garbage]:
+    """Working folders of runs that are over, and scratch files that nobody has touched for a day."""
+    live = set(live_runs)
+    for folder in _children(home / "runs"):
+        if folder.name not in live and _age(folder) > min(days, 1 / 24):
+            yield Garbage(folder, f"kept checkout of run {folder.name[:8]}")
+    for name in ("views", "plans"):
+        for path in _children(home / "cache" / name):
+            if _age(path) > 1:
+                yield Garbage(path, f"scratch file {path.name}")
+    for folder in (home / "active", home / "runs", home / "envs", home / "checkouts"):
+        for path in _children(folder):
+            if path.name.startswith(".") and _age(path) > 1:
+                yield Garbage(path, f"half-written {path.name}")
+
+
+def _children(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _age(path: Path) -> float:
+    """Days since the last change."""
+    try:
+        return (time.time() - path.lstat().st_mtime) / 86400
+    except FileNotFoundError:
+        return 0.0
+
+
+def size(path: Path) -> int:
+    """Bytes on disk that would be freed: a file with further links elsewhere frees nothing."""
+    if path.is_symlink() or path.is_file():
+        stat = path.lstat()
+        return stat.st_blocks * 512 if stat.st_nlink == 1 else 0
+    return sum(size(Path(folder, name)) for folder, _, names in os.walk(path) for name in names)
+
+
+def remove(items: Iterable[Garbage]) -> None:
+    for item in items:
+        remove_tree(item.path)

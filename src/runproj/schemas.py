@@ -1,0 +1,62 @@
+"""The published JSON Schemas, generated from the types: `python -m runproj.schemas [--check] FOLDER`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from runproj.codec import json_schema
+from runproj.core.plan import Plan
+from runproj.core.record import RunRecord
+from runproj.core.views import Checkup, Comparison, EnvironmentList, GcReport, RunList, RunView, ValidationReport
+from runproj.descriptor import descriptor_schema
+
+DOCUMENTS: Mapping[str, type] = {
+    "plan": Plan,
+    "run-record": RunRecord,
+    "run": RunView,
+    "runs-list": RunList,
+    "runs-compare": Comparison,
+    "validate": ValidationReport,
+    "env-list": EnvironmentList,
+    "gc": GcReport,
+    "doctor": Checkup,
+}
+
+
+def generate() -> dict[str, str]:
+    """File name → text of every schema."""
+    documents: dict[str, Mapping[str, object]] = {"runproj.yaml": descriptor_schema()}
+    documents |= {name: json_schema(kind) for name, kind in DOCUMENTS.items()}
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return {
+        f"{name}.schema.json": json.dumps(head | dict(schema), indent=2, sort_keys=False) + "\n"
+        for name, schema in documents.items()
+    }
+
+
+def stale(folder: Path) -> list[str]:
+    """Names of files in `folder` that are not what the types say, or that nothing generates."""
+    wanted = generate()
+    found = {path.name: path.read_text() for path in folder.glob("*.json")}
+    return sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+
+
+def main(arguments: list[str]) -> int:
+    folder = Path(arguments[-1] if arguments and not arguments[-1].startswith("-") else "schemas")
+    if "--check" in arguments:
+        for name in (wrong := stale(folder)):
+            sys.stderr.write(f"{folder / name} is stale: run python -m runproj.schemas\n")
+        return 1 if wrong else 0
+    folder.mkdir(exist_ok=True)
+    for path in folder.glob("*.json"):
+        path.unlink()
+    for name, text in generate().items():
+        (folder / name).write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

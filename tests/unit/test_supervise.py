@@ -1,0 +1,230 @@
+"""A command under supervision: bytes, codes, signals, time limits, and nothing left behind."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from runproj import proc
+from runproj.supervise import CommandSpec, Ending, LogWriter, read_merged, run
+
+HERE = Path(__file__).parent
+
+
+class Stage:
+    """A folder to run commands in, with their logs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.mark = f"test-{os.getpid()}-{time.monotonic_ns()}"
+
+    def run(self, *argv: str, timeout: float | None = None, grace: float = 5.0) -> Ending:
+        out, err = LogWriter(self.folder, "stdout", None), LogWriter(self.folder, "stderr", None)
+        env = {**os.environ, "RUNPROJ_GUARDED": self.mark}
+        try:
+            return run(CommandSpec(argv, self.folder, env, timeout, grace), out, err)
+        finally:
+            out.close()
+            err.close()
+
+    def bash(self, script: str, **limits: float) -> Ending:
+        return self.run("bash", "-c", script, **limits)
+
+    @property
+    def survivors(self) -> list[int]:
+        return [pid for pid in proc.marked("RUNPROJ_GUARDED", self.mark) if proc.start_time(pid)]
+
+    def log(self, name: str = "stdout") -> bytes:
+        return (self.folder / f"{name}.log").read_bytes()
+
+
+@pytest.fixture
+def stage(isolated: Path) -> Stage:
+    folder = isolated / "stage"
+    folder.mkdir()
+    return Stage(folder)
+
+
+@pytest.mark.parametrize("code", [0, 1, 2, 3, 42, 124, 125, 126, 127, 128, 130, 255])
+def test_exit_codes_are_the_commands_own(stage: Stage, code: int) -> None:
+    assert stage.bash(f"exit {code}").code == code
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGABRT, signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
+def test_death_by_signal_is_128_plus_n(stage: Stage, number: signal.Signals) -> None:
+    ending = stage.bash(f"kill -{number.value} $$; sleep 5")
+    assert (ending.code, ending.signal, ending.stopped) == (128 + number, number, None)
+
+
+def test_a_missing_program_is_told_from_one_that_fails(stage: Stage) -> None:
+    ending = stage.run("no-such-program-anywhere")
+    assert (ending.code, ending.error) == (127, 2)
+
+
+def test_a_file_that_may_not_be_executed(stage: Stage) -> None:
+    (stage.folder / "script").write_text("#!/bin/sh\n")
+    assert stage.run("./script").code == 126
+
+
+def test_output_is_stored_byte_for_byte(stage: Stage) -> None:
+    data = bytes(range(256)) * 2000 + b"progress 1%\rprogress 2%\r\n\xff\xfe no newline at the end"
+    (stage.folder / "data").write_bytes(data)
+    stage.bash("cat data; cat data >&2")
+    assert stage.log() == data
+    assert stage.log("stderr") == data
+
+
+def test_streams_can_be_merged_in_the_order_they_were_written(stage: Stage) -> None:
+    stage.bash("for i in 1 2 3; do echo out$i; sleep 0.05; echo err$i >&2; sleep 0.05; done")
+    merged = [data for _, _, data in read_merged(stage.folder)]
+    assert merged == [b"out1\n", b"err1\n", b"out2\n", b"err2\n", b"out3\n", b"err3\n"]
+    times = [when for when, _, _ in read_merged(stage.folder)]
+    assert times == sorted(times)
+    assert abs(times[0] / 1000 - time.time()) < 60
+
+
+def test_a_long_line_and_much_output_need_little_memory(stage: Stage) -> None:
+    script = (
+        "import sys, resource\n"
+        "sys.path.insert(0, sys.argv[1])\n"
+        "from test_supervise import Stage\n"
+        "from pathlib import Path\n"
+        "Stage(Path('.')).bash('head -c 300000000 /dev/zero')\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script, str(HERE)], cwd=stage.folder, capture_output=True, text=True, check=True
+    )
+    assert int(result.stdout) < 120 * 1024
+    assert (stage.folder / "stdout.log").stat().st_size == 300_000_000
+
+
+def test_timeout_ends_everything(stage: Stage) -> None:
+    ending = stage.bash("setsid sleep 60 & sleep 60", timeout=0.3)
+    assert ending.timed_out
+    assert stage.survivors == []
+
+
+def test_who_ignores_sigterm_is_killed_after_the_grace_period(stage: Stage) -> None:
+    begun = time.monotonic()
+    ending = stage.bash("trap '' TERM; while :; do sleep 0.1; done", timeout=0.3, grace=0.5)
+    assert (ending.timed_out, ending.signal) == (True, signal.SIGKILL)
+    assert time.monotonic() - begun < 10
+    assert stage.survivors == []
+
+
+def test_background_processes_end_with_the_command(stage: Stage) -> None:
+    begun = time.monotonic()
+    ending = stage.bash("setsid sleep 60 & (nohup sleep 61 &) ; echo started")
+    assert ending.code == 0
+    assert ending.leftovers == 2
+    assert stage.survivors == []
+    assert time.monotonic() - begun < 10
+
+
+FAMILY = """
+import os, signal, subprocess, sys, time
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+subprocess.Popen(["setsid", "sleep", "60"])
+subprocess.Popen(["bash", "-c", "sleep 61 & setsid bash -c 'sleep 62 & wait' & wait"])
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_reaches_the_whole_family_even_detached_and_stubborn_members(stage: Stage, number: signal.Signals) -> None:
+    def stop_when_ready() -> None:
+        while not (stage.folder / "stdout.log").exists() or b"ready" not in stage.log():
+            time.sleep(0.02)
+        time.sleep(0.2)
+        os.kill(os.getpid(), number)
+
+    (stage.folder / "family.py").write_text(FAMILY)
+    thread = threading.Thread(target=stop_when_ready)
+    thread.start()
+    ending = stage.run(sys.executable, "family.py", grace=1.0)
+    thread.join()
+    assert ending.stopped == number
+    assert stage.survivors == []
+
+
+RUNNER = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from test_supervise import Stage
+stage = Stage(Path("."))
+stage.mark = sys.argv[2]
+stage.run(sys.executable, "family.py")
+"""
+
+
+@pytest.mark.parametrize("victim", ["runner", "guard"])
+def test_nothing_survives_kill_9_of_the_runner_or_of_the_guard(stage: Stage, victim: str) -> None:
+    (stage.folder / "family.py").write_text(FAMILY)
+    process = subprocess.Popen([sys.executable, "-c", RUNNER, str(HERE), stage.mark], cwd=stage.folder)
+    while not (stage.folder / "stdout.log").exists() or b"ready" not in stage.log():
+        time.sleep(0.02)
+    time.sleep(0.2)
+    assert len(stage.survivors) >= 5
+    if victim == "runner":
+        process.kill()
+    else:
+        guard = next(pid for pid in proc.descendants([process.pid]) if "guard.py" in Path(f"/proc/{pid}/cmdline").read_text())
+        os.kill(guard, signal.SIGKILL)
+    process.wait()
+    deadline = time.monotonic() + 10
+    while stage.survivors and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert stage.survivors == []
+
+
+def test_a_full_disk_ends_the_command_and_says_so(stage: Stage) -> None:
+    from runproj.errors import StorageError
+
+    small = stage.folder / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", small], check=True)
+    try:
+        inner = Stage(small)
+        inner.mark = stage.mark
+        with pytest.raises(StorageError, match=r"stdout\.log"):
+            inner.bash("yes & yes")
+        assert stage.survivors == []
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+def test_output_that_nobody_reads_any_more_is_still_recorded(stage: Stage) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    out, err = LogWriter(stage.folder, "stdout", write), LogWriter(stage.folder, "stderr", None)
+    ending = run(CommandSpec(["bash", "-c", "echo one; sleep 0.1; echo two"], stage.folder, dict(os.environ)), out, err)
+    out.close()
+    err.close()
+    os.close(write)
+    assert ending.code == 0
+    assert stage.log() == b"one\ntwo\n"
+
+
+def test_resource_use_is_reported(stage: Stage) -> None:
+    ending = stage.run(sys.executable, "-c", "x = bytearray(50_000_000); sum(range(3_000_000))")
+    assert ending.memory > 50_000_000
+    assert ending.cpu > 0.01
+
+
+def test_checksum_of_a_binary_stream(stage: Stage) -> None:
+    data = os.urandom(5_000_000)
+    (stage.folder / "data").write_bytes(data)
+    stage.bash("cat data")
+    assert hashlib.sha256(stage.log()).digest() == hashlib.sha256(data).digest()
