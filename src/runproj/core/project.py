@@ -44,10 +44,14 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Command:
-    """A command template: either one shell string, or an argv list that no shell ever sees.  `{name}` is a parameter."""
+    """A command template: either one shell string, or an argv list that no shell ever sees.  `{name}` is a parameter.
+
+    extra: the words that an undeclared parameter becomes at the end of the command.
+    """
 
     shell: str | None = None
     argv: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ("--{name}", "{value}")
 
 
 @dataclass(frozen=True)
