@@ -121,7 +121,8 @@ def find_outputs(patterns: Sequence[str], project: Path) -> tuple[list[str], lis
     found: set[str] = set()
     empty = []
     for pattern in patterns:
-        matches = [path for path in project.glob(pattern) if ".git" not in path.relative_to(project).parts]
+        leaves = pattern.startswith("/") or ".." in Path(pattern).parts or not pattern
+        matches = [] if leaves else [path for path in project.glob(pattern) if ".git" not in path.relative_to(project).parts]
         files = {file for match in matches for file in _files(match)}
         names = {str(file.relative_to(project)) for file in files if _safe(project, file)}
         if not names:

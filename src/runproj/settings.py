@@ -71,8 +71,9 @@ def load(environ: Mapping[str, str] | None = None, home: Path | None = None) -> 
 def _home(variables: Mapping[str, str]) -> Path:
     if chosen := variables.get("RUNPROJ_HOME"):
         return Path(chosen).expanduser().absolute()
-    if "HOME" in variables and not variables.get("XDG_DATA_HOME") and Path("/proc/self").exists():
-        return Path(variables["HOME"]) / ".local/share/runproj"  # platformdirs' answer on Linux, without the cost of its import
+    if "HOME" in variables and Path("/proc/self").exists():  # platformdirs' answer on Linux, without the cost of its import
+        data = variables.get("XDG_DATA_HOME", "")
+        return (Path(data) if data.startswith("/") else Path(variables["HOME"]) / ".local/share") / "runproj"
     import platformdirs
 
     return Path(platformdirs.user_data_dir("runproj", appauthor=False))

@@ -7,13 +7,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runproj.core.run import Lifecycle, RunQuery
 from runproj.core.services import ProjectReader, Reporter, Services
+from runproj.errors import UsageError
 from runproj.files import Objects
 from runproj.leases import Leases
 from runproj.settings import Settings
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Iterator
 
     from runproj.core.backend import Backend, Job
     from runproj.core.call import Call
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
     from runproj.core.run import Run
     from runproj.core.services import Endpoint
     from runproj.core.tracking import ArtifactStore, TrackingStore
-    from runproj.core.views import RunView
+    from runproj.core.views import Check, GcReport, RunView
     from runproj.environments import EnvironmentCache
     from runproj.recovery import Stores
     from runproj.source import SourceStore
@@ -45,6 +48,10 @@ class Wiring:
         self.require_clean = require_clean
         self.tee = tee
         self.leases = Leases(settings.home / "active")
+
+    @property
+    def _remote(self) -> bool:
+        return not self.settings.tracking_uri.startswith("sqlite:")
 
     @cached_property
     def objects(self) -> Objects:
@@ -84,7 +91,7 @@ class Wiring:
 
     def services(self) -> Services:
         """What the runner and the executor work with."""
-        remote = not self.settings.tracking_uri.startswith("sqlite:")
+        remote = self._remote
         return Services(
             home=self.settings.home,
             cwd=Path.cwd(),
@@ -169,6 +176,52 @@ class Wiring:
         from runproj.references import view
 
         return view(run, self.artifacts, self.settings.cache / "views")
+
+    def checkup(self) -> Iterator[Check]:
+        """What `doctor` finds."""
+        from runproj.checkup import examine
+
+        return examine(self.settings, self._store_state, lambda: self.environments.interpreters())
+
+    def _store_state(self) -> str:
+        if self._remote:
+            self.tracking.search(RunQuery(limit=1))
+            return self.settings.tracking_uri
+        from runproj.tracking import check_store
+
+        return check_store(self.settings.tracking_uri, home=self.settings.home)
+
+    def collect_garbage(self, *, days: float, deleted: bool, dry_run: bool) -> GcReport:
+        """Remove what no run needs."""
+        from runproj import garbage
+        from runproj.core.views import GcReport
+
+        live = [info.run_id for info in self.leases.all()]
+        items = list(garbage.leftovers(self.settings.home, live, days))
+        freed = sum(garbage.size(item.path) for item in items)
+        if not dry_run:
+            garbage.remove(items)
+        removed = [item.why for item in items]
+        for view in self.environments.prune(days=days, dry_run=dry_run):
+            removed.append(f"environment {view.digest[:12]} ({view.origin})")
+            freed += view.size or 0
+        for what, size in self.sources.prune(days=days, dry_run=dry_run):
+            removed.append(what)
+            freed += size
+        if deleted:
+            for run in self.tracking.search(RunQuery(lifecycle=Lifecycle.DELETED, limit=1_000_000)):
+                removed.append(f"run {run.id[:8]} ({run.name})")
+                freed += 0 if dry_run else self._purge(run)
+        return GcReport(tuple(removed), freed, dry_run)
+
+    def _purge(self, run: Run) -> int:
+        if self._remote:
+            raise UsageError("Deleted runs of a remote server are removed by that server", fix="Leave out --deleted.")
+        from runproj.tracking import purge_run
+
+        freed = self.artifacts.delete(run)
+        purge_run(self.settings.tracking_uri, run.id, home=self.settings.home)
+        return freed
 
 
 _REMOTE_VARIABLES = (
