@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from runproj.core.run import Experiment, Lifecycle, Metric, NewRun, Param, Run, RunChanges, RunQuery, Tag, TagName
 from runproj.errors import NotFoundError, RefusedError
-from runproj.tracking import rows
+from runproj.tracking import experiments, rows
 from runproj.tracking.database import Database
 from runproj.tracking.names import run_name
 
@@ -23,8 +23,9 @@ _SHORT = 64  # up to here tag values are indexed
 class SqliteStore:
     """A `TrackingStore` in the file at `path`, which is made when it is first used.  Safe for threads and processes."""
 
-    def __init__(self, path: Path) -> None:
-        self.database = Database(path)
+    def __init__(self, path: Path | Database) -> None:
+        self.database = path if isinstance(path, Database) else Database(path)
+        self.experiments = experiments.Experiments(self.database)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -32,10 +33,10 @@ class SqliteStore:
 
     def experiment(self, name: str) -> Experiment:
         with self.database.reading() as connection:
-            found = _experiment_named(connection, name)
+            found = experiments.find_named(connection, name)
         if found is None:
             with self.database.writing() as connection:
-                found = _experiment_named(connection, name) or insert_experiment(connection, name)
+                found = experiments.find_named(connection, name) or experiments.insert(connection, name)
         if found.lifecycle is Lifecycle.DELETED:
             raise RefusedError(f"The experiment {name!r} was deleted", fix="Choose another name, or restore it.")
         return found
@@ -75,32 +76,10 @@ class SqliteStore:
             return [Metric(key, rows.unpack(value, kind), timestamp, step) for value, kind, timestamp, step in found]
 
 
-def _experiment_named(connection: sqlite3.Connection, name: str) -> Experiment | None:
-    found = connection.execute(f"SELECT {rows.EXPERIMENT_COLUMNS} FROM experiments e WHERE e.name = ?", (name,)).fetchall()
-    return rows.load_experiments(connection, found)[0] if found else None
-
-
-def insert_experiment(connection: sqlite3.Connection, name: str, location: str = "", tags: Sequence[Tag] = ()) -> Experiment:
-    """Record a new experiment.  `location` is where its artifacts go; empty lets the artifact store of the database decide."""
-    now = int(time.time() * 1000)
-    cursor = connection.execute(
-        "INSERT INTO experiments (name, artifact_location, created, updated) VALUES (?, ?, ?, ?)", (name, location, now, now)
-    )
-    number = cursor.lastrowid
-    if not location:
-        location = f"mlflow-artifacts:/{number}"
-        connection.execute("UPDATE experiments SET artifact_location = ? WHERE id = ?", (location, number))
-    connection.executemany(
-        "INSERT OR REPLACE INTO experiment_tags (experiment, key, value) VALUES (?, ?, ?)",
-        [(number, tag.key, tag.value) for tag in tags],
-    )
-    return Experiment(str(number), name, location, Lifecycle.ACTIVE, now, now, tuple(tags))
-
-
 def insert_run(connection: sqlite3.Connection, run_id: str, new: NewRun) -> None:
     """Record a new run with its params and tags.  Raises `NotFoundError` or `RefusedError` for an experiment without a future."""
     found = connection.execute(
-        "SELECT artifact_location, lifecycle FROM experiments WHERE id = ?", (experiment_number(new.experiment_id),)
+        "SELECT artifact_location, lifecycle FROM experiments WHERE id = ?", (experiments.number_of(new.experiment_id),)
     ).fetchone()
     if found is None:
         raise NotFoundError(f"There is no experiment with id {new.experiment_id!r}")
@@ -128,13 +107,6 @@ def insert_run(connection: sqlite3.Connection, run_id: str, new: NewRun) -> None
     assert seq is not None
     _write_params(connection, seq, run_id, new.params)
     _write_tags(connection, seq, [Tag(key, value) for key, value in tags.items()])
-
-
-def experiment_number(experiment_id: str) -> int:
-    """The number that an experiment's id stands for.  Raises `RefusedError` where it is none."""
-    if not (experiment_id.isascii() and experiment_id.isdigit() and len(experiment_id) < 19):
-        raise RefusedError(f"{experiment_id!r} is not an experiment id", why="Ids of experiments are whole numbers.")
-    return int(experiment_id)
 
 
 def run_seq(connection: sqlite3.Connection, run_id: str) -> int:
@@ -233,7 +205,7 @@ def _conditions(query: RunQuery) -> tuple[list[str], list[object]]:
         values.extend(bound)
 
     if query.experiments:
-        numbers = [experiment_number(experiment) for experiment in query.experiments]
+        numbers = [experiments.number_of(experiment) for experiment in query.experiments]
         add(f"r.experiment IN ({', '.join('?' * len(numbers))})", *numbers)
     if query.lifecycle is not None:
         add("r.lifecycle = ?", query.lifecycle.value)

@@ -1,0 +1,89 @@
+"""Requests and responses as values: handlers know no web framework, and tests need no sockets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+MAX_JSON = 64 * 1024 * 1024
+"""Bytes of a JSON body above which it is refused; MLflow's clients stay far below."""
+
+
+class Body(Protocol):
+    """The bytes of a request, read as they arrive."""
+
+    def read(self, size: int) -> bytes:
+        """At most `size` bytes, at least one unless the body has ended."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request.  `path` is as sent, without the query and still percent-encoded; names of `headers` are in lower case.
+
+    length: bytes of the body, None where it ends when it ends (chunked).
+    """
+
+    method: str
+    path: str
+    query: str
+    headers: Mapping[str, str]
+    body: Body
+    length: int | None = 0
+
+
+class Chunks(Protocol):
+    """The body of a response, bit by bit."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The bytes in their order."""
+
+    def close(self) -> None:
+        """Let go of what they come from."""
+
+
+@dataclass(frozen=True)
+class Response:
+    """A response: `body` as a whole, or `chunks` of a known total `length`.  `chunks` is closed, read to its end or not."""
+
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    chunks: Chunks | None = None
+    length: int | None = None
+
+
+class Problem(Exception):
+    """A request that is answered with an error.  `code` is one of MLflow's words, on which its clients decide what to do."""
+
+    def __init__(self, code: str, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.status = status
+
+
+def invalid(message: str) -> Problem:
+    """The answer to a request with a field that has no meaning."""
+    return Problem("INVALID_PARAMETER_VALUE", message)
+
+
+def missing(message: str) -> Problem:
+    """The answer to a request for something that does not exist."""
+    return Problem("RESOURCE_DOES_NOT_EXIST", message, 404)
+
+
+def json_response(document: Mapping[str, object], status: int = 200) -> Response:
+    """A document as the body of a response."""
+    body = json.dumps(document, indent=2, ensure_ascii=True, allow_nan=False).encode()
+    return Response(status, {"Content-Type": "application/json"}, body)
+
+
+def problem_response(problem: Problem) -> Response:
+    """An error in the shape that MLflow's clients read."""
+    return json_response({"error_code": problem.code, "message": problem.message}, problem.status)
+
+
+def text_response(text: str, status: int = 200) -> Response:
+    return Response(status, {"Content-Type": "text/plain; charset=utf-8"}, text.encode())

@@ -1,0 +1,132 @@
+"""Experiments in the database, beyond what the store's protocol needs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from runproj.core.run import Experiment, Lifecycle, Tag
+from runproj.errors import AlreadyExistsError, NotFoundError, RefusedError
+from runproj.tracking import rows
+from runproj.tracking.database import Database
+
+if TYPE_CHECKING:
+    import sqlite3
+
+
+class Experiments:
+    """The experiments of a database."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def get(self, experiment_id: str) -> Experiment:
+        """The experiment, deleted or not.  Raises `NotFoundError`, or `RefusedError` for what can be no id."""
+        with self.database.reading() as connection:
+            return _get(connection, experiment_id)
+
+    def named(self, name: str) -> Experiment | None:
+        """The experiment of that name, deleted or not."""
+        with self.database.reading() as connection:
+            return find_named(connection, name)
+
+    def create(self, name: str, location: str = "", tags: Sequence[Tag] = ()) -> Experiment:
+        """A new experiment.  Raises `AlreadyExistsError`; deleted experiments keep their names."""
+        with self.database.writing() as connection:
+            if found := find_named(connection, name):
+                state = (
+                    "in deleted state. Restore it, or delete it for good, before" if found.lifecycle is Lifecycle.DELETED else ""
+                )
+                raise AlreadyExistsError(f"Experiment(name={name}) already exists{f' {state} using its name' if state else ''}.")
+            return insert(connection, name, location, tags)
+
+    def rename(self, experiment_id: str, name: str) -> None:
+        """Give an active experiment another name.  Raises `AlreadyExistsError` and `RefusedError`."""
+        with self.database.writing() as connection:
+            experiment = _active(connection, experiment_id)
+            other = find_named(connection, name)
+            if other and other.id != experiment.id:
+                raise AlreadyExistsError(f"There is already an experiment named {name!r}.")
+            connection.execute("UPDATE experiments SET name = ?, updated = ? WHERE id = ?", (name, _now(), int(experiment.id)))
+
+    def set_lifecycle(self, experiment_id: str, lifecycle: Lifecycle) -> None:
+        """Delete or restore an experiment together with its runs.  Raises `NotFoundError` where it is in that state already."""
+        with self.database.writing() as connection:
+            experiment = _get(connection, experiment_id)
+            if experiment.lifecycle is lifecycle:
+                raise NotFoundError(f"The experiment with id {experiment_id} is {lifecycle.value} already")
+            now = _now()
+            number = int(experiment.id)
+            connection.execute("UPDATE experiments SET lifecycle = ?, updated = ? WHERE id = ?", (lifecycle.value, now, number))
+            deleted = now if lifecycle is Lifecycle.DELETED else None
+            connection.execute(
+                "UPDATE runs SET lifecycle = ?, deleted = ? WHERE experiment = ?", (lifecycle.value, deleted, number)
+            )
+
+    def set_tag(self, experiment_id: str, tag: Tag) -> None:
+        """Raises `RefusedError` for a deleted experiment."""
+        with self.database.writing(durable=False) as connection:
+            number = int(_active(connection, experiment_id).id)
+            connection.execute(
+                "INSERT OR REPLACE INTO experiment_tags (experiment, key, value) VALUES (?, ?, ?)", (number, tag.key, tag.value)
+            )
+            connection.execute("UPDATE experiments SET updated = ? WHERE id = ?", (_now(), number))
+
+    def delete_tag(self, experiment_id: str, key: str) -> None:
+        """Raises `NotFoundError` where there is no such tag."""
+        with self.database.writing(durable=False) as connection:
+            number = int(_active(connection, experiment_id).id)
+            gone = connection.execute("DELETE FROM experiment_tags WHERE experiment = ? AND key = ?", (number, key)).rowcount
+            if not gone:
+                raise NotFoundError(f"The experiment with id {experiment_id} has no tag {key!r}")
+
+
+def find_named(connection: sqlite3.Connection, name: str) -> Experiment | None:
+    """The experiment of that name, deleted or not."""
+    found = connection.execute(f"SELECT {rows.EXPERIMENT_COLUMNS} FROM experiments e WHERE e.name = ?", (name,)).fetchall()
+    return rows.load_experiments(connection, found)[0] if found else None
+
+
+def insert(connection: sqlite3.Connection, name: str, location: str = "", tags: Sequence[Tag] = ()) -> Experiment:
+    """Record a new experiment.  `location` is where its artifacts go; empty stands for the store's own root."""
+    now = _now()
+    cursor = connection.execute(
+        "INSERT INTO experiments (name, artifact_location, created, updated) VALUES (?, ?, ?, ?)", (name, location, now, now)
+    )
+    number = cursor.lastrowid
+    if not location:
+        location = f"mlflow-artifacts:/{number}"
+        connection.execute("UPDATE experiments SET artifact_location = ? WHERE id = ?", (location, number))
+    connection.executemany(
+        "INSERT OR REPLACE INTO experiment_tags (experiment, key, value) VALUES (?, ?, ?)",
+        [(number, tag.key, tag.value) for tag in tags],
+    )
+    return Experiment(str(number), name, location, Lifecycle.ACTIVE, now, now, tuple(tags))
+
+
+def number_of(experiment_id: str) -> int:
+    """The number that an experiment's id stands for.  Raises `RefusedError` where it is none."""
+    if not (experiment_id.isascii() and experiment_id.isdigit() and len(experiment_id) < 19):
+        raise RefusedError(f"{experiment_id!r} is not an experiment id", why="Ids of experiments are whole numbers.")
+    return int(experiment_id)
+
+
+def _get(connection: sqlite3.Connection, experiment_id: str) -> Experiment:
+    found = connection.execute(
+        f"SELECT {rows.EXPERIMENT_COLUMNS} FROM experiments e WHERE e.id = ?", (number_of(experiment_id),)
+    ).fetchall()
+    if not found:
+        raise NotFoundError(f"No Experiment with id={experiment_id} exists")
+    return rows.load_experiments(connection, found)[0]
+
+
+def _active(connection: sqlite3.Connection, experiment_id: str) -> Experiment:
+    experiment = _get(connection, experiment_id)
+    if experiment.lifecycle is Lifecycle.DELETED:
+        raise RefusedError(f"The experiment {experiment_id} must be in the 'active' state. Current state is deleted.")
+    return experiment
+
+
+def _now() -> int:
+    return int(time.time() * 1000)
