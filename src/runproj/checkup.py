@@ -97,13 +97,7 @@ def _sqlite() -> Check:
     import sqlite3
 
     version = sqlite3.sqlite_version_info
-    fixed = (
-        version >= (3, 51, 3)
-        or version[:2] == (3, 50)
-        and version >= (3, 50, 7)
-        or version[:2] == (3, 44)
-        and version >= (3, 44, 6)
-    )
+    fixed = version >= (3, 51, 3) or any(version[:2] == line[:2] and version >= line for line in ((3, 44, 6), (3, 50, 7)))
     if not fixed:
         fix = "Unless your distribution patched it, many processes writing at once can damage a WAL database: use a newer build."
         return Check("sqlite", "warning", sqlite3.sqlite_version, fix)

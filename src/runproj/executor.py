@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets as tokens
-import shutil
 import signal
-import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from runproj import __version__, machine, observe, supervise
+from runproj import __version__, child, inputs, machine, observe, supervise
 from runproj.codec import to_json
+from runproj.core.call import Call
 from runproj.core.environment import Environment
 from runproj.core.plan import Plan
-from runproj.core.record import Output, RunRecord, Timing
+from runproj.core.record import Input, Output, RunRecord, Timing
 from runproj.core.run import Phase, Run, RunChanges, RunStatus, Tag, TagName
 from runproj.core.services import Endpoint, Services
 from runproj.core.source import Checkout
@@ -27,22 +25,6 @@ from runproj.leases import Lease
 
 TIMED_OUT = 124
 """Exit code of a run that took longer than its timeout, as of `timeout(1)`."""
-
-_NEVER_PASSED_ON = ("MLFLOW_", "RUNPROJ_", "GIT_")
-_KEPT_WHEN_CLEAN = (
-    "PATH",
-    "HOME",
-    "USER",
-    "LOGNAME",
-    "LANG",
-    "LC_ALL",
-    "LC_CTYPE",
-    "TZ",
-    "TMPDIR",
-    "TERM",
-    "SHELL",
-    "SSL_CERT_FILE",
-)
 
 
 @dataclass(frozen=True)
@@ -66,6 +48,7 @@ class _Recording:
         self.argv: tuple[str, ...] = ()
         self.env_names: tuple[str, ...] = ()
         self.ending: supervise.Ending | None = None
+        self.inputs: list[Input] = []
         self.outputs: list[Output] = []
 
     @contextlib.contextmanager
@@ -133,6 +116,7 @@ class _Recording:
             machine=machine.describe(os.environ),
             interpreter=f"{python.implementation} {python.version}" if python else "",
             env_names=self.env_names,
+            inputs=tuple(self.inputs),
             outputs=tuple(self.outputs),
             timings=tuple(self.timings),
             cpu=ending.cpu if ending else 0.0,
@@ -182,8 +166,10 @@ def _steps(recording: _Recording, folder: Path, secrets: Mapping[str, str]) -> O
         checkout = use.sources.checkout(plan.code, folder / "work")
     with recording.during(Phase.ENVIRONMENT, f"Environment {plan.lock.digest[:12]} ({plan.lock.origin})"):
         environment = use.environments.ensure(plan.lock, checkout.project, use.reporter.progress)
+    with recording.during(Phase.INPUTS, "Checking inputs"):
+        call, given = _inputs(recording, checkout, folder)
     with recording.during(Phase.RUN, plan.call.shown()):
-        ending = _command(recording, checkout, environment, folder, secrets)
+        ending = _command(recording, call.argv(secrets), checkout, environment, given)
     with recording.during(Phase.COLLECT, "Collecting outputs"):
         problems = _collect(recording, checkout)
     outcome = _outcome(ending, plan, recording.argv[0], folder)
@@ -191,6 +177,17 @@ def _steps(recording: _Recording, folder: Path, secrets: Mapping[str, str]) -> O
         recording.note(problems)
     recording.phase = Phase.RUN if outcome.status is not RunStatus.FINISHED else recording.phase
     return outcome
+
+
+def _inputs(recording: _Recording, checkout: Checkout, folder: Path) -> tuple[Call, dict[str, str]]:
+    """Declared inputs and remote path parameters on disk: the call with real paths, and variables naming the inputs."""
+    progress = recording.use.reporter.progress
+    variables = {}
+    for spec in recording.plan.entry_point.inputs:
+        record, path = inputs.prepare(spec, checkout.project, progress)
+        recording.inputs.append(record)
+        variables[inputs.variable(spec.name)] = str(path)
+    return inputs.localise(recording.plan.call, folder / "params", progress), variables
 
 
 def _outcome(ending: supervise.Ending, plan: Plan, program: str, folder: Path) -> Outcome:
@@ -223,9 +220,10 @@ def _tail(path: Path, size: int = 16 * 1024) -> str:
 
 
 def _command(
-    recording: _Recording, checkout: Checkout, environment: Environment, folder: Path, secrets: Mapping[str, str]
+    recording: _Recording, argv: tuple[str, ...], checkout: Checkout, environment: Environment, given: Mapping[str, str]
 ) -> supervise.Ending:
     plan, use, run = recording.plan, recording.use, recording.run
+    folder = use.runs / run.id
     logs = folder / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     watcher = observe.MetricWatcher(plan.entry_point.metrics)
@@ -234,13 +232,11 @@ def _command(
         err = supervise.LogWriter(logs, "stderr", use.tee[1])
         stack.callback(out.close)
         stack.callback(err.close)
-        link = stack.enter_context(_endpoint(run, use))
-        env = _child_environment(plan, run, environment, use, folder, link.variables)
+        link = stack.enter_context(child.endpoint(run, use))
+        env = child.environment(plan, run, environment, use, {**given, **link.variables})
         recording.env_names = tuple(sorted(env))
-        recording.argv = plan.call.argv(secrets)
-        spec = supervise.CommandSpec(
-            _resolve(recording.argv, env), checkout.project, env, plan.options.timeout, plan.options.grace
-        )
+        recording.argv = argv if not any(v.value is None for v in plan.call.values) else (plan.call.shown(),)
+        spec = supervise.CommandSpec(child.resolve(argv, env), checkout.project, env, plan.options.timeout, plan.options.grace)
         recording.ending = supervise.run(spec, out, err, listener=link.listener, tick=lambda: _log_metrics(recording, watcher))
         watcher.close()
         _log_metrics(recording, watcher)
@@ -250,47 +246,9 @@ def _command(
     return recording.ending
 
 
-def _resolve(argv: tuple[str, ...], env: Mapping[str, str]) -> tuple[str, ...]:
-    """The program by its full path in the environment's PATH, so that this process's own PATH decides nothing."""
-    if "/" in argv[0]:
-        return argv
-    return (shutil.which(argv[0], path=env.get("PATH", "")) or argv[0], *argv[1:])
-
-
 def _log_metrics(recording: _Recording, watcher: observe.MetricWatcher) -> None:
     if found := watcher.take():
         recording.use.tracking.update(recording.run.id, RunChanges(metrics=tuple(found)))
-
-
-@dataclass
-class _Link:
-    """How the child reaches its run: variables, and the socket to watch where we serve it ourselves."""
-
-    variables: Mapping[str, str]
-    listener: tuple[int, Callable[[], None]] | None = None
-    endpoint: Endpoint | None = None
-
-
-@contextlib.contextmanager
-def _endpoint(run: Run, use: Services) -> Iterator[_Link]:
-    identity = {"MLFLOW_RUN_ID": run.id, "MLFLOW_EXPERIMENT_ID": run.experiment_id}
-    if use.endpoint is None:
-        yield _Link({"MLFLOW_TRACKING_URI": use.tracking_uri, **use.child_env, **identity})
-        return
-    token = tokens.token_urlsafe(24)
-    with socket.create_server(("127.0.0.1", 0), backlog=64) as listening:
-        endpoint = use.endpoint(listening, token, run.id, run.experiment_id)
-        uri = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        link = _Link({"MLFLOW_TRACKING_URI": uri, "MLFLOW_TRACKING_TOKEN": token, **identity}, endpoint=endpoint)
-
-        def serve() -> None:
-            endpoint.start()
-
-        link.listener = (listening.fileno(), serve)
-        try:
-            yield link
-        finally:
-            endpoint.close()
 
 
 def _close_children(recording: _Recording, endpoint: Endpoint | None) -> None:
@@ -299,34 +257,6 @@ def _close_children(recording: _Recording, endpoint: Endpoint | None) -> None:
     for run_id in endpoint.open_runs() if endpoint else ():
         reason = Tag(TagName.REASON, "the command ended without ending this run")
         recording.use.tracking.update(run_id, RunChanges(status=RunStatus.FAILED, end=now, tags=(reason,)))
-
-
-def _child_environment(
-    plan: Plan, run: Run, environment: Environment, use: Services, folder: Path, link: Mapping[str, str]
-) -> dict[str, str]:
-    """The variables of the command: ours without what would confuse it, the environment's, the project's, the run's."""
-    base = {name: value for name, value in os.environ.items() if not name.startswith(_NEVER_PASSED_ON)}
-    if plan.options.clean_env:
-        base = {name: value for name, value in base.items() if name in _KEPT_WHEN_CLEAN}
-    for name in ("PYTHONDONTWRITEBYTECODE", "PYTHONSTARTUP", "PYTHONINSPECT", *environment.unset):
-        base.pop(name, None)
-    path = [*map(str, environment.bin), *filter(None, [base.get("PATH", os.defpath)])]
-    base |= {"PATH": os.pathsep.join(path), **environment.variables, **dict(plan.entry_point.env), **link}
-    base.setdefault("PYTHONUNBUFFERED", "1")  # so that output is seen, and its time recorded, when it is written
-    base["PYTHONPATH"] = os.pathsep.join(filter(None, [_client(folder), base.get("PYTHONPATH")]))
-    for name in ("NO_PROXY", "no_proxy"):
-        if name in base or name.upper() in base:
-            base[name] = ",".join(filter(None, [base.get(name, ""), "127.0.0.1"]))
-    base |= {"RUNPROJ_RUN_ID": run.id, "RUNPROJ_GUARDED": run.id, "RUNPROJ_HOME": str(use.home)}
-    return base
-
-
-def _client(folder: Path) -> str:
-    """A folder in which `import runproj` finds the small logging client, whatever the environment has installed."""
-    inside = folder / "inside" / "runproj"
-    inside.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(Path(__file__).with_name("client.py"), inside / "__init__.py")
-    return str(inside.parent)
 
 
 def _collect(recording: _Recording, checkout: Checkout) -> str:

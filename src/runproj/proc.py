@@ -30,6 +30,12 @@ def die_with_parent() -> None:
     _libc().prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
+def tied_to_parent() -> Callable[[], None]:
+    """`die_with_parent`, made ready so that nothing is loaded between fork and exec."""
+    _libc()
+    return die_with_parent
+
+
 def adopt_orphans() -> None:
     """Become the parent of descendants whose own parent ends, so that none gets out of sight."""
     _libc().prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)

@@ -181,7 +181,7 @@ class Wiring:
         """What `doctor` finds."""
         from runproj.checkup import examine
 
-        return examine(self.settings, self._store_state, lambda: self.environments.interpreters())
+        return examine(self.settings, self._store_state, self.environments.interpreters)
 
     def _store_state(self) -> str:
         if self._remote:

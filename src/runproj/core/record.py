@@ -23,6 +23,16 @@ class Machine:
 
 
 @dataclass(frozen=True)
+class Input:
+    """Data the run was given.  `uri` as declared, without credentials; a folder's sha256 is that of its sorted listing."""
+
+    name: str
+    uri: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Output:
     """A file the run left behind.  `path` is relative to the run's artifacts."""
 
@@ -58,6 +68,7 @@ class RunRecord:
     machine: Machine | None = None
     interpreter: str = ""
     env_names: tuple[str, ...] = ()
+    inputs: tuple[Input, ...] = ()
     outputs: tuple[Output, ...] = ()
     timings: tuple[Timing, ...] = ()
     cpu: float = 0.0

@@ -26,6 +26,7 @@ class Phase(Enum):
     START = "start"
     SOURCE = "source"
     ENVIRONMENT = "environment"
+    INPUTS = "inputs"
     RUN = "run"
     COLLECT = "collect"
     DONE = "done"

@@ -1,0 +1,97 @@
+"""What the command is given: its variables, its program's full path, and a way to reach its run."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets as tokens
+import shutil
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from runproj.core.environment import Environment
+from runproj.core.plan import Plan
+from runproj.core.run import Run
+from runproj.core.services import Endpoint, Services
+
+_NEVER_PASSED_ON = ("MLFLOW_", "RUNPROJ_", "GIT_")
+_KEPT_WHEN_CLEAN = (
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "LANG",
+    "LC_ALL",
+    "LC_CTYPE",
+    "TZ",
+    "TMPDIR",
+    "TERM",
+    "SHELL",
+    "SSL_CERT_FILE",
+)
+
+
+def resolve(argv: tuple[str, ...], env: Mapping[str, str]) -> tuple[str, ...]:
+    """The program by its full path in the environment's PATH, so that this process's own PATH decides nothing."""
+    if "/" in argv[0]:
+        return argv
+    return (shutil.which(argv[0], path=env.get("PATH", "")) or argv[0], *argv[1:])
+
+
+@dataclass
+class Link:
+    """How the child reaches its run: variables, and the socket to watch where we serve it ourselves."""
+
+    variables: Mapping[str, str]
+    listener: tuple[int, Callable[[], None]] | None = None
+    endpoint: Endpoint | None = None
+
+
+@contextlib.contextmanager
+def endpoint(run: Run, use: Services) -> Iterator[Link]:
+    identity = {"MLFLOW_RUN_ID": run.id, "MLFLOW_EXPERIMENT_ID": run.experiment_id}
+    if use.endpoint is None:
+        yield Link({"MLFLOW_TRACKING_URI": use.tracking_uri, **use.child_env, **identity})
+        return
+    token = tokens.token_urlsafe(24)
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listening:
+        served = use.endpoint(listening, token, run.id, run.experiment_id)
+        uri = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        link = Link({"MLFLOW_TRACKING_URI": uri, "MLFLOW_TRACKING_TOKEN": token, **identity}, endpoint=served)
+
+        def serve() -> None:
+            served.start()
+
+        link.listener = (listening.fileno(), serve)
+        try:
+            yield link
+        finally:
+            served.close()
+
+
+def environment(plan: Plan, run: Run, built: Environment, use: Services, link: Mapping[str, str]) -> dict[str, str]:
+    """The variables of the command: ours without what would confuse it, the environment's, the project's, the run's."""
+    base = {name: value for name, value in os.environ.items() if not name.startswith(_NEVER_PASSED_ON)}
+    if plan.options.clean_env:
+        base = {name: value for name, value in base.items() if name in _KEPT_WHEN_CLEAN}
+    for name in ("PYTHONDONTWRITEBYTECODE", "PYTHONSTARTUP", "PYTHONINSPECT", *built.unset):
+        base.pop(name, None)
+    path = [*map(str, built.bin), *filter(None, [base.get("PATH", os.defpath)])]
+    base |= {"PATH": os.pathsep.join(path), **built.variables, **dict(plan.entry_point.env), **link}
+    base.setdefault("PYTHONUNBUFFERED", "1")  # so that output is seen, and its time recorded, when it is written
+    base["PYTHONPATH"] = os.pathsep.join(filter(None, [_client(use.runs / run.id), base.get("PYTHONPATH")]))
+    for name in ("NO_PROXY", "no_proxy"):
+        if name in base or name.upper() in base:
+            base[name] = ",".join(filter(None, [base.get(name, ""), "127.0.0.1"]))
+    base |= {"RUNPROJ_RUN_ID": run.id, "RUNPROJ_GUARDED": run.id, "RUNPROJ_HOME": str(use.home)}
+    return base
+
+
+def _client(folder: Path) -> str:
+    """A folder in which `import runproj` finds the small logging client, whatever the environment has installed."""
+    inside = folder / "inside" / "runproj"
+    inside.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(Path(__file__).with_name("client.py"), inside / "__init__.py")
+    return str(inside.parent)

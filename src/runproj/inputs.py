@@ -1,0 +1,113 @@
+"""Declared inputs and remote `path` parameters: fetched, checked against their sha256, and recorded."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from runproj.core.call import Call
+from runproj.core.project import InputSpec, ParameterType
+from runproj.core.record import Input
+from runproj.errors import StartError
+from runproj.files import explained, sha256_file
+
+_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*):")
+_CHUNK = 1 << 20
+
+
+def variable(name: str) -> str:
+    """The environment variable that holds an input's path."""
+    return "RUNPROJ_INPUT_" + re.sub(r"\W", "_", name).upper()
+
+
+def prepare(spec: InputSpec, project: Path, progress: Callable[[str], None]) -> tuple[Input, Path]:
+    """Make an input available and check it; returns its record and where it is.
+
+    A path is taken where it is, relative to the project's folder; a URI is fetched to `inputs/NAME` there.
+    Raises `StartError` where it is missing, cannot be fetched, or is not what its sha256 says.
+    """
+    if _SCHEME.match(spec.uri):
+        path = project / "inputs" / spec.name
+        fetch(spec.uri, path, progress)
+    else:
+        path = project / spec.uri
+    if not path.exists():
+        raise StartError(f"The input {spec.name!r} is missing", why=f"There is no {spec.uri} in the project.")
+    digest, size = _digest(path)
+    if spec.sha256 and digest != spec.sha256.lower():
+        raise StartError(
+            f"The input {spec.name!r} is not the one that was declared",
+            why=f"{spec.uri} has sha256 {digest}, not {spec.sha256}.",
+            fix="Restore the data, or declare the new sha256.",
+        )
+    return Input(spec.name, _scrubbed(spec.uri), size, digest), path
+
+
+def _digest(path: Path) -> tuple[str, int]:
+    """sha256 and bytes of a file, or of a folder's sorted listing of names and digests."""
+    if path.is_file():
+        return sha256_file(path), path.stat().st_size
+    total, whole = 0, hashlib.sha256()
+    for file in sorted(file for file in path.rglob("*") if file.is_file()):
+        total += file.stat().st_size
+        whole.update(f"{sha256_file(file)}  {file.relative_to(path)}\n".encode(errors="surrogateescape"))
+    return whole.hexdigest(), total
+
+
+def fetch(uri: str, target: Path, progress: Callable[[str], None]) -> None:
+    """Write what `uri` (file, http, https) names to `target`, in bounded memory.  Raises `StartError`."""
+    from urllib.error import URLError
+    from urllib.parse import unquote, urlsplit
+    from urllib.request import Request, urlopen
+
+    parts = urlsplit(uri)
+    with explained(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+    if parts.scheme == "file":
+        source = Path(unquote(parts.path))
+        if not source.is_file():
+            raise StartError(f"Cannot fetch {uri}", why=f"There is no file {source}.")
+        with explained(target):
+            shutil.copyfile(source, target)
+        return
+    if parts.scheme not in ("http", "https"):
+        raise StartError(
+            f"Cannot fetch {_scrubbed(uri)}",
+            why=f"There is no way to fetch {parts.scheme}: here.",
+            fix="Use file:, http: or https:, or let the project fetch it (type uri instead of path).",
+        )
+    progress(f"Fetching {_scrubbed(uri)}")
+    try:
+        with urlopen(Request(uri, headers={"User-Agent": "runproj"}), timeout=60) as answer:
+            with explained(target), target.open("wb") as file:
+                shutil.copyfileobj(answer, file, _CHUNK)
+            wanted = answer.headers.get("Content-Length")
+    except (URLError, OSError) as error:
+        target.unlink(missing_ok=True)
+        raise StartError(f"Cannot fetch {_scrubbed(uri)}", why=str(getattr(error, "reason", error))) from error
+    if wanted is not None and target.stat().st_size != int(wanted):
+        target.unlink()
+        raise StartError(f"Cannot fetch {_scrubbed(uri)}", why="The connection ended before the file did.")
+
+
+def _scrubbed(uri: str) -> str:
+    """Without user and password, and without a query, which often holds a signature."""
+    return re.sub(r"(?<=://)[^/@]*@", "", uri).split("?")[0]
+
+
+def localise(call: Call, folder: Path, progress: Callable[[str], None]) -> Call:
+    """The call with every remote `path` parameter fetched into `folder`, as MLproject files expect."""
+    values = []
+    for index, value in enumerate(call.values):
+        text = value.resolved or value.value or ""
+        if value.type is ParameterType.PATH and (match := _SCHEME.match(text)) and match[1] in ("http", "https", "file"):
+            target = folder / f"param_{index}" / (os.path.basename(text.split("?")[0].rstrip("/")) or "data")  # noqa: PTH119
+            fetch(text, target, progress)
+            value = replace(value, resolved=str(target))
+        values.append(value)
+    return replace(call, values=tuple(values))
