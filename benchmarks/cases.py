@@ -170,8 +170,8 @@ def install_floor(bench: Bench, url: str) -> Result:
     lock.write_text(json.loads(planned.stdout)["lock"]["pylock"])
     target = lock.parent / "env"
     script = (
-        f'"{peers.tool("virtualenv")}" -q --no-seed -p "{os.path.realpath(sys.executable)}" "{target}" && '
-        f'"{peers.tool("uv")}" pip install -q --offline -p "{target}" -r "{lock}"'
+        f'"{Path(bench.runproj).with_name("virtualenv")}" -q --no-seed -p "{os.path.realpath(sys.executable)}" "{target}" && '
+        f'"{Path(bench.runproj).with_name("uv")}" pip install -q --offline -p "{target}" -r "{lock}"'
     )
     environ = bench.environ | uv_cache(bench)
     return several(
@@ -234,7 +234,7 @@ def listing(bench: Bench) -> list[Row]:
     home = bench.folder("thousand")
     environ = bench.environ | {"RUNPROJ_HOME": str(home)}
     filler = Path(__file__).with_name("fill.py")
-    once([sys.executable, filler, "1000"], environ, bench.work)
+    once([Path(bench.runproj).with_name("python"), filler, "1000"], environ, bench.work)
     rows = []
     for extra in ([], ["--limit", "1000"], ["--limit", "1000", "--json"]):
         argv = [bench.runproj, "runs", "list", *extra]

@@ -52,6 +52,15 @@ def cache_folder() -> Path:
     return Path(root) / "runproj-benchmarks"
 
 
+def runproj(folder: Path) -> Path:
+    """This working tree, installed as a user has it, without the tools of its developers; returns the program."""
+    root = Path(__file__).resolve().parents[1]
+    subprocess.run([tool("uv"), "venv", "-q", "-p", os.path.realpath(sys.executable), folder], check=True)
+    subprocess.run([tool("uv"), "pip", "install", "-q", "-p", folder, "--reinstall-package", "runproj", root], check=True)
+    subprocess.run([folder / "bin" / "python", "-m", "compileall", "-q", folder / "lib"], check=True)
+    return folder / "bin" / "runproj"
+
+
 def mlflow() -> Mlflow:
     """MLflow, installed on first use with uv."""
     folder = cache_folder() / f"mlflow-py{sys.version_info.major}{sys.version_info.minor}"

@@ -27,7 +27,7 @@ def main() -> int:
     parser.add_argument("--times", type=int, help="repetitions (7; 2 when quick)")
     parser.add_argument("--log-size", type=float, help="GB of log output (5; 0.2 when quick)")
     parser.add_argument("--no-peers", action="store_true", help="do not install and measure MLflow")
-    parser.add_argument("--runproj", default=peers.tool("runproj"), help="the program to measure")
+    parser.add_argument("--runproj", type=Path, help="the program to measure (this tree, freshly installed)")
     parser.add_argument("--folder", type=Path, help="where to work (a temporary folder)")
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
     options = parser.parse_args()
@@ -36,7 +36,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="runproj-benchmark-", dir=options.folder) as work:
         bench = Bench(
             work=Path(work),
-            runproj=options.runproj,
+            runproj=str(options.runproj or peers.runproj(Path(work) / "runproj")),
             times=options.times or (2 if options.quick else 7),
             log_bytes=int(gigabytes * 1e9),
             with_peers=not options.no_peers,
