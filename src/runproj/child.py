@@ -16,7 +16,17 @@ from runproj.core.plan import Plan
 from runproj.core.run import Run
 from runproj.core.services import Endpoint, Services
 
-_NEVER_PASSED_ON = ("MLFLOW_", "RUNPROJ_", "GIT_")
+_NEVER_PASSED_ON = frozenset(
+    (
+        # where to record is this run's business
+        *("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"),
+        *("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"),
+        # a git that runs us (bisect, hooks) must not make the run's git work on its repository
+        *("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX"),
+        # settings of this shell's Python
+        *("PYTHONDONTWRITEBYTECODE", "PYTHONSTARTUP", "PYTHONINSPECT"),
+    )
+)
 _KEPT_WHEN_CLEAN = (
     "PATH",
     "HOME",
@@ -73,11 +83,10 @@ def endpoint(run: Run, use: Services) -> Iterator[Link]:
 
 def environment(plan: Plan, run: Run, built: Environment, use: Services, link: Mapping[str, str]) -> dict[str, str]:
     """The variables of the command: ours without what would confuse it, the environment's, the project's, the run's."""
-    base = {name: value for name, value in os.environ.items() if not name.startswith(_NEVER_PASSED_ON)}
+    hidden = _NEVER_PASSED_ON.union(built.unset)
+    base = {name: value for name, value in os.environ.items() if name not in hidden and not name.startswith("RUNPROJ_")}
     if plan.options.clean_env:
         base = {name: value for name, value in base.items() if name in _KEPT_WHEN_CLEAN}
-    for name in ("PYTHONDONTWRITEBYTECODE", "PYTHONSTARTUP", "PYTHONINSPECT", *built.unset):
-        base.pop(name, None)
     path = [*map(str, built.bin), *filter(None, [base.get("PATH", os.defpath)])]
     base |= {"PATH": os.pathsep.join(path), **built.variables, **dict(plan.entry_point.env), **link}
     base.setdefault("PYTHONUNBUFFERED", "1")  # so that output is seen, and its time recorded, when it is written
