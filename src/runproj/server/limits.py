@@ -19,9 +19,7 @@ def check_key(key: str) -> str:
             " dashes (-), periods (.), spaces ( ), colon(:) and slashes (/)."
         )
     if key in ("", ".") or key.startswith(("/", "..")) or posixpath.normpath(key) != key:
-        raise invalid(
-            f"Invalid value \"{key}\" for parameter 'name' supplied: Names may be treated as files, so this must be a unique path."
-        )
+        raise invalid(f"Invalid value \"{key}\" for parameter 'name' supplied: it must be a path in its simplest form.")
     if len(key) > _KEY_LENGTH:
         raise invalid(f"'name' exceeds the maximum length of {_KEY_LENGTH} characters")
     return key
@@ -31,13 +29,9 @@ def check_batch(metrics: int, params: int, tags: int) -> None:
     """The sizes of a log-batch request.  Raises `Problem`."""
     for what, count, most in (("metrics", metrics, 1000), ("params", params, 100), ("tags", tags, 100)):
         if count > most:
-            raise invalid(
-                f"A batch logging request can contain at most {most} {what}. Got {count} {what}. Please split up {what} across multiple requests and try again."
-            )
+            raise invalid(f"A batch logging request can contain at most {most} {what}; it has {count}. Please send several.")
     if metrics + params + tags > 1000:
-        raise invalid(
-            f"A batch logging request can contain at most 1000 metrics, params and tags in total; it has {metrics + params + tags}."
-        )
+        raise invalid("A batch logging request can contain at most 1000 metrics, params and tags in total.")
 
 
 def check_experiment_name(name: str) -> str:

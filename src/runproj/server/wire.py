@@ -21,7 +21,7 @@ def run_document(run: Run) -> dict[str, object]:
 
 
 def run_info(run: Run) -> dict[str, object]:
-    info = {
+    info: dict[str, object] = {
         "run_id": run.id,
         "run_uuid": run.id,
         "run_name": run.name,
