@@ -1,0 +1,213 @@
+"""A bare repository per remote, shared by all runs: fetched incrementally, and not at all where the commit is there already."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from runproj.codec import DocumentError, from_json, to_json
+from runproj.errors import SourceError
+from runproj.files import Lock, atomic_write, explained, remove_tree
+from runproj.source import worktree
+from runproj.source.gitcmd import Git, Ran
+from runproj.source.uris import scrub, scrub_text
+from runproj.source.vet import Facts, examine
+
+ASK_TIMEOUT = 120.0
+FETCH_TIMEOUT = 4 * 3600.0
+_PAUSES = (0.5, 2.0)
+"""Seconds to wait before the second and the third attempt."""
+_FINAL = re.compile(
+    r"(?i)authentication failed|could not read (username|password)|permission denied|access denied|not found|does not exist|"
+    r"no such file|not appear to be a git|error: 40[0-9]|host key verification|not our ref|unadvertised|not allowed|"
+    r"forbidden|unable to find remote helper|timed out: git|could not resolve host"
+)
+_FLAKY = re.compile(
+    r"(?i)early eof|rpc failed|connection (was )?reset|reset by peer|timed out|hung up|unexpected disconnect|"
+    r"returned error: (5|429)|"
+    r"(gnutls|openssl|ssl|tls)[_ ]|transfer closed|empty reply|temporary failure|broken pipe|connection closed|bad line length|"
+    r"curl (18|28|52|56|92)|expected flush|invalid index-pack|unexpected end"
+)
+_NO_SUCH = re.compile(r"(?i)not our ref|unadvertised object|couldn't find remote ref")
+_STALE = 3600.0
+
+
+class Remote:
+    """One remote and its bare repository in the cache.
+
+    url: as git is to use it, credentials included; `shown` is the scrubbed one, which names the repository.
+    """
+
+    def __init__(self, cache: Path, url: str, *, offline: bool, progress: Callable[[str], None]) -> None:
+        self.url = url
+        self.shown = scrub(url).rstrip("/") or url
+        slug = re.sub(r"[^A-Za-z0-9.]+", "-", self.shown.rpartition("://")[2])[-40:].strip("-.")
+        self.folder = cache / f"{slug}-{hashlib.sha256(self.shown.encode()).hexdigest()[:16]}"
+        self._offline = offline
+        self._progress = progress
+
+    @property
+    def git(self) -> Git:
+        """The bare repository, without the network and the user's configuration."""
+        return Git(self.folder)
+
+    def lock(self) -> Lock:
+        """Held by whoever changes the repository."""
+        return Lock(self.folder.with_name(self.folder.name + ".lock"))
+
+    def facts(self, name: str) -> Facts | None:
+        """What is known of a commit (or annotated tag) in the cache, by full hash; None where it is not there."""
+        try:
+            found = from_json(Facts, self._facts_path(name).read_bytes())
+        except (FileNotFoundError, DocumentError):
+            return None
+        return found if found.version == Facts.version else None
+
+    def _facts_path(self, name: str) -> Path:
+        return self.folder / "runproj" / f"{name}.json"
+
+    def ensure(self, name: str) -> Facts:
+        """Have the commit of that full hash in the cache.  Raises `SourceError`."""
+        if facts := self.facts(name):
+            return facts
+        with self._locked():
+            if facts := self.facts(name):
+                return facts
+            self._prepare(sha256=len(name) == 64)
+            if not self._has(name):
+                self._download(name)
+            facts = examine(self.git, name)
+            if facts is None:
+                raise SourceError(f"{name} is not a commit of {self.shown}", fix="Name a branch, a tag or a commit.")
+            text = to_json(facts)
+            atomic_write(self._facts_path(facts.commit), text)
+            if facts.commit != name:
+                atomic_write(self._facts_path(name), text)
+            return facts
+
+    def rebuild(self) -> None:
+        """Throw a damaged repository away; the next `ensure` fetches it anew."""
+        self._require_network(f"The cached copy of {self.shown} is damaged")
+        with self._locked():
+            remove_tree(self.folder)
+
+    def fetch_all(self, *, sha256: bool) -> None:
+        """Have all branches and tags of the remote in the cache."""
+        with self._locked():
+            self._prepare(sha256=sha256)
+            self._fetch("+refs/heads/*:refs/runproj/heads/*", "+refs/tags/*:refs/tags/*")
+
+    def find(self, revision: str) -> str | None:
+        """The full hash of a commit in the cache, from a short one or an expression over a full one."""
+        if not (self.folder / "HEAD").exists():
+            return None
+        ran = self.git.run("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+        return ran.out.decode().strip() if ran.code == 0 else None
+
+    def ask(self, *patterns: str) -> list[tuple[str, str]]:
+        """(hash or "ref: target", name) of the remote's references that match.  Raises `SourceError`."""
+        self._require_network(f"{self.shown} cannot be asked")
+        ran = self._talk(ASK_TIMEOUT, None, "ls-remote", "--symref", "--end-of-options", self.shown, *patterns)
+        if ran.code:
+            raise self._failure(ran)
+        lines = ran.out.decode(errors="surrogateescape").splitlines()
+        return [(value, name) for value, _, name in (line.partition("\t") for line in lines) if name]
+
+    def _require_network(self, what: str) -> None:
+        if self._offline and not self.url.startswith("file://"):
+            raise SourceError(
+                what, why="runproj is offline, and the cache does not have it.", fix="Run the same once without --offline."
+            )
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        lock = self.lock()
+        lock.acquire(on_wait=lambda: self._progress(f"waiting for another fetch of {self.shown}"))
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _prepare(self, *, sha256: bool) -> None:
+        """Make the repository, or tidy up after a process that was killed in the middle of something."""
+        if not all((self.folder / part).exists() for part in ("HEAD", "config", "objects", "refs")):
+            self._make(sha256)
+            return
+        for pattern in ("*.lock", "refs/**/*.lock", "objects/info/*.lock", "objects/**/tmp_*", "objects/**/.tmp-*"):
+            for left in self.folder.glob(pattern):
+                with contextlib.suppress(OSError):  # we hold the lock: whoever made it is gone
+                    remove_tree(left) if left.is_dir() else left.unlink()
+
+    def _make(self, sha256: bool) -> None:
+        beside = self.folder.with_name(f".{self.folder.name}.{os.getpid()}.new")
+        remove_tree(self.folder)
+        remove_tree(beside)
+        worktree.make_repository(beside, worktree.repository_config(bare=True, sha256=sha256), "ref: refs/heads/main")
+        (beside / "runproj").mkdir()
+        with explained(self.folder):
+            os.replace(beside, self.folder)
+
+    def _has(self, name: str) -> bool:
+        return self.git.run("cat-file", "-e", name).code == 0
+
+    def _download(self, name: str) -> None:
+        self._require_network(f"Commit {name} of {self.shown} is not in the cache")
+        self._progress(f"fetching {self.shown}")
+        ran = self._fetch_once(f"+{name}:refs/runproj/commits/{name}")
+        if ran.code and _NO_SUCH.search(ran.err):
+            self._fetch("+refs/heads/*:refs/runproj/heads/*", "+refs/tags/*:refs/tags/*")
+            if not self._has(name):
+                raise SourceError(
+                    f"{self.shown} has no commit {name}",
+                    why=scrub_text(ran.err, self.url),
+                    fix="Check the hash; a commit that no branch or tag leads to may have been removed.",
+                )
+        elif ran.code:
+            raise self._failure(ran)
+
+    def _fetch(self, *refspecs: str) -> None:
+        self._require_network(f"The history of {self.shown} is not in the cache")
+        ran = self._fetch_once(*refspecs)
+        if ran.code:
+            raise self._failure(ran)
+
+    def _fetch_once(self, *refspecs: str) -> Ran:
+        options = ("--progress", "--force", "--no-write-fetch-head", "--no-recurse-submodules", "--update-shallow")
+        return self._talk(FETCH_TIMEOUT, self._progress, "fetch", *options, "--end-of-options", self.shown, *refspecs)
+
+    def _talk(self, timeout: float, progress: Callable[[str], None] | None, *arguments: str) -> Ran:
+        """Run a command that uses the network, again where the connection was to blame."""
+        in_repository = self.folder if arguments[0] == "fetch" else None
+        git = Git(in_repository, users_config=True, env=self._environment())
+        for pause in (*_PAUSES, None):
+            ran = git.run(*arguments, timeout=timeout, progress=progress)
+            if ran.code == 0 or pause is None or _FINAL.search(ran.err) or not _FLAKY.search(ran.err):
+                return ran
+            self._progress(f"{self.shown}: trying again")
+            time.sleep(pause)
+        raise AssertionError("the last attempt returns")
+
+    def _environment(self) -> dict[str, str]:
+        """Credentials of the URL reach git by its environment: an argument could be read by every user of the machine."""
+        if self.url.rstrip("/") == self.shown:
+            return {}
+        count = os.environ.get("GIT_CONFIG_COUNT", "0")
+        number = int(count) if count.isdigit() else 0
+        return {
+            "GIT_CONFIG_COUNT": str(number + 1),
+            f"GIT_CONFIG_KEY_{number}": f"url.{self.url}.insteadOf",
+            f"GIT_CONFIG_VALUE_{number}": self.shown,
+        }
+
+    def _failure(self, ran: Ran) -> SourceError:
+        words = scrub_text(ran.err.strip(), self.url)
+        lines = [line for line in words.splitlines() if line and not line.startswith(("hint:", "warning:"))]
+        fix = "Check the URL and the connection; with --offline, runproj uses what it has seen last."
+        if re.search(r"(?i)authentication failed|could not read (username|password)|permission denied|error: 40[13]", words):
+            fix = "Give git access (a credential helper, an ssh key, or a token), then try `git ls-remote` on the same URL."
+        return SourceError(f"Cannot fetch {self.shown}", why="\n".join(lines[-8:]), fix=fix)
