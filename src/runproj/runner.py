@@ -194,7 +194,7 @@ def rerun(run: Run, changes: Sequence[Given], use: Services, options: RunOptions
         for note in notes:
             use.reporter.note(note)
         if any(value.type is ParameterType.PATH and value.name in changed for value in call.values):
-            checkout = use.sources.checkout(old.code, None)
+            checkout = use.sources.checkout(old.code, use.sources.scratch())
             call = use.projects.resolve_paths(call, checkout.project, use.cwd)
     options = replace(options, timeout=options.timeout or old.options.timeout)
     return Planned(

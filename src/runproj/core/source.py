@@ -88,12 +88,14 @@ class Sources(Protocol):
         Raises `SourceError`.  On return the commit is in the cache and the patch, if any, is stored.
         """
 
-    def checkout(self, pin: Pin, into: Path | None) -> Checkout:
+    def checkout(self, pin: Pin, into: Path) -> Checkout:
         """Lay the pinned code out at `into` (which must not exist); a tree that `fetch` laid out is moved there.
 
-        Without `into` it is laid out as `fetch` does, for a look.
         Fetches the commit again where the cache lost it.  Raises `SourceError`.
         """
+
+    def scratch(self) -> Path:
+        """A path for a working tree that is removed by `discard`, or once this process has ended."""
 
     def discard(self, checkout: Checkout) -> None:
         """Remove a working tree that nobody needs any more; does nothing where it is gone already."""
