@@ -93,20 +93,24 @@ class Lock:
             raise LockedElsewhere(str(self.path))
         return self._descriptor
 
-    def acquire(self, *, wait: bool = True, on_wait: Callable[[], None] | None = None) -> None:
-        """Take the lock.  Without `wait`, raises `LockedElsewhere`; `on_wait` is told once when there is a queue."""
+    def acquire(self, *, wait: bool = True, on_wait: Callable[[], None] | None = None, shared: bool = False) -> None:
+        """Take the lock.  Without `wait`, raises `LockedElsewhere`; `on_wait` is told once when there is a queue.
+
+        `shared` locks exclude only those that are not.
+        """
+        how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         with explained(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, how | fcntl.LOCK_NB)
             except BlockingIOError:
                 if not wait:
                     raise LockedElsewhere(str(self.path)) from None
                 if on_wait:
                     on_wait()
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                fcntl.flock(descriptor, how)
         except BaseException:
             os.close(descriptor)
             raise

@@ -87,7 +87,7 @@ class Wiring:
     def environments(self) -> EnvironmentCache:
         from runproj.environments import EnvironmentCache
 
-        return EnvironmentCache(self.settings.home)
+        return EnvironmentCache(self.settings.home, offline=self.offline)
 
     def services(self) -> Services:
         """What the runner and the executor work with."""

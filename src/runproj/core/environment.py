@@ -108,6 +108,8 @@ class EnvLock:
     pylock:   text of the PEP 751 lock file with hashes; None where nothing is installed by us (system).
     as_of:    ISO time the index was read at; None for "now" or where a lock file of the project was used.
     resolved_at: ISO time of resolution; not part of the digest.
+    installed: what an environment that is not ours had installed ("numpy==1.26.4").
+    installer: "uv" or "pip"; not part of the digest: both install the same files.
     """
 
     manager: EnvManager
@@ -123,6 +125,8 @@ class EnvLock:
     as_of: str | None = None
     resolved_at: str | None = None
     notes: tuple[str, ...] = ()
+    installer: str = "uv"
+    installed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

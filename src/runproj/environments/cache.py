@@ -1,0 +1,287 @@
+"""The cache around the builders: each request is locked once, each lock is built once, by whoever comes first."""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, assert_never
+
+from runproj import codec
+from runproj.core.environment import (
+    Environment,
+    EnvironmentBuilder,
+    EnvLock,
+    EnvManager,
+    EnvSpec,
+    LockOptions,
+    Progress,
+)
+from runproj.environments import requests
+from runproj.environments.digests import platform_name
+from runproj.environments.editable import Root, python_path, roots
+from runproj.environments.folders import EnvironmentFolder, Manifest
+from runproj.environments.pythons import Pythons
+from runproj.environments.uvtool import Uv
+from runproj.errors import EnvironmentFailure
+from runproj.files import Lock, atomic_write, explained
+
+if TYPE_CHECKING:
+    from runproj.core.views import EnvironmentView
+    from runproj.environments.inventory import Inventory
+    from runproj.environments.system import SystemBuilder
+    from runproj.environments.virtualenv import VirtualenvBuilder
+
+
+class EnvironmentCache:
+    """Environments under `home` (see `runproj.core.environment.Environments`).
+
+    environ: where PATH, index settings and the places of interpreters are read from;  offline: use only what is cached.
+    """
+
+    def __init__(self, home: Path, *, environ: Mapping[str, str] | None = None, offline: bool = False) -> None:
+        self._home = home
+        self._environ = os.environ if environ is None else environ
+        self._offline = offline
+        self._leases: dict[str, Lock] = {}
+
+    @cached_property
+    def _uv(self) -> Uv:
+        return Uv(self._home, self._environ)
+
+    @cached_property
+    def _pythons(self) -> Pythons:
+        return Pythons(self._home / "cache/interpreters.json", self._home / "pythons", self._environ)
+
+    @cached_property
+    def _virtualenv(self) -> VirtualenvBuilder:
+        from runproj.environments.virtualenv import VirtualenvBuilder
+
+        return VirtualenvBuilder(self._uv, self._pythons, offline=self._offline)
+
+    @cached_property
+    def _system(self) -> SystemBuilder:
+        from runproj.environments.system import SystemBuilder
+
+        return SystemBuilder(self._home / "cache/system", self._environ)
+
+    def _builder(self, manager: EnvManager) -> EnvironmentBuilder:
+        match manager:
+            case EnvManager.VIRTUALENV:
+                return self._virtualenv
+            case EnvManager.SYSTEM:
+                return self._system
+            case EnvManager.CONDA | EnvManager.DOCKER:
+                raise _not_yet(manager)
+            case _:
+                assert_never(manager)
+
+    def lock(self, spec: EnvSpec, project: Path, when: datetime | None, options: LockOptions) -> EnvLock:
+        """Pin `spec`, or answer from the store of locks where the same request was pinned before.
+
+        Raises `EnvironmentFailure`, and `UsageError` for a date that is none.
+        """
+        manager = chosen_manager(spec, options)
+        builder = self._builder(manager)
+        if manager is EnvManager.SYSTEM:
+            return builder.lock(spec, project, when, options)
+        at = requests.moment(options.as_of, when, datetime.now(UTC))
+        where = (manager.value, platform_name(), self._uv.configuration(project))
+        file = self._home / "locks" / f"{requests.key(spec, project, at, options, where)}.json"
+        stored = None if options.relock else _stored(file)
+        if stored is not None and stored.python is not None and self._pythons.unchanged(stored.python):
+            return replace(stored, installer=options.installer)
+        lock = builder.lock(spec, project, when, options)
+        if stored is not None and stored.python is not None:
+            gone = f"Python {stored.python.version}, which this project was locked to, is no longer here: it was locked anew."
+            lock = replace(lock, notes=(*lock.notes, gone))
+        atomic_write(file, codec.to_json(lock))
+        return lock
+
+    def ensure(self, lock: EnvLock, project: Path, progress: Progress) -> Environment:
+        """The environment of `lock`, built if it is not there, and leased to this process: until it ends, or `release`.
+
+        Raises `EnvironmentFailure` or `StorageError`.
+        """
+        builder = self._builder(lock.manager)
+        if lock.manager is EnvManager.SYSTEM:
+            if problem := builder.problem(lock, self._home):
+                raise EnvironmentFailure(
+                    "The system's environment is not the one that was recorded",
+                    why=problem,
+                    fix="Run it anew, or with --env-manager virtualenv, which can be made again.",
+                )
+            return builder.environment(lock, self._home)
+        folder = self._folder(lock.digest)
+        self._lease(folder)
+        manifest = self._usable(folder, lock, builder)
+        if manifest is None:
+            manifest = self._build(folder, lock, project, builder, progress)
+        with contextlib.suppress(OSError):
+            os.utime(folder.used)
+        return _with_sources(builder.environment(lock, folder.environment), manifest.roots, project)
+
+    def _folder(self, digest: str) -> EnvironmentFolder:
+        return EnvironmentFolder(self._home / "envs", digest)
+
+    def _lease(self, folder: EnvironmentFolder) -> None:
+        """Keep `prune` away while this process lives."""
+        if folder.name not in self._leases:
+            lease = Lock(folder.used)
+            lease.acquire(shared=True)
+            self._leases[folder.name] = lease
+
+    def release(self, lock: EnvLock) -> None:
+        """Give back what `ensure` leased."""
+        if lease := self._leases.pop(self._folder(lock.digest).name, None):
+            lease.release()
+
+    @contextlib.contextmanager
+    def hold(self, lock: EnvLock) -> Iterator[None]:
+        """Keep the environment of `lock` from being pruned for a while."""
+        with Lock(self._folder(lock.digest).used) as lease:
+            lease.release()
+            lease.acquire(shared=True)
+            yield
+
+    @staticmethod
+    def _usable(folder: EnvironmentFolder, lock: EnvLock, builder: EnvironmentBuilder) -> Manifest | None:
+        """The manifest of an environment that is complete and looks sound."""
+        manifest = folder.manifest()
+        if manifest is None or manifest.digest != lock.digest or manifest.damaged:
+            return None
+        if builder.problem(lock, folder.environment) is not None or folder.entries() != manifest.entries:
+            return None
+        return manifest
+
+    def _build(
+        self, folder: EnvironmentFolder, lock: EnvLock, project: Path, builder: EnvironmentBuilder, progress: Progress
+    ) -> Manifest:
+        """Lock, look again, build, record last."""
+        gate = Lock(folder.gate)
+        gate.acquire(on_wait=lambda: progress(f"waiting for {folder.builder() or 'another process'}, which is building it"))
+        try:
+            manifest = self._usable(folder, lock, builder)
+            if manifest is not None:
+                return manifest
+            with self._alone(folder, progress):
+                folder.announce(gate.descriptor)
+                return _make(folder, lock, project, builder, progress)
+        finally:
+            gate.release()
+
+    @contextlib.contextmanager
+    def _alone(self, folder: EnvironmentFolder, progress: Progress) -> Iterator[None]:
+        """What is there is unfit: it may go once nobody runs in it."""
+        if not folder.root.exists() or folder.manifest() is None:
+            yield
+            return
+        progress("the environment is damaged and is built anew")
+        name = folder.name
+        if own := self._leases.pop(name, None):
+            own.release()
+        try:
+            with folder.alone() as free:
+                if not free:
+                    raise EnvironmentFailure(
+                        "The environment is damaged, and another run is using it",
+                        why=str(folder.environment),
+                        fix="Wait for that run to end, or stop it (`runproj runs stop`); then run this again.",
+                    )
+                folder.clear()
+            self._lease(folder)
+            yield
+        finally:
+            self._lease(folder)
+
+    # What the `env` verbs show and do.
+
+    @cached_property
+    def _inventory(self) -> Inventory:
+        from runproj.environments.inventory import Inventory
+
+        return Inventory(self._home / "envs", self._builder)
+
+    def list(self) -> tuple[EnvironmentView, ...]:
+        """Every complete environment, the last used first."""
+        return self._inventory.views()
+
+    def show(self, reference: str) -> tuple[EnvironmentView, EnvLock]:
+        """The environment whose digest begins with `reference`.  Raises `NotFoundError`."""
+        return self._inventory.show(reference)
+
+    def verify(self, reference: str | None = None) -> tuple[EnvironmentView, ...]:
+        """Check every file against what was installed; `problem` says what differs.  Such an environment is rebuilt when used."""
+        return self._inventory.verify(reference)
+
+    def prune(self, *, days: float = 30, keep: int = 0, dry_run: bool = False) -> tuple[EnvironmentView, ...]:
+        """Remove environments that no run has used for so many days, but the `keep` last used.  Never one that is in use."""
+        return self._inventory.prune(days=days, keep=keep, dry_run=dry_run)
+
+    def interpreters(self) -> builtins.list[str]:
+        """The Pythons found on this machine, the newest first: "3.12.1 (/usr/bin/python3.12)"."""
+        return [f"{pin.version} ({pin.path})" for pin in self._pythons.find(None)]
+
+
+def chosen_manager(spec: EnvSpec, options: LockOptions) -> EnvManager:
+    """Who makes the environment.  A conda.yaml is mapped to PyPI where nothing else is asked for."""
+    if options.manager is not None:
+        return options.manager
+    return EnvManager.VIRTUALENV if spec.manager is EnvManager.CONDA else spec.manager
+
+
+def _not_yet(manager: EnvManager) -> EnvironmentFailure:
+    if manager is EnvManager.DOCKER:
+        return EnvironmentFailure(
+            "The project runs in a Docker image (docker_env), which this version of runproj cannot do yet",
+            fix="Use `--env-manager system` to run it with what is installed here, "
+            "or `--env-manager virtualenv --with PACKAGE …` to have its packages installed.",
+        )
+    return EnvironmentFailure(
+        "Environments made by conda are not supported by this version of runproj yet",
+        fix="Leave out `--env-manager conda`: the dependencies of conda.yaml are then installed from the package index.",
+    )
+
+
+def _stored(file: Path) -> EnvLock | None:
+    try:
+        return codec.from_json(EnvLock, file.read_bytes())
+    except (OSError, codec.DocumentError):
+        return None
+
+
+def _make(folder: EnvironmentFolder, lock: EnvLock, project: Path, builder: EnvironmentBuilder, progress: Progress) -> Manifest:
+    """Build in the final place, which does not count until the manifest is there."""
+    started = time.monotonic()
+    folder.clear()
+    with explained(folder.root):
+        folder.root.mkdir(parents=True)
+    try:
+        builder.build(lock, project, folder.environment, progress)
+        with explained(folder.root):
+            manifest = Manifest(
+                digest=lock.digest,
+                lock=lock,
+                built_at=requests.iso(datetime.now(UTC)),
+                seconds=round(time.monotonic() - started, 3),
+                entries=folder.entries(),
+                roots=roots(lock.local_packages, project, folder.environment),
+            )
+            folder.record(manifest)
+    except BaseException:
+        folder.clear()
+        raise
+    return manifest
+
+
+def _with_sources(environment: Environment, found: tuple[Root, ...], project: Path) -> Environment:
+    path = python_path(found, project)
+    if not path:
+        return environment
+    return replace(environment, variables={**environment.variables, "PYTHONPATH": path})

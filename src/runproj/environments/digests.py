@@ -1,0 +1,39 @@
+"""The digest of a lock, and the name of a platform."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from functools import cache
+
+from runproj import codec
+from runproj.core.environment import EnvLock
+from runproj.environments.requests import VERSION
+
+
+def lock_digest(lock: EnvLock) -> str:
+    """sha256 over what decides the files of the environment: packages, interpreter, platform, local packages, our version."""
+    python = lock.python
+    deciding = {
+        "version": VERSION,
+        "manager": lock.manager.value,
+        "platform": lock.platform,
+        "python": [python.version, python.implementation] if python else None,
+        "system": python.path if python and lock.pylock is None else None,
+        "pylock": lock.pylock,
+        "image": lock.image,
+        "installed": lock.installed,
+        "local": codec.to_plain(lock.local_packages),
+    }
+    return hashlib.sha256(codec.to_json(deciding).encode()).hexdigest()
+
+
+@cache
+def platform_name() -> str:
+    """What decides which wheels fit: system, processor, C library."""
+    try:
+        libc = (os.confstr("CS_GNU_LIBC_VERSION") or "").replace(" ", "-")
+    except (ValueError, OSError):
+        libc = ""
+    return "-".join(filter(None, [sys.platform, os.uname().machine, libc]))
