@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Repository
 
+from conftest import Repository
 from runproj import proc
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
