@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ["support.mlflow"]
+
 HOSTILE = 'it\'s a "Größe" $(x) `y`\n;&'
 """A folder name with everything that breaks careless code; used in path fixtures."""
 

@@ -18,6 +18,11 @@ def open_artifacts(uri: str, *, home: Path, environ: Mapping[str, str]) -> Artif
         from runproj.artifacts.local import LocalArtifacts
 
         return LocalArtifacts(artifact_root(uri, home))
+    if uri.startswith(("http://", "https://")):
+        from runproj.artifacts.http import HttpArtifacts
+        from runproj.remote import Remote
+
+        return HttpArtifacts(Remote(uri, environ))
     raise UsageError(f"The tracking URI {uri!r} is not one that runproj can use", fix="Use sqlite:///PATH or http(s)://SERVER.")
 
 

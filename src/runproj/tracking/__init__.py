@@ -22,6 +22,11 @@ def open_store(uri: str, *, home: Path, environ: Mapping[str, str]) -> TrackingS
         from runproj.tracking.sqlite import SqliteStore
 
         return SqliteStore(database_path(uri, home))
+    if uri.startswith(("http://", "https://")):
+        from runproj.remote import Remote
+        from runproj.tracking.http import HttpStore
+
+        return HttpStore(Remote(uri, environ))
     raise UsageError(f"The tracking URI {uri!r} is not one that runproj can use", fix="Use sqlite:///PATH or http(s)://SERVER.")
 
 

@@ -1,0 +1,94 @@
+"""Artifacts behind a server that speaks MLflow's protocol: through its proxy, or in the folder it shares with this machine."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from runproj.artifacts.folder import Folder, inside, split
+from runproj.artifacts.local import PROXIED, local_path
+from runproj.core.run import Run
+from runproj.core.tracking import ArtifactInfo
+from runproj.errors import StorageError
+from runproj.files import explained
+from runproj.remote import Remote
+
+
+class HttpArtifacts:
+    """An `ArtifactStore` of the runs on a server."""
+
+    def __init__(self, remote: Remote) -> None:
+        self.remote = remote
+
+    def put(self, run: Run, source: Path, path: str) -> None:
+        inside(path)
+        if folder := _shared(run):
+            folder.put(source, path)
+            return
+        with explained(source, "read"), source.open("rb") as file:
+            self.remote.upload(f"{self._prefix(run)}/{path}", file, source.stat().st_size)
+
+    def adopt(self, run: Run, source: Path, path: str) -> None:
+        if folder := _shared(run):
+            folder.adopt(source, path)
+            return
+        self.put(run, source, path)
+        source.unlink(missing_ok=True)
+
+    def get(self, run: Run, path: str, into: Path) -> None:
+        inside(path)
+        temporary = into.with_name(f".{secrets.token_hex(8)}.tmp")
+        try:
+            with explained(into), temporary.open("wb") as target:
+                if folder := _shared(run):
+                    with folder.reading(path) as source:
+                        while data := source.file.read(1 << 20):
+                            target.write(data)
+                else:
+                    self._download(run, path, target.write)
+            temporary.replace(into)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _download(self, run: Run, path: str, write: Callable[[bytes], object]) -> None:
+        with self.remote.download(f"{self._prefix(run)}/{path}") as answer:
+            while data := answer.read(1 << 20):
+                write(data)
+
+    def list(self, run: Run, path: str = "") -> Sequence[ArtifactInfo]:
+        split(path)
+        if folder := _shared(run):
+            return folder.list(path)
+        found: list[ArtifactInfo] = []
+        token = None
+        while True:
+            page = self.remote.get("artifacts/list", run_id=run.id, path=path or None, page_token=token)
+            files = page.get("files")
+            for item in files if isinstance(files, list) else ():
+                size = None if item.get("is_dir") else int(item.get("file_size") or 0)
+                found.append(ArtifactInfo(str(item.get("path")), size))
+            token = str(page.get("next_page_token") or "") or None
+            if token is None:
+                return sorted((info for info in found if info.path != path), key=lambda info: info.path)
+
+    def _prefix(self, run: Run) -> str:
+        """Where the run's files are in the server's proxied store.  Raises `StorageError` where they are not in it."""
+        parts = urlsplit(run.artifact_uri)
+        if run.artifact_uri.startswith(PROXIED) and parts.netloc in (
+            "",
+            self.remote.host,
+            f"{self.remote.host}:{self.remote.port}",
+        ):
+            return parts.path.strip("/")
+        raise StorageError(
+            f"The artifacts of run {run.id} are kept at {parts.scheme}://{parts.hostname or ''}, which runproj cannot reach",
+            fix="Let the server proxy them (`mlflow server --serve-artifacts`), or record locally (unset MLFLOW_TRACKING_URI).",
+        )
+
+
+def _shared(run: Run) -> Folder | None:
+    """The run's folder, where the server keeps artifacts in a file system and this machine has it too."""
+    path = local_path(run.artifact_uri)
+    return None if path is None else Folder(path)
