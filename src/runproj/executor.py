@@ -202,7 +202,7 @@ def _outcome(ending: supervise.Ending, plan: Plan, program: str, folder: Path) -
     if ending.signal is not None:
         return Outcome(RunStatus.FAILED, ending.code, f"ended by {signal.Signals(ending.signal).name}")
     if ending.code:
-        from runproj.explain import explain_failure
+        from runproj.environments.failures import explain_failure
 
         reason = f"exit code {ending.code}"
         hint = explain_failure(_tail(folder / "logs" / "stderr.log"))
