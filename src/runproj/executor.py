@@ -153,7 +153,9 @@ def execute(plan: Plan, run: Run, use: Services, lease: Lease, secrets: Mapping[
         _clean_up(plan, folder, outcome)
         raise
     except BaseException as bug:
-        recording.close(Outcome(RunStatus.FAILED, 70, f"internal error: {bug!r}"))
+        outcome = Outcome(RunStatus.FAILED, 70, f"internal error: {bug!r}")
+        recording.close(outcome)
+        _clean_up(plan, folder, outcome)
         raise
     recording.close(outcome)
     _clean_up(plan, folder, outcome)

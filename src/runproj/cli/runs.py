@@ -216,7 +216,7 @@ class _log_folder:  # noqa: N801 - reads as the function it stands for
         self.fetched: Path | None = None
 
     def __enter__(self) -> Path:
-        if self.live.is_dir():
+        if not self.run.status.final and self.live.is_dir():
             return self.live
         self.fetched = self.wiring.settings.cache / "views" / f"{self.run.id}-logs"
         self.fetched.mkdir(parents=True, exist_ok=True)
