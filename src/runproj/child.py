@@ -69,7 +69,12 @@ def endpoint(run: Run, use: Services) -> Iterator[Link]:
     with socket.create_server(("127.0.0.1", 0), backlog=64) as listening:
         served = use.endpoint(listening, token, run.id, run.experiment_id)
         uri = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        link = Link({"MLFLOW_TRACKING_URI": uri, "MLFLOW_TRACKING_TOKEN": token, **identity}, endpoint=served)
+        reach = {
+            "MLFLOW_TRACKING_URI": uri,
+            "MLFLOW_TRACKING_TOKEN": token,
+            "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # nobody can visit it, and it is gone with the run
+        }
+        link = Link({**reach, **identity}, endpoint=served)
 
         def serve() -> None:
             served.start()

@@ -19,6 +19,8 @@ _BAD = "\x1b[31;1m"
 _GOOD = "\x1b[32m"
 _DIM = "\x1b[2m"
 _OFF = "\x1b[0m"
+_PATIENCE = 2.0
+"""Seconds after which a reader of plain lines, a CI log say, wants to know what takes so long."""
 
 
 def clean(text: str) -> str:
@@ -118,11 +120,12 @@ class TerminalReporter:
         self._begun = 0.0
         self._moving = False
         self._seen: set[str] = set()
-        self._last = ""
+        self._told = 0.0
 
     def phase(self, name: str, text: str) -> None:
         self._wipe()
         self._name, self._begun = name, time.monotonic()
+        self._told = self._begun
         if name in ("run", "start"):
             self._line(name, text)
         elif self.live:
@@ -133,9 +136,8 @@ class TerminalReporter:
             return
         if self.live:
             self._show(text)
-        elif text != self._last:
+        elif time.monotonic() - self._told > _PATIENCE:
             self._line(self._name, text)
-        self._last = text
 
     def done(self, text: str) -> None:
         self._wipe()
@@ -148,6 +150,7 @@ class TerminalReporter:
             self._line("note", text, _NOTE)
 
     def _line(self, name: str, text: str, colour: str = _DIM) -> None:
+        self._told = time.monotonic()
         if not self.quiet or colour == _NOTE:
             say(f"{paint(f'{name:<12}', colour, sys.stderr)}{clean(text)}")
 
