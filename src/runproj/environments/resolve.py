@@ -123,19 +123,19 @@ def _clean(question: Question) -> contextlib.AbstractContextManager[None]:
     return trees.untouched(question.project) if local else contextlib.nullcontext()
 
 
-def export(lock_file: Path, python: PythonPin, uv: uvtool.Uv, *, offline: bool) -> tuple[Answer, str]:
+def export(lock_file: Path, project: Path, python: PythonPin, uv: uvtool.Uv, *, offline: bool) -> tuple[Answer, str]:
     """A project's `uv.lock` in PEP 751's words; the second value is what there is to say about its state, or empty."""
-    project = lock_file.parent
+    folder = lock_file.parent
     with uv.scratch() as scratch:
         target = scratch / "pylock.toml"
         arguments: list[str | Path] = ["export", "--frozen", "--format", "pylock.toml", "--no-header", "--quiet"]
         arguments += ["--python", python.path, "--output-file", target]
-        done = uv.run(arguments, cwd=project, scratch=scratch, offline=True)
+        done = uv.run(arguments, cwd=folder, scratch=scratch, offline=True)
         if done.code != 0 or not target.exists():
             raise uvtool.failure(f"{lock_file.name} cannot be used", done.err.decode(errors="replace"))
         text, local = pylock.cut_local(target.read_text(), scratch, project)
-        check: list[str | Path] = ["lock", "--check", "--offline", "--python", python.path, "--quiet"]
-        state = uv.run(check, cwd=project, scratch=scratch, offline=offline)
+        check: list[str | Path] = ["lock", "--check", "--python", python.path, "--quiet"]
+        state = uv.run(check, cwd=folder, scratch=scratch, offline=offline)
     said = state.err.decode(errors="replace")
     stale = state.code != 0 and "needs to be updated" in said
     note = (

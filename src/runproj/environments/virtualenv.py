@@ -75,7 +75,8 @@ class VirtualenvBuilder:
         options = replace(options, offline=options.offline or self._offline)
         own = project / spec.lock_file if spec.lock_file else None
         python_wish = wanted.python or (_required_python(own) if own else None)
-        choice = self._interpreter(python_wish, (at.date or now).date(), spec.origin, options)
+        written = when if when is not None and options.as_of == "commit" else at.date or now
+        choice = self._interpreter(python_wish, written.date(), spec.origin, options)
         if own is not None:
             answer = self._own_lock(own, project, choice.python, at, options)
         else:
@@ -125,7 +126,7 @@ class VirtualenvBuilder:
         """The project's lock, with what `--with` adds, resolved beside it."""
         note = ""
         if own.name == "uv.lock":
-            answer, note = resolve.export(own, python, self._uv, offline=options.offline)
+            answer, note = resolve.export(own, project, python, self._uv, offline=options.offline)
         else:
             answer = resolve.project_lock(own, project)
         answer = replace(answer, notes=(note,) if note else ())
