@@ -16,6 +16,20 @@ pytestmark = [pytest.mark.slow, pytest.mark.network, pytest.mark.timeout(600)]
 
 YEARS_AGO = "2021-06-15T12:00:00+00:00"
 
+GENERATED_YEARS_AGO = r"""
+from google.protobuf import descriptor as d
+key = d._internal_create_key
+DESCRIPTOR = d.FileDescriptor(name='t.proto', package='t', syntax='proto3', serialized_options=None, create_key=key,
+    serialized_pb=b'\x0a\x07t.proto\x12\x01t\x22\x0e\x0a\x01M\x12\x09\x0a\x01x\x18\x01\x20\x01\x28\x05\x62\x06proto3')
+M = d.Descriptor(name='M', full_name='t.M', filename=None, file=DESCRIPTOR, containing_type=None, create_key=key,
+    fields=[d.FieldDescriptor(name='x', full_name='t.M.x', index=0, number=1, type=5, cpp_type=1, label=1,
+        has_default_value=False, default_value=0, message_type=None, enum_type=None, containing_type=None,
+        is_extension=False, extension_scope=None, serialized_options=None, file=DESCRIPTOR, create_key=key)],
+    extensions=[], nested_types=[], enum_types=[], serialized_options=None, is_extendable=False, syntax='proto3',
+    extension_ranges=[], oneofs=[])
+"""
+"""What the protocol compiler wrote for `message M { int32 x = 1; }` before protobuf 3.20; protobuf 4 refuses it."""
+
 
 @pytest.fixture(scope="module")
 def shared_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -45,7 +59,7 @@ def mlproject(command: str, environment: str = "python_env: python_env.yaml") ->
 
 
 def test_packages_that_conda_yaml_lists_outside_pip_are_there(machine: Machine, repository: Repository) -> None:
-    conda = "name: old\nchannels: [defaults, conda-forge]\ndependencies:\n- python=3.9\n- click\n- pyyaml=5.4\n- cudatoolkit=10\n- pip:\n  - six\n"
+    conda = "name: old\ndependencies:\n- python=3.9\n- click\n- pyyaml=5.4\n- cudatoolkit=10\n- pip:\n  - six\n"
     files = {"MLproject": mlproject("python main.py", "conda_env: conda.yaml"), "conda.yaml": conda}
     repository.commit({**files, "main.py": "import click, yaml, six; print(yaml.__version__)\n"}, date=YEARS_AGO)
     result = machine.run("run", repository.url)
@@ -75,16 +89,10 @@ def test_pkg_resources_is_there_for_code_that_expects_it(machine: Machine, repos
 
 
 def test_unpinned_packages_are_those_of_the_commits_time(machine: Machine, repository: Repository) -> None:
-    code = (
-        "from google.protobuf import descriptor\n"
-        "d = descriptor.FieldDescriptor(name='x', full_name='m.x', index=0, number=1, type=5, cpp_type=1, label=1,\n"
-        "    has_default_value=False, default_value=0, message_type=None, enum_type=None, containing_type=None,\n"
-        "    is_extension=False, extension_scope=None)\n"
-        "print('descriptor made')\n"
-    )
     environment = 'python: "3.9"\ndependencies: [protobuf]\n'
-    files = {"MLproject": mlproject("python main.py"), "python_env.yaml": environment, "main.py": code}
-    repository.commit(files, date=YEARS_AGO)
+    files = {"MLproject": mlproject("python main.py"), "python_env.yaml": environment}
+    code = {"thing_pb2.py": GENERATED_YEARS_AGO, "main.py": "import thing_pb2; print('descriptor made')\n"}
+    repository.commit({**files, **code}, date=YEARS_AGO)
     result = machine.run("run", repository.url)
     assert (result.returncode, result.stdout) == (0, "descriptor made\n"), result.stderr
     lock = machine.last()["plan"]["lock"]
