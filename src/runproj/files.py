@@ -164,6 +164,24 @@ def remove_tree(path: Path) -> None:
     shutil.rmtree(path, onerror=lambda function, name, info: retry_writable(function, name, info[1]))
 
 
+def _copy_in(source: Path, target: Path) -> None:
+    """As `atomic_write` with the content of a file, in bounded memory."""
+    with explained(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:40]}.", suffix=".tmp")
+        try:
+            with os.fdopen(descriptor, "wb") as file, source.open("rb") as content:
+                shutil.copyfileobj(content, file, _CHUNK)
+                file.flush()
+                os.fchmod(file.fileno(), 0o444)
+                os.fsync(file.fileno())
+            os.replace(name, target)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+        sync_folder(target.parent)
+
+
 class Objects:
     """A content-addressed store: `ab/cdef…`, read-only, written beside and moved, so that a name is always its content."""
 
@@ -178,9 +196,11 @@ class Objects:
         """Store a file or bytes; returns the sha256."""
         digest = hashlib.sha256(source).hexdigest() if isinstance(source, bytes) else sha256_file(source)
         target = self.path(digest)
-        if not target.exists():
-            data = source if isinstance(source, bytes) else source.read_bytes()
-            atomic_write(target, data, mode=0o444)
+        if isinstance(source, bytes):
+            if not target.exists():
+                atomic_write(target, source, mode=0o444)
+        elif not target.exists() or target.stat().st_size != source.stat().st_size:
+            _copy_in(source, target)
         return digest
 
     def get(self, digest: str) -> bytes | None:

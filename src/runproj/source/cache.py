@@ -15,7 +15,7 @@ from runproj.errors import SourceError
 from runproj.files import Lock, atomic_write, explained, remove_tree
 from runproj.source import worktree
 from runproj.source.gitcmd import Git, Ran
-from runproj.source.uris import scrub, scrub_text
+from runproj.source.uris import file_url, scrub, scrub_text
 from runproj.source.vet import Facts, examine
 
 ASK_TIMEOUT = 120.0
@@ -33,8 +33,8 @@ _FLAKY = re.compile(
     r"(gnutls|openssl|ssl|tls)[_ ]|transfer closed|empty reply|temporary failure|broken pipe|connection closed|bad line length|"
     r"curl (18|28|52|56|92)|expected flush|invalid index-pack|unexpected end"
 )
+_DAMAGED = re.compile(r"(?i)bad object|corrupt|did not send all necessary objects|inflate|packfile .* cannot|loose object")
 _NO_SUCH = re.compile(r"(?i)not our ref|unadvertised object|couldn't find remote ref")
-_STALE = 3600.0
 
 
 class Remote:
@@ -71,15 +71,18 @@ class Remote:
     def _facts_path(self, name: str) -> Path:
         return self.folder / "runproj" / f"{name}.json"
 
-    def ensure(self, name: str) -> Facts:
-        """Have the commit of that full hash in the cache.  Raises `SourceError`."""
+    def ensure(self, name: str, *, nearby: Path | None = None) -> Facts:
+        """Have the commit of that full hash in the cache.  Raises `SourceError`.
+
+        `nearby` is a local repository that may have it, and is asked first.
+        """
         if facts := self.facts(name):
             return facts
         with self._locked():
             if facts := self.facts(name):
                 return facts
             self._prepare(sha256=len(name) == 64)
-            if not self._has(name):
+            if not self._has(name) and not (nearby and self._take_from(nearby, name)):
                 self._download(name)
             facts = examine(self.git, name)
             if facts is None:
@@ -155,10 +158,18 @@ class Remote:
     def _has(self, name: str) -> bool:
         return self.git.run("cat-file", "-e", name).code == 0
 
+    def _take_from(self, nearby: Path, name: str) -> bool:
+        neighbour = Remote(self.folder.parent, file_url(nearby), offline=False, progress=self._progress)
+        ran = self._fetch_once(f"+{name}:refs/runproj/commits/{name}", source=neighbour)
+        return ran.code == 0 and self._has(name)
+
     def _download(self, name: str) -> None:
         self._require_network(f"Commit {name} of {self.shown} is not in the cache")
         self._progress(f"fetching {self.shown}")
         ran = self._fetch_once(f"+{name}:refs/runproj/commits/{name}")
+        if ran.code and _DAMAGED.search(ran.err):
+            self._make(sha256=len(name) == 64)
+            ran = self._fetch_once(f"+{name}:refs/runproj/commits/{name}")
         if ran.code and _NO_SUCH.search(ran.err):
             self._fetch("+refs/heads/*:refs/runproj/heads/*", "+refs/tags/*:refs/tags/*")
             if not self._has(name):
@@ -176,14 +187,15 @@ class Remote:
         if ran.code:
             raise self._failure(ran)
 
-    def _fetch_once(self, *refspecs: str) -> Ran:
+    def _fetch_once(self, *refspecs: str, source: Remote | None = None) -> Ran:
         options = ("--progress", "--force", "--no-write-fetch-head", "--no-recurse-submodules", "--update-shallow")
-        return self._talk(FETCH_TIMEOUT, self._progress, "fetch", *options, "--end-of-options", self.shown, *refspecs)
+        url = (source or self).shown
+        return self._talk(FETCH_TIMEOUT, self._progress, "fetch", *options, "--end-of-options", url, *refspecs)
 
     def _talk(self, timeout: float, progress: Callable[[str], None] | None, *arguments: str) -> Ran:
         """Run a command that uses the network, again where the connection was to blame."""
         in_repository = self.folder if arguments[0] == "fetch" else None
-        git = Git(in_repository, users_config=True, env=self._environment())
+        git = Git(in_repository, users_config=True, env=self.environment())
         for pause in (*_PAUSES, None):
             ran = git.run(*arguments, timeout=timeout, progress=progress)
             if ran.code == 0 or pause is None or _FINAL.search(ran.err) or not _FLAKY.search(ran.err):
@@ -192,17 +204,22 @@ class Remote:
             time.sleep(pause)
         raise AssertionError("the last attempt returns")
 
-    def _environment(self) -> dict[str, str]:
-        """Credentials of the URL reach git by its environment: an argument could be read by every user of the machine."""
-        if self.url.rstrip("/") == self.shown:
+    def environment(self, *config: tuple[str, str]) -> dict[str, str]:
+        """Variables for a git command that uses the remote, with further configuration.
+
+        Credentials of the URL reach git by its environment: an argument could be read by every user of the machine.
+        """
+        settings = [*config]
+        if self.url.rstrip("/") != self.shown:
+            settings.append((f"url.{self.url}.insteadOf", self.shown))
+        if not settings:
             return {}
         count = os.environ.get("GIT_CONFIG_COUNT", "0")
-        number = int(count) if count.isdigit() else 0
-        return {
-            "GIT_CONFIG_COUNT": str(number + 1),
-            f"GIT_CONFIG_KEY_{number}": f"url.{self.url}.insteadOf",
-            f"GIT_CONFIG_VALUE_{number}": self.shown,
-        }
+        first = int(count) if count.isdigit() else 0
+        env = {"GIT_CONFIG_COUNT": str(first + len(settings))}
+        for number, (key, value) in enumerate(settings, start=first):
+            env |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
+        return env
 
     def _failure(self, ran: Ran) -> SourceError:
         words = scrub_text(ran.err.strip(), self.url)

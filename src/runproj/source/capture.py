@@ -40,11 +40,12 @@ class Home:
 
 @dataclass(frozen=True)
 class Config:
-    """What matters of the repository's configuration."""
+    """What matters of the repository's configuration.  With `everything`, ignored files are captured too."""
 
     remotes: tuple[str, ...] = ()
     excludes_file: str | None = None
     file_mode: bool = True
+    everything: bool = False
 
 
 def find_home(folder: Path) -> Home | None:
@@ -59,6 +60,14 @@ def find_home(folder: Path) -> Home | None:
             common = git_dir / pointer.read_text(errors="surrogateescape").strip() if pointer.exists() else git_dir
             return Home(root, git_dir.resolve(), common.resolve())
     return None
+
+
+def is_foreign(home: Home, folder: Path) -> bool:
+    """True where the repository around `folder` ignores it, as one over a whole home folder does: it is not its project."""
+    if folder == home.root:
+        return False
+    git = Git(home.git_dir, home.root, users_config=True)
+    return git.run("check-ignore", "-q", "--", str(folder)).code == 0 and not git.run("ls-files", "--", str(folder)).out
 
 
 def is_bare(folder: Path) -> bool:
@@ -170,7 +179,8 @@ class Capture:
             excludes.append(f"--exclude=/{relative}/")
         if (own := self.folder / IGNORE_FILE).is_file():
             excludes.append(f"--exclude-from={own}")
-        out = self.git.out(*options, "ls-files", "-z", "-v", "-c", "-m", "-d", "-o", "--exclude-standard", *excludes)
+        rules = () if self.config.everything else ("--exclude-standard", *excludes)
+        out = self.git.out(*options, "ls-files", "-z", "-v", "-c", "-m", "-d", "-o", *rules)
         listing = _Listing()
         for line in out.split(b"\0"):
             tag, path = line[:1], line[2:]

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import errno
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from runproj.core.source import Checkout, Pin, PinKind, Source
 from runproj.errors import SourceError
 from runproj.files import Objects, explained, remove_tree, sha256_file
-from runproj.source import capture, scratch, uris, worktree
+from runproj.source import capture, scratch, uris
+from runproj.source.archive import Archives, single_folder
 from runproj.source.cache import Remote
-from runproj.source.gitcmd import Git, GitFailed
+from runproj.source.folders import EMPTY_TREE, Folders, Found, Rules
+from runproj.source.gitcmd import GitFailed
+from runproj.source.layout import Layout, untouched
 from runproj.source.revisions import resolve, resolve_link
+from runproj.source.submodules import Submodules
 from runproj.source.uris import Address, Form
-from runproj.source.vet import Facts, text
-
-EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
-"""What git calls a tree with nothing in it."""
+from runproj.source.vet import Facts
 
 
 class SourceStore:
@@ -52,23 +52,27 @@ class SourceStore:
         self._require_clean = require_clean
         self._progress = progress
         self._laid_out: dict[Pin, list[Path]] = {}
+        self._credentials: dict[str, str] = {}
 
     def fetch(self, source: Source) -> Checkout:
         """As `Sources.fetch`."""
         scratch.sweep(self._checkouts)
         address = uris.parse(source)
         with self._folder() as root, _git_words(f"Cannot get {address.shown}"):
-            match address.form:
-                case Form.ARCHIVE:
-                    raise SourceError("Archives are not supported yet")
-                case Form.FOLDER | Form.REMOTE if address.path is not None:
-                    pin = self._local(address, root)
-                case _:
-                    pin = self._remote(address, root)
-            checkout = Checkout(pin, root)
+            if address.form is Form.ARCHIVE:
+                found = self._archive(address, root)
+            elif address.path is not None:
+                found = self._local(address, root)
+            else:
+                found = self._remote(address)
+            if found.remote is None:
+                self._layout.tree(found.pin, root)
+            else:
+                self._layout.commit(found.remote, found.pin, root, has_lfs=found.lfs)
+            checkout = Checkout(found.pin, root)
             if not checkout.project.is_dir():
                 raise _no_folder(checkout, address)
-            self._laid_out.setdefault(pin, []).append(root)
+            self._laid_out.setdefault(found.pin, []).append(root)
             return checkout
 
     def scratch(self) -> Path:
@@ -77,13 +81,10 @@ class SourceStore:
 
     def checkout(self, pin: Pin, into: Path) -> Checkout:
         """As `Sources.checkout`."""
-        if root := self._take(pin):
-            with explained(into):
-                into.parent.mkdir(parents=True, exist_ok=True)
-                shutil.move(root, into)
-            self._forget_folder(root)
-        else:
-            with _git_words(f"Cannot lay out {pin.uri}"):
+        with _git_words(f"Cannot lay out {pin.uri}"):
+            if root := self._take(pin):
+                self._move(root, into)
+            else:
                 self._lay_out(pin, into)
         if into.is_relative_to(self._checkouts):
             self._laid_out.setdefault(pin, []).append(into)
@@ -94,25 +95,20 @@ class SourceStore:
         roots = self._laid_out.get(checkout.pin, [])
         if checkout.root in roots:
             roots.remove(checkout.root)
-        remove_tree(checkout.root)
-        self._forget_folder(checkout.root)
+        self._remove(checkout.root)
 
     def _take(self, pin: Pin) -> Path | None:
         """A working tree of `pin` that this process laid out and that is still as it was."""
         roots = self._laid_out.get(pin, [])
         while roots:
             root = roots.pop()
-            if not root.exists():
-                continue
-            seen = Git(root / ".git", root).run("status", "--porcelain", "--ignored", "--ignore-submodules=all", "-z")
-            expected = root / ".git" / "runproj-status"
-            if seen.code == 0 and seen.out == (expected.read_bytes() if expected.exists() else b""):
+            if root.exists() and untouched(root):
                 return root
-            remove_tree(root)
-            self._forget_folder(root)
+            self._remove(root)
         return None
 
-    def _forget_folder(self, root: Path) -> None:
+    def _remove(self, root: Path) -> None:
+        remove_tree(root)
         if root.parent.parent == self._checkouts:
             with contextlib.suppress(OSError):
                 root.parent.rmdir()
@@ -124,15 +120,26 @@ class SourceStore:
         try:
             with explained(root):
                 root.mkdir()
-            yield root
+                yield root
         except BaseException:
             remove_tree(root.parent)
             raise
 
     def _open(self, url: str) -> Remote:
-        return Remote(self._cache, url, offline=self._offline, progress=self._progress)
+        """The cached repository of a URL; of a scrubbed one with the credentials that came with it in this process."""
+        remote = Remote(self._cache, self._credentials.get(url, url), offline=self._offline, progress=self._progress)
+        self._credentials.setdefault(remote.shown, remote.url)
+        return remote
 
-    def _remote(self, address: Address, root: Path) -> Pin:
+    @property
+    def _layout(self) -> Layout:
+        return Layout(self._objects, self._open, _require_fit, self._cache, self._progress)
+
+    @property
+    def _folders(self) -> Folders:
+        return Folders(self._objects, self._open, Rules(self._capture_limit, self._checkouts.parent, self._require_clean))
+
+    def _remote(self, address: Address) -> Found:
         remote = self._open(address.url)
         revision, folder = address.revision, address.subdirectory
         if address.link is not None:
@@ -140,6 +147,7 @@ class SourceStore:
             revision, folder = revision or named, "/".join(part for part in (below, folder) if part)
         found = resolve(remote, revision, offline=self._offline)
         _require_fit(found.facts, remote.shown)
+        modules = Submodules(self._open, _require_fit).collect(found.facts.submodules, address.url)
         pin = Pin(
             PinKind.GIT,
             uri=remote.shown,
@@ -149,12 +157,12 @@ class SourceStore:
             revision=revision,
             branch=found.branch,
             committed_at=found.facts.committed_at,
-            notes=found.notes,
+            submodules=modules.pins,
+            notes=(*found.notes, *modules.notes),
         )
-        self._lay_out_commit(remote, pin, root)
-        return pin
+        return Found(pin, remote, found.facts.lfs or modules.lfs)
 
-    def _local(self, address: Address, root: Path) -> Pin:
+    def _local(self, address: Address, root: Path) -> Found:
         folder = address.path
         assert folder is not None
         if not folder.exists():
@@ -165,143 +173,66 @@ class SourceStore:
             )
         home = capture.find_home(folder)
         if (home is None and capture.is_bare(folder)) or (address.form is Form.REMOTE and home and home.root == folder):
-            return self._remote(address, root)
-        return self._captured(folder, home, address, root)
+            return self._remote(address)
+        found = self._folders.pin(address, root)
+        remove_tree(root / ".git")
+        return found
 
-    def _captured(self, folder: Path, home: capture.Home | None, address: Address, root: Path) -> Pin:
-        if not folder.is_dir():
-            raise SourceError(f"{folder} is a file", why="A project is a folder, a repository or a .zip.", fix="Name its folder.")
-        top = home.root if home else folder
-        below = [str(folder.relative_to(top)) if folder != top else "", address.subdirectory]
-        where = "/".join(part for part in below if part)
-        head = capture.head_commit(home) if home else None
-        config = capture.read_config(home) if home else capture.Config()
-        base = Pin(PinKind.TREE, uris.file_url(top), tree=EMPTY_TREE, subdirectory=where)
-        if home is None or (head is None and address.revision is None):
-            return self._capture_tree(top, home, config, base, address.revision, root)
-        remote = self._open(base.uri)
-        commit = head
+    def _archive(self, address: Address, root: Path) -> Found:
         if address.revision is not None:
-            commit = self._local_revision(home, address.revision)
-        assert commit is not None
-        facts = remote.ensure(commit)
-        pin = replace(
-            base,
-            kind=PinKind.GIT,
-            commit=commit,
-            tree=facts.tree,
-            revision=address.revision,
-            branch=_branch(home, address.revision),
-            committed_at=facts.committed_at,
-            origins=_origins(config, home),
-            notes=_local_notes(home, config, commit, facts),
-        )
-        if address.revision is None:
-            pin = self._capture_dirt(home, config, pin, remote, root)
+            raise SourceError(f"{address.shown} has no revisions", why="It is an archive.", fix="Drop -v.")
+        archives = Archives(self._cache, self._capture_limit, self._offline, self._progress)
+        path, note = archives.open(address)
+        unpacked = root.with_name("unpacked")
+        unpacked.mkdir()
+        notes = archives.unpack(path, unpacked, address.shown)
+        where = address.subdirectory or single_folder(unpacked)
+        notes = (*notes, *([note] if note else []), f"sha256 of the archive: {sha256_file(path)}.")
+        base = Pin(PinKind.TREE, address.shown, tree=EMPTY_TREE, subdirectory=where, notes=notes)
+        pin = self._folders.pin_tree(unpacked, base, root, everything=True)
+        remove_tree(unpacked)
         remove_tree(root / ".git")
-        self._lay_out_commit(remote, pin, root)
-        return pin
-
-    def _local_revision(self, home: capture.Home, revision: str) -> str:
-        ran = Git(home.git_dir).run("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
-        if ran.code:
-            raise SourceError(
-                f"{revision!r} is no branch, tag or commit of {home.root}", fix="`git log --all` lists what there is."
-            )
-        return ran.out.decode().strip()
-
-    def _capture_dirt(self, home: capture.Home, config: capture.Config, pin: Pin, remote: Remote, root: Path) -> Pin:
-        worktree.prepare(root, pin.commit, "", remote.folder)
-        limit = self._capture_limit
-        job = capture.Capture(home.root, home, root / ".git", config, self._checkouts.parent, limit)
-        captured = job.run()
-        pin = replace(pin, notes=(*pin.notes, *captured.notes))
-        if captured.tree == pin.tree:
-            return pin
-        if self._require_clean:
-            names = ", ".join(text(path) for path in captured.changed[:10]) or "staged changes"
-            raise SourceError(f"{home.root} has uncommitted changes", why=names, fix="Commit them, or drop --require-clean.")
-        assert pin.commit
-        patch = root / ".git" / "code.patch"
-        capture.write_patch(job.git, pin.commit, captured.tree, patch)
-        return replace(pin, tree=captured.tree, patch=self._objects.put(patch))
-
-    def _capture_tree(
-        self, top: Path, home: capture.Home | None, config: capture.Config, pin: Pin, revision: str | None, root: Path
-    ) -> Pin:
-        if revision is not None:
-            raise SourceError(f"{top} has no revision {revision!r}", why="It is not under version control.", fix="Drop -v.")
-        worktree.prepare(root, None, "", None)
-        job = capture.Capture(top, home, root / ".git", config, self._checkouts.parent, self._capture_limit)
-        captured = job.run()
-        patch = root / ".git" / "code.patch"
-        capture.write_patch(job.git, EMPTY_TREE, captured.tree, patch)
-        pin = replace(pin, tree=captured.tree, patch=self._objects.put(patch), notes=captured.notes)
-        remove_tree(root / ".git")
-        self._lay_out_tree(pin, root)
-        return pin
+        return Found(pin)
 
     def _lay_out(self, pin: Pin, into: Path) -> None:
         """Make the working tree of a recorded pin from the cache, or from wherever the commit can be had."""
         if pin.kind is PinKind.TREE:
-            self._beside(into, partial(self._lay_out_tree, pin))
+            self._beside(into, partial(self._layout.tree, pin))
             return
         assert pin.commit
         problems: list[SourceError] = []
         candidates = [self._open(url) for url in dict.fromkeys((pin.uri, *pin.origins))]
         for remote in sorted(candidates, key=lambda remote: remote.facts(pin.commit or "") is None):
             try:
-                remote.ensure(pin.commit)
-                self._beside(into, partial(self._lay_out_commit, remote, pin))
-                return
+                facts = remote.ensure(pin.commit)
             except SourceError as error:
                 problems.append(error)
+                continue
+            if not pin.uri.startswith("file://"):  # a folder of the user's own may hold what a stranger's may not
+                _require_fit(facts, remote.shown)
+            self._beside(into, partial(self._layout.commit, remote, pin, has_lfs=facts.lfs))
+            return
         raise SourceError(
             f"Commit {pin.commit} cannot be had any more",
-            why="\n".join(str(problem) for problem in problems),
+            why="\n".join(f"{problem.what}. {problem.why}" for problem in problems),
             fix="Bring back the repository, or a remote that has the commit.",
         )
 
     def _beside(self, into: Path, make: Callable[[Path], None]) -> None:
         with self._folder() as root:
             make(root)
-            with explained(into):
-                into.parent.mkdir(parents=True, exist_ok=True)
+            self._move(root, into)
+
+    def _move(self, root: Path, into: Path) -> None:
+        with explained(into):
+            into.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                root.rename(into)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
                 shutil.move(root, into)
-        self._forget_folder(root)
-
-    def _lay_out_commit(self, remote: Remote, pin: Pin, root: Path) -> None:
-        assert pin.commit
-        origin = pin.origins[0] if pin.origins else pin.uri
-        try:
-            self._write_files(worktree.prepare(root, pin.commit, origin, remote.folder), pin)
-        except GitFailed:
-            remote.rebuild()
-            remote.ensure(pin.commit)
-            remove_tree(root)
-            root.mkdir()
-            self._write_files(worktree.prepare(root, pin.commit, origin, remote.folder), pin)
-
-    def _lay_out_tree(self, pin: Pin, root: Path) -> None:
-        self._write_files(worktree.prepare(root, None, "", None), pin)
-
-    def _write_files(self, git: Git, pin: Pin) -> None:
-        if pin.patch is None:
-            worktree.lay_out(git, pin.commit or pin.tree)
-            return
-        patch = self._objects.path(pin.patch)
-        if not patch.exists() or sha256_file(patch) != pin.patch:
-            raise SourceError(
-                f"The recorded changes of {pin.uri} are lost",
-                why=f"The patch {pin.patch} is missing or damaged.",
-                fix="It is kept with the artifacts of the run.",
-            )
-        tree = worktree.patched_tree(git, pin.commit, patch)
-        worktree.require_tree(tree, pin.tree, pin.uri)
-        worktree.lay_out(git, tree)
-        assert git.git_dir
-        seen = git.out("status", "--porcelain", "--ignored", "--ignore-submodules=all", "-z")
-        (git.git_dir / "runproj-status").write_bytes(seen)
+        self._remove(root)
 
 
 @contextlib.contextmanager
@@ -323,35 +254,6 @@ def _require_fit(facts: Facts, name: str) -> None:
             why="\n".join(bad[:8] + more),
             fix="Ask its authors to remove these files, or clone it yourself and run the folder.",
         )
-
-
-def _origins(config: capture.Config, home: capture.Home) -> tuple[str, ...]:
-    found = []
-    for url in config.remotes:
-        with contextlib.suppress(SourceError):
-            address = uris.parse(Source(url))
-            if address.form is Form.FOLDER:
-                address = uris.local(os.path.join(home.root, url))  # noqa: PTH118 - git reads a relative remote like this
-            found.append(address.shown)
-    return tuple(dict.fromkeys(found))
-
-
-def _branch(home: capture.Home, revision: str | None) -> str | None:
-    if revision is None:
-        return home.branch
-    return revision if Git(home.common).run("rev-parse", "--verify", "--quiet", f"refs/heads/{revision}").code == 0 else None
-
-
-def _local_notes(home: capture.Home, config: capture.Config, commit: str, facts: Facts) -> tuple[str, ...]:
-    notes = []
-    if not config.remotes or capture.unpushed(home, commit):
-        where = "no remote that is known has" if config.remotes else "the repository has no remote, so nobody else has"
-        notes.append(f"Commit {commit[:12]} is only here: {where} it. Push it to be able to run it again elsewhere.")
-    if facts.outside:
-        notes.append(
-            f"Links that lead out of the project, whose targets are not part of the record: {', '.join(facts.outside[:5])}."
-        )
-    return tuple(notes)
 
 
 def _no_folder(checkout: Checkout, address: Address) -> SourceError:

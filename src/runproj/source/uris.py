@@ -48,6 +48,7 @@ _SCHEMES = ("https", "http", "ssh", "git", "file")
 _SCP = re.compile(r"(?:[A-Za-z0-9_][\w.+-]*@)?(?:[A-Za-z0-9_][\w.-]*|\[[0-9A-Fa-f:.]+\]):(?!//)[^\s:].*", re.ASCII)
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _SECRET_KEYS = re.compile(r"(?i)(^|[_-])(token|sig|signature|secret|password|passwd|pwd|key|auth|credential|code|jwt)s?$|^x-amz-")
+_BAD_REVISION = re.compile(r"^-|[\x00-\x20\x7f?*\[\\:]|\.\.|@\{(?!\d+\})|//|/$|\^\{(?!(commit|tag|object|)\})")
 _WEB_LINK = re.compile(
     r"/(?P<repository>[^?#]+?)/(?:-/)?(?P<kind>tree|blob|commit|commits|src)/"
     r"(?:(?P<gitea>branch|tag|commit)/)?(?P<rest>[^?#]+)$"
@@ -201,8 +202,7 @@ def _subdirectory(text: str, base: str) -> str:
 
 def check_revision(text: str) -> None:
     """Raise `SourceError` for text that can be no revision.  What passes is safe to hand to git."""
-    bad = not text or text.startswith("-") or re.search(r"[\x00-\x20\x7f?*\[\\:]|\.\.|@\{(?!\d+\})|//|/$", text)
-    if bad and not re.fullmatch(r"[^\s:-][^\s:]*\^\{(commit|tag|tree|object|)\}", text):
+    if not text or _BAD_REVISION.search(text):
         raise SourceError(
             f"{text!r} is not a revision",
             why="It would be no branch, tag or commit to git.",
@@ -248,6 +248,7 @@ def secrets_of(url: str) -> tuple[str, ...]:
 def scrub_text(text: str, *urls: str) -> str:
     """A message of git without the credentials of `urls`, nor of any other URL in it."""
     for url in urls:
+        text = text.replace(url, scrub(url))
         for secret in secrets_of(url):
             text = text.replace(secret, "***")
     return re.sub(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+", lambda match: scrub(match[0]), text)
