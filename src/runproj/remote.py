@@ -134,7 +134,7 @@ class Remote:
         return TrackingError(
             f"The tracking server {self.shown} cannot be reached",
             why=why,
-            fix="Check that it runs and that RUNPROJ_TRACKING_URI (or MLFLOW_TRACKING_URI) names it; unset both to record locally.",
+            fix="Check that it runs and that RUNPROJ_TRACKING_URI or MLFLOW_TRACKING_URI names it; unset both to record locally.",
         )
 
     def _refusal(self, status: int, content: bytes, target: str) -> Exception:

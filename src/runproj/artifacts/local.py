@@ -45,7 +45,11 @@ class LocalArtifacts:
                 raise
 
     def list(self, run: Run, path: str = "") -> Sequence[ArtifactInfo]:
-        folder, prefix = self.place(run.artifact_uri)
+        return self.list_at(run.artifact_uri, path)
+
+    def list_at(self, uri: str, path: str = "") -> Sequence[ArtifactInfo]:
+        """As `list`, below any location: a logged model has one of its own."""
+        folder, prefix = self.place(uri)
         found = folder.list((prefix + path).rstrip("/"))
         return [ArtifactInfo(info.path.removeprefix(prefix), info.size) for info in found]
 

@@ -27,7 +27,7 @@ _CHUNK = 1 << 18
 def list_of_run(use: Context, fields: Fields) -> Mapping[str, object]:
     run = use.store.get_run(run_id(fields))
     found = use.artifacts.list(run, _checked(fields.text("path") or ""))
-    return compact({"root_uri": run.artifact_uri, "files": [_document(info, info.path) for info in found]})
+    return compact({"root_uri": run.artifact_uri, "files": [file_document(info, info.path) for info in found]})
 
 
 def server_info(use: Context, fields: Fields) -> Mapping[str, object]:
@@ -49,7 +49,7 @@ def list_proxied(use: Context, request: Request, place: str) -> Response:
     del place
     path = _checked(parse_qs(request.query).get("path", [""])[-1].strip("/"))
     found = use.artifacts.folder.list(path)
-    return json_response(compact({"files": [_document(info, posixpath.basename(info.path)) for info in found]}))
+    return json_response(compact({"files": [file_document(info, posixpath.basename(info.path)) for info in found]}))
 
 
 def upload(use: Context, request: Request, place: str) -> Response:
@@ -126,7 +126,7 @@ class _Chunks:
         self._stack.close()
 
 
-def _document(info: ArtifactInfo, path: str) -> dict[str, object]:
+def file_document(info: ArtifactInfo, path: str) -> dict[str, object]:
     return compact({"path": path, "is_dir": info.size is None, "file_size": info.size})
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from runproj.core.run import Tag
+from runproj.core.run import Lifecycle, Tag
+from runproj.core.search import EXPERIMENTS, parse_filter, parse_order
 from runproj.server import limits
 from runproj.server.fields import Fields
+from runproj.server.paging import bounded, offset_of, page, view
 from runproj.server.protocol import invalid, missing
-from runproj.server.wire import experiment_document
+from runproj.server.wire import compact, experiment_document
 
 if TYPE_CHECKING:
     from runproj.server.rest import Context, Handler
@@ -40,8 +42,63 @@ def get_by_name(use: Context, fields: Fields) -> Mapping[str, object]:
     return {"experiment": experiment_document(found)}
 
 
+def search(use: Context, fields: Fields) -> Mapping[str, object]:
+    limit = bounded(fields, None, 50_000)
+    clauses = parse_filter(fields.text("filter") or "", EXPERIMENTS)
+    orders = parse_order(fields.texts("order_by"), EXPERIMENTS)
+    offset = offset_of(fields.text("page_token"))
+    found = use.store.experiments.search(clauses, orders, view(fields, "view_type"), limit + 1, offset)
+    return page("experiments", [experiment_document(item) for item in found], limit, offset)
+
+
+def delete(use: Context, fields: Fields) -> Mapping[str, object]:
+    use.store.experiments.set_lifecycle(fields.required("experiment_id"), Lifecycle.DELETED)
+    return _EMPTY
+
+
+def restore(use: Context, fields: Fields) -> Mapping[str, object]:
+    use.store.experiments.set_lifecycle(fields.required("experiment_id"), Lifecycle.ACTIVE)
+    return _EMPTY
+
+
+def update(use: Context, fields: Fields) -> Mapping[str, object]:
+    experiment = fields.required("experiment_id")
+    if name := fields.text("new_name"):
+        use.store.experiments.rename(experiment, limits.check_experiment_name(name))
+    return _EMPTY
+
+
+def set_tag(use: Context, fields: Fields) -> Mapping[str, object]:
+    tag = Tag(fields.required("key"), fields.text("value") or "")
+    limits.check_tag(tag.key, tag.value, 250, 20_000)
+    use.store.experiments.set_tag(fields.required("experiment_id"), tag)
+    return _EMPTY
+
+
+def delete_tag(use: Context, fields: Fields) -> Mapping[str, object]:
+    use.store.experiments.delete_tag(fields.required("experiment_id"), fields.required("key"))
+    return _EMPTY
+
+
+def search_datasets(use: Context, fields: Fields) -> Mapping[str, object]:
+    experiments = fields.texts("experiment_ids")
+    if len(experiments) > 20:
+        raise invalid("At most 20 experiments can be searched for datasets at once.")
+    found = use.store.lineages.datasets_of([int(item) for item in experiments if item.isdecimal()])
+    names = ("experiment_id", "name", "digest", "context")
+    return compact({"dataset_summaries": [dict(zip(names, row, strict=True)) for row in found]})
+
+
 CALLS: dict[tuple[str, str], Handler] = {
     ("POST", "experiments/create"): create,
     ("GET", "experiments/get"): get,
     ("GET", "experiments/get-by-name"): get_by_name,
+    ("POST", "experiments/search"): search,
+    ("GET", "experiments/search"): search,
+    ("POST", "experiments/delete"): delete,
+    ("POST", "experiments/restore"): restore,
+    ("POST", "experiments/update"): update,
+    ("POST", "experiments/set-experiment-tag"): set_tag,
+    ("POST", "experiments/delete-experiment-tag"): delete_tag,
+    ("POST", "experiments/search-datasets"): search_datasets,
 }

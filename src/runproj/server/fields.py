@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from enum import Enum
+from types import MappingProxyType
 from typing import TypeVar
 
 from runproj.server.protocol import MAX_JSON, Problem, Request, invalid
@@ -92,6 +93,11 @@ class Fields:
                 return word
         return None
 
+    def word(self, name: str) -> str:
+        """An enum's name, or its number, as text; empty where it is absent."""
+        raw = self._raw(name)
+        return str(raw) if isinstance(raw, str | int) and not isinstance(raw, bool) else ""
+
     def texts(self, name: str) -> list[str]:
         """A repeated string.  Whole numbers are taken as their digits."""
         found = []
@@ -155,19 +161,22 @@ def _shown(value: object) -> str:
     return json.dumps(value, default=str)[:100]
 
 
-def read_fields(request: Request) -> Fields:
-    """The fields of a request: of its query for GET, of its JSON body otherwise.  DELETE may have either."""
+def read_fields(request: Request, named: Mapping[str, str] = MappingProxyType({})) -> Fields:
+    """The fields of a request: of its query for GET, of its JSON body otherwise.  DELETE may have either.
+
+    named: further ones, from its path.
+    """
     from urllib.parse import parse_qs
 
     if request.method in ("GET", "HEAD") or (request.method == "DELETE" and request.length == 0):
         found = parse_qs(request.query, keep_blank_values=True)
-        return Fields({name: _Repeated(values) for name, values in found.items()})
+        return Fields({**{name: _Repeated(values) for name, values in found.items()}, **named})
     if request.method in ("POST", "PUT"):
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":
             given = "is missing" if not kind else "must be 'application/json'"
             raise invalid(f"Bad Request. Content-Type header {given}.")
-    return Fields(_document(read_body(request, MAX_JSON)))
+    return Fields({**_document(read_body(request, MAX_JSON)), **named})
 
 
 def read_body(request: Request, limit: int) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 from runproj.core.run import NewRun, RunChanges, RunStatus, Tag, TagName
 
@@ -27,24 +28,23 @@ class Owned:
 
     def child(self, new: NewRun) -> NewRun:
         """A new run as a child of ours, unless it says whose child it is."""
-        from dataclasses import replace
-
         if any(tag.key == TagName.PARENT for tag in new.tags):
             return new
         return replace(new, tags=(*new.tags, Tag(TagName.PARENT, self.run_id)))
 
     def allowed(self, run_id: str, changes: RunChanges) -> RunChanges:
-        """The changes without those that are the executor's to make; notes what they say of a run's end."""
-        from dataclasses import replace
+        """The changes without those that are the executor's to make."""
+        return replace(changes, status=None, end=None) if run_id == self.run_id else changes
 
+    def noted(self, run_id: str, changes: RunChanges) -> None:
+        """Keep in mind what a client said of a run's end."""
+        if changes.status is None:
+            return
         if run_id == self.run_id:
-            if changes.status is not None:
-                self.reported_status = changes.status
-            return replace(changes, status=None, end=None)
-        if changes.status is not None:
-            with self._lock:
-                if changes.status.final:
-                    self._open.discard(run_id)
-                else:
-                    self._open.add(run_id)
-        return changes
+            self.reported_status = changes.status
+            return
+        with self._lock:
+            if changes.status.final:
+                self._open.discard(run_id)
+            else:
+                self._open.add(run_id)

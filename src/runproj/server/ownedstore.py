@@ -21,3 +21,4 @@ class OwnedRunStore(SqliteStore):
 
     def update(self, run_id: str, changes: RunChanges) -> None:
         super().update(run_id, self.owned.allowed(run_id, changes))
+        self.owned.noted(run_id, changes)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from runproj.errors import AlreadyExistsError, NotFoundError, RefusedError, RunprojError
-from runproj.server import artifacts, experiments, runs
+from runproj.server import artifacts, experiments, models, registry, runs
 from runproj.server.fields import Fields, read_fields
 from runproj.server.protocol import (
     Problem,
@@ -46,11 +46,15 @@ _V2 = "2.0/mlflow/"
 _V3 = "3.0/mlflow/"
 
 CALLS: dict[tuple[str, str], Handler] = {
-    **{(method, _V2 + path): handler for (method, path), handler in experiments.CALLS.items()},
-    **{(method, _V2 + path): handler for (method, path), handler in runs.CALLS.items()},
-    **{(method, _V2 + path): handler for (method, path), handler in artifacts.CALLS.items()},
+    **{
+        (method, _V2 + path): handler
+        for part in (experiments, runs, artifacts, models, registry)
+        for (method, path), handler in part.CALLS.items()
+    },
     ("GET", _V3 + "server-info"): artifacts.server_info,
 }
+
+_TEMPLATES = [(method, path.split("/"), handler) for (method, path), handler in CALLS.items() if "{" in path]
 
 STREAMS: dict[tuple[str, str], RawHandler] = {
     ("GET", "2.0/mlflow-artifacts/artifacts"): artifacts.list_proxied,
@@ -74,6 +78,11 @@ class Api:
             return problem_response(problem)
         except RunprojError as error:
             return problem_response(as_problem(error))
+        except Exception as bug:
+            import logging
+
+            logging.getLogger(__name__).exception("%s %s", request.method, request.path)
+            return problem_response(Problem("INTERNAL_ERROR", f"Internal error: {bug!r}", 500))
 
     def _answer(self, request: Request) -> Response:
         route = _route(request.path)
@@ -89,9 +98,27 @@ class Api:
         for candidate, place in _candidates(route):
             if stream := STREAMS.get((request.method, candidate)):
                 return stream(self.context, request, unquote(place))
-        if any(path == route for _, path in CALLS):
-            return text_response("Method Not Allowed", 405)
-        return text_response("Not Found", 404)
+        known = any(path == route for _, path in CALLS)
+        for method, template, handler in _TEMPLATES:
+            if (named := _match(template, route)) is not None:
+                known = True
+                if method == request.method:
+                    return json_response(handler(self.context, read_fields(request, named)))
+        return text_response("Method Not Allowed", 405) if known else text_response("Not Found", 404)
+
+
+def _match(template: Sequence[str], route: str) -> Mapping[str, str] | None:
+    """What stands in the places of a template like `logged-models/{model_id}`; None where the route is another."""
+    parts = route.split("/")
+    if len(parts) != len(template):
+        return None
+    named: dict[str, str] = {}
+    for expected, part in zip(template, parts, strict=True):
+        if expected.startswith("{"):
+            named[expected[1:-1]] = unquote(part)
+        elif expected != part:
+            return None
+    return named
 
 
 def _route(path: str) -> str | None:

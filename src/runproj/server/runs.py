@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from runproj.core.models import Dataset, DatasetInput, Lineage, ModelMetric, ModelOutput
 from runproj.core.run import Lifecycle, Metric, NewRun, Param, Run, RunChanges, RunStatus, Tag, TagName
+from runproj.core.search import RUNS, parse_filter, parse_order
 from runproj.server import limits
 from runproj.server.fields import Fields
+from runproj.server.paging import bounded, offset_of, page, page_of, view
 from runproj.server.protocol import Problem, invalid, missing
-from runproj.server.wire import metric_document, page_of, run_document, run_info
+from runproj.server.wire import compact, metric_document, run_document, run_info
 
 if TYPE_CHECKING:
     from runproj.server.rest import Context, Handler
@@ -43,7 +47,20 @@ def create(use: Context, fields: Fields) -> Mapping[str, object]:
 
 
 def get(use: Context, fields: Fields) -> Mapping[str, object]:
-    return {"run": run_document(use.store.get_run(run_id(fields)))}
+    run = use.store.get_run(run_id(fields))
+    return {"run": run_document(run, use.store.lineages.of([run.id]).get(run.id))}
+
+
+def search(use: Context, fields: Fields) -> Mapping[str, object]:
+    limit, offset = bounded(fields, 1000, 50_000), offset_of(fields.text("page_token"))
+    clauses = parse_filter(fields.text("filter") or "", RUNS)
+    orders = parse_order(fields.texts("order_by"), RUNS)
+    experiments = fields.texts("experiment_ids")
+    if not experiments:
+        return _EMPTY
+    found = use.store.find(experiments, clauses, orders, view(fields, "run_view_type"), limit + 1, offset)
+    lineages = use.store.lineages.of([run.id for run in found])
+    return page("runs", [run_document(run, lineages.get(run.id)) for run in found], limit, offset)
 
 
 def update(use: Context, fields: Fields) -> Mapping[str, object]:
@@ -66,8 +83,21 @@ def restore(use: Context, fields: Fields) -> Mapping[str, object]:
 
 
 def log_metric(use: Context, fields: Fields) -> Mapping[str, object]:
-    use.store.update(active(use, fields).id, RunChanges(metrics=(_metric(fields),)))
+    run = active(use, fields)
+    use.store.update(run.id, RunChanges(metrics=(_metric(fields),)))
+    _log_to_models(use, run, [fields])
     return _EMPTY
+
+
+def _log_to_models(use: Context, run: Run, points: Sequence[Fields]) -> None:
+    """A metric with a model belongs to the model as well as to the run."""
+    found = [
+        ModelMetric(_metric(item), model, run.id, item.text("dataset_name") or "", item.text("dataset_digest") or "")
+        for item in points
+        if (model := item.text("model_id"))
+    ]
+    if found:
+        use.store.models.log_metrics(found)
 
 
 def log_param(use: Context, fields: Fields) -> Mapping[str, object]:
@@ -98,8 +128,80 @@ def log_batch(use: Context, fields: Fields) -> Mapping[str, object]:
     )
     if len({param.key for param in changes.params}) != len(changes.params):
         raise invalid("Duplicate parameter keys have been submitted.")
-    use.store.update(active(use, fields).id, changes)
+    run = active(use, fields)
+    use.store.update(run.id, changes)
+    _log_to_models(use, run, metrics)
     return _EMPTY
+
+
+def log_inputs(use: Context, fields: Fields) -> Mapping[str, object]:
+    datasets = tuple(_dataset_input(item) for item in fields.messages("datasets"))
+    models = tuple(item.required("model_id") for item in fields.messages("models"))
+    if len(datasets) > 1000:
+        raise invalid("At most 1000 datasets can be logged at once.")
+    use.store.lineages.add(active(use, fields).id, Lineage(datasets, models))
+    return _EMPTY
+
+
+def _dataset_input(fields: Fields) -> DatasetInput:
+    data = fields.message("dataset")
+    texts = [data.text(name) or "" for name in ("source_type", "source", "schema", "profile")]
+    dataset = Dataset(data.required("name"), data.required("digest"), *texts)
+    lengths = (500, 36, 1_048_575, 65_535, 1_048_575, 16_777_215)
+    values = (dataset.name, dataset.digest, dataset.source_type, dataset.source, dataset.schema, dataset.profile)
+    if any(len(value) > most for value, most in zip(values, lengths, strict=True)):
+        raise invalid(f"A field of the dataset {dataset.name[:100]!r} is too long.")
+    return DatasetInput(dataset, tuple(Tag(tag.required("key"), tag.text("value") or "") for tag in fields.messages("tags")))
+
+
+def log_outputs(use: Context, fields: Fields) -> Mapping[str, object]:
+    made = tuple(ModelOutput(item.required("model_id"), item.integer("step") or 0) for item in fields.messages("models"))
+    use.store.lineages.add(active(use, fields).id, Lineage(models_out=made))
+    return _EMPTY
+
+
+_MODEL_FIELDS = frozenset({"artifact_path", "flavors", "utc_time_created", "run_id"})
+_MODEL_HISTORY = "mlflow.log-model.history"
+
+
+def log_model(use: Context, fields: Fields) -> Mapping[str, object]:
+    """What clients before MLflow 3 say of a model: kept in a tag of the run."""
+    run, text = active(use, fields), fields.required("model_json")
+    try:
+        model = json.loads(text)
+        history = json.loads(run.tag(_MODEL_HISTORY) or "[]")
+    except ValueError:
+        raise invalid(f"Malformed model info: {text[:200]!r} is not valid JSON.") from None
+    if not isinstance(model, dict) or not set(model) >= _MODEL_FIELDS:
+        raise invalid(f"Model json is missing mandatory fields: it needs {', '.join(sorted(_MODEL_FIELDS))}.")
+    tag = Tag(_MODEL_HISTORY, json.dumps([*history, model]))
+    use.store.update(run.id, RunChanges(tags=(tag,)))
+    return _EMPTY
+
+
+def bulk_history(use: Context, fields: Fields) -> Mapping[str, object]:
+    """Points of one metric of several runs; with `start_step` or thinned out to `max_results` a run, as plots need them."""
+    runs, key = fields.texts("run_ids") or fields.texts("run_id"), fields.required("metric_key")
+    if not 0 < len(runs) <= 100:
+        raise invalid(f"From 1 to 100 runs can be asked for, not {len(runs)}.")
+    limit, start, end = bounded(fields, 2500, 25_000), fields.integer("start_step"), fields.integer("end_step")
+    if (start is None) != (end is None) or (start is not None and end is not None and end < start):
+        raise invalid("start_step and end_step need each other, and must not be the wrong way round.")
+    found: list[dict[str, object]] = []
+    for run in dict.fromkeys(runs):
+        points = sorted(use.store.history(run, key), key=lambda point: (point.step, point.timestamp))
+        if start is not None and end is not None:
+            points = [point for point in points if start <= point.step <= end]
+        found += [{**metric_document(point), "run_id": run} for point in _thinned(points, limit)]
+    return compact({"metrics": found})
+
+
+def _thinned(points: Sequence[Metric], limit: int) -> Sequence[Metric]:
+    """At most `limit` points, evenly, and the last one in any case."""
+    if len(points) <= limit:
+        return points
+    chosen = [points[index * len(points) // limit] for index in range(limit)]
+    return chosen if chosen[-1] is points[-1] else [*chosen, points[-1]]
 
 
 def history(use: Context, fields: Fields) -> Mapping[str, object]:
@@ -158,5 +260,11 @@ CALLS: dict[tuple[str, str], Handler] = {
     ("POST", "runs/set-tag"): set_tag,
     ("POST", "runs/delete-tag"): delete_tag,
     ("POST", "runs/log-batch"): log_batch,
+    ("POST", "runs/search"): search,
+    ("POST", "runs/log-inputs"): log_inputs,
+    ("POST", "runs/outputs"): log_outputs,
+    ("POST", "runs/log-model"): log_model,
     ("GET", "metrics/get-history"): history,
+    ("GET", "metrics/get-history-bulk"): bulk_history,
+    ("GET", "metrics/get-history-bulk-interval"): bulk_history,
 }

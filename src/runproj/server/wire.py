@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
+from runproj.core.models import DatasetInput, Lineage, LoggedModel, ModelMetric, ModelVersion, RegisteredModel
 from runproj.core.run import Experiment, Metric, Param, Run, Tag
-from runproj.server.protocol import invalid
-
-
-def run_document(run: Run) -> dict[str, object]:
-    data = {
-        "metrics": [metric_document(metric) for metric in run.metrics],
-        "params": pairs(run.params),
-        "tags": pairs(run.tags),
-    }
-    return {"info": run_info(run), "data": compact(data), "inputs": {}}
 
 
 def run_info(run: Run) -> dict[str, object]:
@@ -71,26 +60,94 @@ def compact(document: Mapping[str, object]) -> dict[str, object]:
     return {key: value for key, value in document.items() if value is not None and value != []}
 
 
-def token(offset: int) -> str:
-    """The page token for what comes after `offset` items."""
-    return base64.b64encode(json.dumps({"offset": offset}).encode()).decode()
+def run_document(run: Run, lineage: Lineage | None = None) -> dict[str, object]:
+    data = {
+        "metrics": [metric_document(metric) for metric in run.metrics],
+        "params": pairs(run.params),
+        "tags": pairs(run.tags),
+    }
+    known = lineage or Lineage()
+    inputs = {
+        "dataset_inputs": [_dataset_input(used) for used in known.datasets],
+        "model_inputs": [{"model_id": model} for model in known.models_in],
+    }
+    outputs = {"model_outputs": [{"model_id": made.model_id, "step": made.step} for made in known.models_out]}
+    document: dict[str, object] = {"info": run_info(run), "data": compact(data), "inputs": compact(inputs)}
+    return document | ({"outputs": outputs} if known.models_out else {})
 
 
-def offset_of(page_token: str | None) -> int:
-    """The number of items before the page.  Raises `Problem`."""
-    if not page_token:
-        return 0
-    try:
-        found = json.loads(base64.b64decode(page_token, validate=True))["offset"]
-    except (ValueError, KeyError, TypeError):
-        found = None
-    if not isinstance(found, int) or isinstance(found, bool) or not 0 <= found < 1 << 62:
-        raise invalid(f"Invalid page token {page_token!r}.")
-    return found
+def _dataset_input(used: DatasetInput) -> dict[str, object]:
+    data = used.dataset
+    texts = {
+        "name": data.name,
+        "digest": data.digest,
+        "source_type": data.source_type,
+        "source": data.source,
+        "schema": data.schema or None,
+        "profile": data.profile or None,
+    }
+    return compact({"tags": pairs(used.tags), "dataset": compact(texts)})
 
 
-def page_of(name: str, items: Sequence[object], limit: int | None, page_token: str | None) -> dict[str, object]:
-    """A page of `items`, all of which are at hand."""
-    start = offset_of(page_token)
-    end = len(items) if limit is None else start + limit
-    return compact({name: list(items[start:end]), "next_page_token": token(end) if end < len(items) else None})
+def logged_model_document(model: LoggedModel) -> dict[str, object]:
+    info = {
+        "model_id": model.id,
+        "experiment_id": model.experiment_id,
+        "name": model.name,
+        "creation_timestamp_ms": model.created,
+        "last_updated_timestamp_ms": model.updated,
+        "artifact_uri": model.artifact_uri,
+        "status": model.status.value,
+        "model_type": model.model_type or None,
+        "source_run_id": model.source_run or None,
+        "tags": pairs(model.tags),
+    }
+    data = {"params": pairs(model.params), "metrics": [_model_metric(item) for item in model.metrics]}
+    return {"info": compact(info), "data": compact(data)}
+
+
+def _model_metric(item: ModelMetric) -> dict[str, object]:
+    return compact(
+        {
+            **metric_document(item.metric),
+            "model_id": item.model_id,
+            "run_id": item.run_id,
+            "dataset_name": item.dataset_name or None,
+            "dataset_digest": item.dataset_digest or None,
+        }
+    )
+
+
+def registered_model_document(model: RegisteredModel) -> dict[str, object]:
+    return compact(
+        {
+            "name": model.name,
+            "creation_timestamp": model.created,
+            "last_updated_timestamp": model.updated,
+            "description": model.description,
+            "latest_versions": [version_document(version) for version in model.latest],
+            "tags": pairs(model.tags),
+            "aliases": [{"alias": alias.alias, "version": str(alias.version)} for alias in model.aliases],
+        }
+    )
+
+
+def version_document(version: ModelVersion) -> dict[str, object]:
+    return compact(
+        {
+            "name": version.name,
+            "version": str(version.version),
+            "creation_timestamp": version.created,
+            "last_updated_timestamp": version.updated,
+            "user_id": version.user or None,
+            "current_stage": version.stage.value,
+            "description": version.description,
+            "source": version.source,
+            "run_id": version.run_id,
+            "run_link": version.run_link,
+            "status": "READY",
+            "model_id": version.model_id or None,
+            "tags": pairs(version.tags),
+            "aliases": list(version.aliases),
+        }
+    )

@@ -106,7 +106,7 @@ class Database:
             self._make_folder()
         connection = self._connect()
         try:
-            if self._version(connection) != schema.VERSION:
+            if not self._current(connection):
                 self._migrate(connection)
         except BaseException:
             connection.close()
@@ -131,24 +131,31 @@ class Database:
                 fix="Check the permissions, or set RUNPROJ_HOME to a folder that can be written.",
             ) from error
 
+    @staticmethod
+    def _current(connection: sqlite3.Connection) -> bool:
+        """Whether the schema is ours and up to date: all that opening looks at, but once in the life of a database."""
+        return connection.execute("PRAGMA user_version").fetchone() == (schema.VERSION,) and connection.execute(
+            "PRAGMA application_id"
+        ).fetchone() == (schema.APPLICATION_ID,)
+
     def _version(self, connection: sqlite3.Connection) -> int:
         """The schema's version; 0 for an empty file.  Raises `TrackingError` where it is not ours, or newer than we are."""
-        version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-        if version == schema.VERSION:
-            application = connection.execute("PRAGMA application_id").fetchone()[0]
-            if application == schema.APPLICATION_ID:
-                return version
-        elif version > schema.VERSION and connection.execute("PRAGMA application_id").fetchone()[0] == schema.APPLICATION_ID:
+        connection.execute("BEGIN")  # somebody may be making the tables right now
+        try:
+            version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+            application = int(connection.execute("PRAGMA application_id").fetchone()[0])
+            empty = connection.execute("SELECT 1 FROM sqlite_master").fetchone() is None
+            if application != schema.APPLICATION_ID and not empty:
+                raise self._foreign(connection)
+        finally:
+            connection.rollback()
+        if version > schema.VERSION:
             raise TrackingError(
                 f"The run database {self.path} was written by a newer runproj",
                 why=f"Its schema has version {version}; this runproj knows versions up to {schema.VERSION}.",
                 fix="Upgrade runproj (`pip install --upgrade runproj`), or set RUNPROJ_TRACKING_URI to another database.",
             )
-        elif version and connection.execute("PRAGMA application_id").fetchone()[0] == schema.APPLICATION_ID:
-            return version
-        if connection.execute("SELECT 1 FROM sqlite_master").fetchone() is None:
-            return 0
-        raise self._foreign(connection)
+        return version
 
     def _foreign(self, connection: sqlite3.Connection) -> TrackingError:
         if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchone():
@@ -162,9 +169,10 @@ class Database:
 
     def _migrate(self, connection: sqlite3.Connection) -> None:
         """Bring the schema up to date.  One process does it, the others wait for it; killed halfway, it has not happened."""
+        self._version(connection)  # other people's files are not even locked
         with Lock(self.path.with_name(self.path.name + ".lock")):
-            connection.execute("PRAGMA journal_mode = WAL")
             version = self._version(connection)
+            connection.execute("PRAGMA journal_mode = WAL")
             while version < schema.VERSION:
                 connection.execute("BEGIN IMMEDIATE")
                 try:

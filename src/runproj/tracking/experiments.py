@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from runproj.core.run import Experiment, Lifecycle, Tag
+from runproj.core.search import Clause, Order
 from runproj.errors import AlreadyExistsError, NotFoundError, RefusedError
-from runproj.tracking import rows
+from runproj.tracking import query, rows
 from runproj.tracking.database import Database
 
 if TYPE_CHECKING:
@@ -31,6 +32,22 @@ class Experiments:
         with self.database.reading() as connection:
             return find_named(connection, name)
 
+    def search(
+        self, clauses: Sequence[Clause], orders: Sequence[Order], lifecycle: Lifecycle | None, limit: int, offset: int
+    ) -> list[Experiment]:
+        """Experiments that fit, newest first unless `orders` says otherwise."""
+        where = query.Where()
+        if lifecycle is not None:
+            where.add("e.lifecycle = ?", lifecycle.value)
+        query.add_clauses(where, clauses, query.EXPERIMENTS)
+        order, bound = query.order_sql(orders, query.EXPERIMENTS, "e.created DESC, e.id DESC")
+        with self.database.reading() as connection:
+            found = connection.execute(
+                f"SELECT {rows.EXPERIMENT_COLUMNS} FROM experiments e {where.sql} {order} LIMIT ? OFFSET ?",
+                (*where.values, *bound, limit, offset),
+            ).fetchall()
+            return rows.load_experiments(connection, found)
+
     def create(self, name: str, location: str = "", tags: Sequence[Tag] = ()) -> Experiment:
         """A new experiment.  Raises `AlreadyExistsError`; deleted experiments keep their names."""
         with self.database.writing() as connection:
@@ -44,7 +61,7 @@ class Experiments:
     def rename(self, experiment_id: str, name: str) -> None:
         """Give an active experiment another name.  Raises `AlreadyExistsError` and `RefusedError`."""
         with self.database.writing() as connection:
-            experiment = _active(connection, experiment_id)
+            experiment = active(connection, experiment_id)
             other = find_named(connection, name)
             if other and other.id != experiment.id:
                 raise AlreadyExistsError(f"There is already an experiment named {name!r}.")
@@ -67,7 +84,7 @@ class Experiments:
     def set_tag(self, experiment_id: str, tag: Tag) -> None:
         """Raises `RefusedError` for a deleted experiment."""
         with self.database.writing(durable=False) as connection:
-            number = int(_active(connection, experiment_id).id)
+            number = int(active(connection, experiment_id).id)
             connection.execute(
                 "INSERT OR REPLACE INTO experiment_tags (experiment, key, value) VALUES (?, ?, ?)", (number, tag.key, tag.value)
             )
@@ -76,7 +93,7 @@ class Experiments:
     def delete_tag(self, experiment_id: str, key: str) -> None:
         """Raises `NotFoundError` where there is no such tag."""
         with self.database.writing(durable=False) as connection:
-            number = int(_active(connection, experiment_id).id)
+            number = int(active(connection, experiment_id).id)
             gone = connection.execute("DELETE FROM experiment_tags WHERE experiment = ? AND key = ?", (number, key)).rowcount
             if not gone:
                 raise NotFoundError(f"The experiment with id {experiment_id} has no tag {key!r}")
@@ -121,7 +138,8 @@ def _get(connection: sqlite3.Connection, experiment_id: str) -> Experiment:
     return rows.load_experiments(connection, found)[0]
 
 
-def _active(connection: sqlite3.Connection, experiment_id: str) -> Experiment:
+def active(connection: sqlite3.Connection, experiment_id: str) -> Experiment:
+    """The experiment, which must not be deleted.  Raises `NotFoundError` and `RefusedError`."""
     experiment = _get(connection, experiment_id)
     if experiment.lifecycle is Lifecycle.DELETED:
         raise RefusedError(f"The experiment {experiment_id} must be in the 'active' state. Current state is deleted.")

@@ -38,19 +38,19 @@ RUN_COLUMNS = "r.seq, r.id, r.experiment, r.name, r.status, r.started, r.ended, 
 def load_runs(connection: sqlite3.Connection, rows: Sequence[tuple[object, ...]]) -> list[Run]:
     """Runs from rows of `RUN_COLUMNS`, with their params, metrics and tags: three queries, however many runs."""
     chosen = json.dumps([row[0] for row in rows])
-    params = _by_run(
+    params = grouped(
         (run, Param(key, value))
         for run, key, value in connection.execute(
             "SELECT run, key, value FROM params WHERE run IN (SELECT value FROM json_each(?)) ORDER BY run, key", (chosen,)
         )
     )
-    tags = _by_run(
+    tags = grouped(
         (run, Tag(key, value))
         for run, key, value in connection.execute(
             "SELECT run, key, value FROM tags WHERE run IN (SELECT value FROM json_each(?)) ORDER BY run, key", (chosen,)
         )
     )
-    metrics = _by_run(
+    metrics = grouped(
         (run, Metric(key, unpack(value, kind), timestamp, step))
         for run, key, value, kind, timestamp, step in connection.execute(
             "SELECT m.run, k.key, m.value, m.kind, m.timestamp, m.step FROM latest_metrics m JOIN metric_keys k ON k.id = m.key"
@@ -61,7 +61,8 @@ def load_runs(connection: sqlite3.Connection, rows: Sequence[tuple[object, ...]]
     return [_run(row, params, metrics, tags) for row in rows]
 
 
-def _by_run(pairs: Iterable[tuple[int, T]]) -> dict[int, list[T]]:
+def grouped(pairs: Iterable[tuple[int, T]]) -> dict[int, list[T]]:
+    """What belongs to each number, in order."""
     found: dict[int, list[T]] = {}
     for run, value in pairs:
         found.setdefault(run, []).append(value)
@@ -96,7 +97,7 @@ EXPERIMENT_COLUMNS = "e.id, e.name, e.artifact_location, e.lifecycle, e.created,
 def load_experiments(connection: sqlite3.Connection, rows: Sequence[tuple[object, ...]]) -> list[Experiment]:
     """Experiments from rows of `EXPERIMENT_COLUMNS`, with their tags."""
     chosen = json.dumps([row[0] for row in rows])
-    tags = _by_run(
+    tags = grouped(
         (experiment, Tag(key, value))
         for experiment, key, value in connection.execute(
             "SELECT experiment, key, value FROM experiment_tags WHERE experiment IN (SELECT value FROM json_each(?))"
@@ -110,14 +111,15 @@ def load_experiments(connection: sqlite3.Connection, rows: Sequence[tuple[object
             str(row[1]),
             str(row[2]),
             Lifecycle(row[3]),
-            _int(row[4]),
-            _int(row[5]),
-            tuple(tags.get(_int(row[0]), ())),
+            integer(row[4]),
+            integer(row[5]),
+            tuple(tags.get(integer(row[0]), ())),
         )
         for row in rows
     ]
 
 
-def _int(value: object) -> int:
+def integer(value: object) -> int:
+    """A column that the schema declares as a whole number."""
     assert isinstance(value, int)
     return value

@@ -95,6 +95,155 @@ _RUNS = (
     """,
 )
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (_RUNS,)
+_LINEAGE = (
+    """
+    CREATE TABLE datasets (
+        id INTEGER PRIMARY KEY,
+        experiment INTEGER NOT NULL REFERENCES experiments (id) ON DELETE CASCADE,
+        name TEXT NOT NULL,
+        digest TEXT NOT NULL,
+        source_type TEXT NOT NULL,
+        source TEXT NOT NULL,
+        schema TEXT NOT NULL,
+        profile TEXT NOT NULL,
+        UNIQUE (experiment, name, digest)
+    )
+    """,
+    """
+    CREATE TABLE run_datasets (
+        run INTEGER NOT NULL REFERENCES runs (seq) ON DELETE CASCADE,
+        dataset INTEGER NOT NULL REFERENCES datasets (id),
+        PRIMARY KEY (run, dataset)
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE run_dataset_tags (
+        run INTEGER NOT NULL,
+        dataset INTEGER NOT NULL,
+        key TEXT NOT NULL,
+        value TEXT NOT NULL,
+        PRIMARY KEY (run, dataset, key),
+        FOREIGN KEY (run, dataset) REFERENCES run_datasets (run, dataset) ON DELETE CASCADE
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE run_models (
+        run INTEGER NOT NULL REFERENCES runs (seq) ON DELETE CASCADE,
+        direction TEXT NOT NULL CHECK (direction IN ('input', 'output')),
+        model TEXT NOT NULL,
+        step INTEGER NOT NULL DEFAULT 0,
+        PRIMARY KEY (run, direction, model, step)
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE models (
+        seq INTEGER PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        experiment INTEGER NOT NULL REFERENCES experiments (id),
+        name TEXT NOT NULL,
+        artifact_uri TEXT NOT NULL,
+        status TEXT NOT NULL,
+        model_type TEXT NOT NULL,
+        source_run TEXT NOT NULL,
+        created INTEGER NOT NULL,
+        updated INTEGER NOT NULL,
+        lifecycle TEXT NOT NULL DEFAULT 'active' CHECK (lifecycle IN ('active', 'deleted'))
+    )
+    """,
+    "CREATE INDEX models_of_experiment ON models (experiment, created DESC)",
+    "CREATE INDEX models_of_run ON models (source_run)",
+    """
+    CREATE TABLE model_params (
+        model INTEGER NOT NULL REFERENCES models (seq) ON DELETE CASCADE,
+        key TEXT NOT NULL,
+        value TEXT NOT NULL,
+        PRIMARY KEY (model, key)
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE model_tags (
+        model INTEGER NOT NULL REFERENCES models (seq) ON DELETE CASCADE,
+        key TEXT NOT NULL,
+        value TEXT NOT NULL,
+        PRIMARY KEY (model, key)
+    ) WITHOUT ROWID
+    """,
+    # A metric that is logged with a model belongs to its run and, with its dataset, to the model.
+    """
+    CREATE TABLE model_metrics (
+        model INTEGER NOT NULL REFERENCES models (seq) ON DELETE CASCADE,
+        key TEXT NOT NULL,
+        run TEXT NOT NULL,
+        timestamp INTEGER NOT NULL,
+        step INTEGER NOT NULL,
+        value REAL NOT NULL,
+        kind INTEGER NOT NULL DEFAULT 0,
+        dataset_name TEXT NOT NULL,
+        dataset_digest TEXT NOT NULL,
+        PRIMARY KEY (model, key, run, timestamp, step, value, kind, dataset_name, dataset_digest)
+    ) WITHOUT ROWID
+    """,
+)
+
+_REGISTRY = (
+    # `versions` counts the versions ever made: numbers are not used again.
+    """
+    CREATE TABLE registered_models (
+        id INTEGER PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        description TEXT NOT NULL,
+        created INTEGER NOT NULL,
+        updated INTEGER NOT NULL,
+        versions INTEGER NOT NULL DEFAULT 0
+    )
+    """,
+    """
+    CREATE TABLE registered_model_tags (
+        model INTEGER NOT NULL REFERENCES registered_models (id) ON DELETE CASCADE,
+        key TEXT NOT NULL,
+        value TEXT NOT NULL,
+        PRIMARY KEY (model, key)
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE model_versions (
+        model INTEGER NOT NULL REFERENCES registered_models (id) ON DELETE CASCADE,
+        version INTEGER NOT NULL,
+        source TEXT NOT NULL,
+        storage TEXT NOT NULL,
+        run_id TEXT NOT NULL,
+        run_link TEXT NOT NULL,
+        model_id TEXT NOT NULL,
+        user TEXT NOT NULL,
+        stage TEXT NOT NULL DEFAULT 'None' CHECK (stage IN ('None', 'Staging', 'Production', 'Archived')),
+        description TEXT NOT NULL,
+        created INTEGER NOT NULL,
+        updated INTEGER NOT NULL,
+        PRIMARY KEY (model, version)
+    ) WITHOUT ROWID
+    """,
+    "CREATE INDEX model_versions_of_run ON model_versions (run_id)",
+    """
+    CREATE TABLE model_version_tags (
+        model INTEGER NOT NULL,
+        version INTEGER NOT NULL,
+        key TEXT NOT NULL,
+        value TEXT NOT NULL,
+        PRIMARY KEY (model, version, key),
+        FOREIGN KEY (model, version) REFERENCES model_versions (model, version) ON DELETE CASCADE
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE aliases (
+        model INTEGER NOT NULL,
+        alias TEXT NOT NULL,
+        version INTEGER NOT NULL,
+        PRIMARY KEY (model, alias),
+        FOREIGN KEY (model, version) REFERENCES model_versions (model, version) ON DELETE CASCADE
+    ) WITHOUT ROWID
+    """,
+)
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (_RUNS, _LINEAGE, _REGISTRY)
 
 VERSION = len(MIGRATIONS)

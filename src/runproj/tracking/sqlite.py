@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runproj.core.run import Experiment, Lifecycle, Metric, NewRun, Param, Run, RunChanges, RunQuery, Tag, TagName
+from runproj.core.search import Clause, Order
 from runproj.errors import NotFoundError, RefusedError
-from runproj.tracking import experiments, rows
+from runproj.tracking import experiments, query, rows
 from runproj.tracking.database import Database
+from runproj.tracking.lineage import Lineages
+from runproj.tracking.models import Models
 from runproj.tracking.names import run_name
+from runproj.tracking.registry import Registry, Versions
 
 if TYPE_CHECKING:
     import sqlite3
@@ -26,6 +30,10 @@ class SqliteStore:
     def __init__(self, path: Path | Database) -> None:
         self.database = path if isinstance(path, Database) else Database(path)
         self.experiments = experiments.Experiments(self.database)
+        self.lineages = Lineages(self.database)
+        self.models = Models(self.database)
+        self.registry = Registry(self.database)
+        self.versions = Versions(self.database)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -57,12 +65,34 @@ class SqliteStore:
             apply_changes(connection, run_seq(connection, run_id), run_id, changes)
 
     def search(self, query: RunQuery) -> Sequence[Run]:
-        conditions, values = _conditions(query)
-        where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+        where = _where(query)
         with self.database.reading() as connection:
             found = connection.execute(
-                f"SELECT {rows.RUN_COLUMNS} FROM runs r {where} ORDER BY r.started DESC, r.seq DESC LIMIT ? OFFSET ?",
-                (*values, query.limit, query.offset),
+                f"SELECT {rows.RUN_COLUMNS} FROM runs r {where.sql} ORDER BY r.started DESC, r.seq DESC LIMIT ? OFFSET ?",
+                (*where.values, query.limit, query.offset),
+            ).fetchall()
+            return rows.load_runs(connection, found)
+
+    def find(
+        self,
+        experiment_ids: Sequence[str],
+        clauses: Sequence[Clause],
+        orders: Sequence[Order],
+        lifecycle: Lifecycle | None,
+        limit: int,
+        offset: int,
+    ) -> list[Run]:
+        """Runs that fit a filter of the search language, newest first unless `orders` says otherwise."""
+        where = query.Where()
+        where.one_of("r.experiment", [experiments.number_of(experiment) for experiment in experiment_ids])
+        if lifecycle is not None:
+            where.add("r.lifecycle = ?", lifecycle.value)
+        query.add_clauses(where, clauses, query.RUNS)
+        order, bound = query.order_sql(orders, query.RUNS, "r.started DESC, r.id ASC")
+        with self.database.reading() as connection:
+            found = connection.execute(
+                f"SELECT {rows.RUN_COLUMNS} FROM runs r {where.sql} {order} LIMIT ? OFFSET ?",
+                (*where.values, *bound, limit, offset),
             ).fetchall()
             return rows.load_runs(connection, found)
 
@@ -195,27 +225,20 @@ def write_metrics(connection: sqlite3.Connection, seq: int, metrics: Sequence[Me
     )
 
 
-def _conditions(query: RunQuery) -> tuple[list[str], list[object]]:
-    """The SQL conditions of a query, and the values bound to them."""
-    conditions: list[str] = []
-    values: list[object] = []
-
-    def add(condition: str, *bound: object) -> None:
-        conditions.append(condition)
-        values.extend(bound)
-
-    if query.experiments:
-        numbers = [experiments.number_of(experiment) for experiment in query.experiments]
-        add(f"r.experiment IN ({', '.join('?' * len(numbers))})", *numbers)
-    if query.lifecycle is not None:
-        add("r.lifecycle = ?", query.lifecycle.value)
-    if query.statuses:
-        add(f"r.status IN ({', '.join('?' * len(query.statuses))})", *(status.value for status in query.statuses))
-    if query.prefix:
-        add("r.id >= ? AND r.id < ?", query.prefix, query.prefix + "\U0010ffff")
-    if query.name is not None:
-        add("r.name = ?", query.name)
-    for tag in query.tags:
+def _where(wanted: RunQuery) -> query.Where:
+    """The conditions of a query."""
+    where = query.Where()
+    if wanted.experiments:
+        where.one_of("r.experiment", [experiments.number_of(experiment) for experiment in wanted.experiments])
+    if wanted.lifecycle is not None:
+        where.add("r.lifecycle = ?", wanted.lifecycle.value)
+    if wanted.statuses:
+        where.one_of("r.status", [status.value for status in wanted.statuses])
+    if wanted.prefix:
+        where.add("r.id >= ? AND r.id < ?", wanted.prefix, wanted.prefix + "\U0010ffff")
+    if wanted.name is not None:
+        where.add("r.name = ?", wanted.name)
+    for tag in wanted.tags:
         short = f" AND length(value) <= {_SHORT}" if len(tag.value) <= _SHORT else ""
-        add(f"r.seq IN (SELECT run FROM tags WHERE key = ? AND value = ?{short})", tag.key, tag.value)
-    return conditions, values
+        where.add(f"r.seq IN (SELECT run FROM tags WHERE key = ? AND value = ?{short})", tag.key, tag.value)
+    return where

@@ -1,0 +1,115 @@
+"""Calls about logged models."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from runproj.core.models import ModelStatus
+from runproj.core.run import Param, Tag
+from runproj.core.search import LOGGED_MODELS, Order, parse_filter, parse_order
+from runproj.server.fields import Fields
+from runproj.server.paging import bounded, offset_of, page
+from runproj.server.protocol import invalid
+from runproj.server.wire import compact, logged_model_document
+
+if TYPE_CHECKING:
+    from runproj.server.rest import Context, Handler
+
+_EMPTY: Mapping[str, object] = {}
+_STATUSES = (ModelStatus.PENDING, ModelStatus.READY, ModelStatus.UPLOAD_FAILED)
+
+
+def create(use: Context, fields: Fields) -> Mapping[str, object]:
+    name = fields.text("name") or "model"
+    if len(name) > 500 or re.search(r"[/:.%\"']", name):
+        raise invalid(f"Invalid model name ({name[:200]!r}) provided. It has more than 500 characters, or one of / : . % \" '.")
+    model = use.store.models.create(
+        fields.required("experiment_id"),
+        name,
+        fields.text("model_type") or "",
+        fields.text("source_run_id") or "",
+        _params(fields),
+        _tags(fields),
+    )
+    return {"model": logged_model_document(model)}
+
+
+def finalize(use: Context, fields: Fields) -> Mapping[str, object]:
+    status = fields.choice("status", _STATUSES)
+    if status is None or status is ModelStatus.PENDING:
+        raise invalid("Invalid model status: LOGGED_MODEL_READY or LOGGED_MODEL_UPLOAD_FAILED is expected.")
+    return {"model": logged_model_document(use.store.models.finalize(fields.required("model_id"), status))}
+
+
+def get(use: Context, fields: Fields) -> Mapping[str, object]:
+    model = use.store.models.get(fields.required("model_id"), deleted=fields.flag("allow_deleted"))
+    return {"model": logged_model_document(model)}
+
+
+def delete(use: Context, fields: Fields) -> Mapping[str, object]:
+    use.store.models.delete(fields.required("model_id"))
+    return _EMPTY
+
+
+def search(use: Context, fields: Fields) -> Mapping[str, object]:
+    limit, offset = bounded(fields, 50, 1000), offset_of(fields.text("page_token"))
+    clauses = parse_filter(fields.text("filter") or "", LOGGED_MODELS)
+    experiments = fields.texts("experiment_ids")
+    if not experiments:
+        raise invalid("Missing value for required parameter 'experiment_ids'.")
+    found = use.store.models.search(experiments, clauses, _orders(fields), limit + 1, offset)
+    return page("models", [logged_model_document(model) for model in found], limit, offset)
+
+
+def _orders(fields: Fields) -> tuple[Order, ...]:
+    texts = []
+    for item in fields.messages("order_by"):
+        direction = "DESC" if "ascending" in item and not item.flag("ascending") else "ASC"
+        texts.append(f"{item.required('field_name')} {direction}")
+    return parse_order(texts, LOGGED_MODELS)
+
+
+def set_tags(use: Context, fields: Fields) -> Mapping[str, object]:
+    return {"model": logged_model_document(use.store.models.set_tags(fields.required("model_id"), _tags(fields)))}
+
+
+def delete_tag(use: Context, fields: Fields) -> Mapping[str, object]:
+    use.store.models.delete_tag(fields.required("model_id"), fields.required("tag_key"))
+    return _EMPTY
+
+
+def add_params(use: Context, fields: Fields) -> Mapping[str, object]:
+    use.store.models.add_params(fields.required("model_id"), _params(fields))
+    return _EMPTY
+
+
+def list_files(use: Context, fields: Fields) -> Mapping[str, object]:
+    from runproj.server.artifacts import file_document
+
+    model = use.store.models.get(fields.required("model_id"))
+    path = (fields.text("artifact_directory_path") or "").strip("/")
+    found = use.artifacts.list_at(model.artifact_uri, path)
+    return compact({"root_uri": model.artifact_uri, "files": [file_document(info, info.path) for info in found]})
+
+
+def _params(fields: Fields) -> list[Param]:
+    return [Param(item.required("key"), item.text("value") or "") for item in fields.messages("params")]
+
+
+def _tags(fields: Fields) -> list[Tag]:
+    return [Tag(item.required("key"), item.text("value") or "") for item in fields.messages("tags")]
+
+
+CALLS: dict[tuple[str, str], Handler] = {
+    ("POST", "logged-models"): create,
+    ("POST", "logged-models/search"): search,
+    ("GET", "logged-models/{model_id}"): get,
+    ("PATCH", "logged-models/{model_id}"): finalize,
+    ("DELETE", "logged-models/{model_id}"): delete,
+    ("PATCH", "logged-models/{model_id}/tags"): set_tags,
+    ("DELETE", "logged-models/{model_id}/tags/{tag_key}"): delete_tag,
+    ("POST", "logged-models/{model_id}/params"): add_params,
+    ("GET", "logged-models/{model_id}/artifacts/directories"): list_files,
+}

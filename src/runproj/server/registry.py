@@ -1,0 +1,246 @@
+"""Calls about registered models and their versions."""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from runproj.core.models import ModelVersion, Stage
+from runproj.core.run import Tag
+from runproj.core.search import MODEL_VERSIONS, REGISTERED_MODELS, parse_filter, parse_order
+from runproj.errors import NotFoundError
+from runproj.server import limits
+from runproj.server.fields import Fields
+from runproj.server.paging import bounded, offset_of, page
+from runproj.server.protocol import invalid
+from runproj.server.wire import compact, registered_model_document, version_document
+
+if TYPE_CHECKING:
+    from runproj.server.rest import Context, Handler
+
+_EMPTY: Mapping[str, object] = {}
+_VERSIONS_TAG = "mlflow.modelVersions"
+
+
+def create(use: Context, fields: Fields) -> Mapping[str, object]:
+    model = use.store.registry.create(_new_name(fields, "name"), fields.text("description") or "", _tags(fields))
+    return {"registered_model": registered_model_document(model)}
+
+
+def get(use: Context, fields: Fields) -> Mapping[str, object]:
+    return {"registered_model": registered_model_document(use.store.registry.get(fields.required("name")))}
+
+
+def rename(use: Context, fields: Fields) -> Mapping[str, object]:
+    model = use.store.registry.update(fields.required("name"), new_name=_new_name(fields, "new_name"))
+    return {"registered_model": registered_model_document(model)}
+
+
+def update(use: Context, fields: Fields) -> Mapping[str, object]:
+    model = use.store.registry.update(fields.required("name"), description=fields.text("description"))
+    return {"registered_model": registered_model_document(model)}
+
+
+def delete(use: Context, fields: Fields) -> Mapping[str, object]:
+    use.store.registry.delete(fields.required("name"))
+    return _EMPTY
+
+
+def search(use: Context, fields: Fields) -> Mapping[str, object]:
+    limit, offset = bounded(fields, 100, 1000), offset_of(fields.text("page_token"))
+    clauses = parse_filter(fields.text("filter") or "", REGISTERED_MODELS)
+    orders = parse_order(fields.texts("order_by"), REGISTERED_MODELS)
+    found = use.store.registry.search(clauses, orders, limit + 1, offset)
+    return page("registered_models", [registered_model_document(model) for model in found], limit, offset)
+
+
+def latest_versions(use: Context, fields: Fields) -> Mapping[str, object]:
+    stages = {_stage(stage) for stage in fields.texts("stages")}
+    found = use.store.registry.get(fields.required("name")).latest
+    return compact({"model_versions": [version_document(item) for item in found if not stages or item.stage in stages]})
+
+
+def set_tag(use: Context, fields: Fields) -> Mapping[str, object]:
+    use.store.registry.set_tag(fields.required("name"), _tag(fields))
+    return _EMPTY
+
+
+def delete_tag(use: Context, fields: Fields) -> Mapping[str, object]:
+    use.store.registry.delete_tag(fields.required("name"), fields.required("key"))
+    return _EMPTY
+
+
+def set_alias(use: Context, fields: Fields) -> Mapping[str, object]:
+    alias = fields.required("alias")
+    if len(alias) > 255 or not re.fullmatch(r"[\w\-]*", alias) or alias.lower() == "latest" or re.fullmatch(r"[vV]\d+", alias):
+        raise invalid(f"Invalid alias name: {alias[:100]!r}.")
+    use.store.registry.set_alias(fields.required("name"), alias, _number(fields))
+    return _EMPTY
+
+
+def delete_alias(use: Context, fields: Fields) -> Mapping[str, object]:
+    use.store.registry.delete_alias(fields.required("name"), fields.required("alias"))
+    return _EMPTY
+
+
+def get_by_alias(use: Context, fields: Fields) -> Mapping[str, object]:
+    return {"model_version": version_document(use.store.registry.aliased(fields.required("name"), fields.required("alias")))}
+
+
+def create_version(use: Context, fields: Fields) -> Mapping[str, object]:
+    source, run, model = fields.required("source"), fields.text("run_id") or "", fields.text("model_id") or ""
+    version = ModelVersion(
+        name=fields.required("name"),
+        version=0,
+        source=source,
+        storage=_storage(use, source, run, model),
+        created=0,
+        updated=0,
+        run_id=run,
+        run_link=fields.text("run_link") or "",
+        model_id=model,
+        description=fields.text("description") or "",
+        tags=tuple(_tags(fields)),
+    )
+    made = use.store.versions.create(version)
+    if model:
+        _note_on_model(use, model, made)
+    return {"model_version": version_document(made)}
+
+
+def _storage(use: Context, source: str, run: str, model: str) -> str:
+    """Where the files of what is registered are.  Raises `Problem` for a place outside of the run or the model."""
+    plain = source
+    for _ in range(5):
+        plain = unquote(plain)
+    if ".." in re.split(r"[/\\]", plain) or "\0" in plain:
+        raise invalid(f"Invalid model version source: {source!r}.")
+    if source.startswith("models:/m-"):
+        return use.store.models.get(source.removeprefix("models:/").partition("/")[0]).artifact_uri
+    if found := re.fullmatch(r"models:/([^/]+)/(\d+)", source):
+        return use.store.versions.get(found[1], int(found[2])).storage
+    if source.startswith("runs:/"):
+        run_id, _, path = source.removeprefix("runs:/").partition("/")
+        return posixpath.join(use.store.get_run(run_id).artifact_uri, path)
+    if re.match(r"(mlflow-artifacts:|file:|/)", source):
+        roots = [use.store.get_run(run).artifact_uri] if run else []
+        roots += [use.store.models.get(model).artifact_uri] if model else []
+        if not any(source == root or source.startswith(root.rstrip("/") + "/") for root in roots):
+            raise invalid(f"Invalid model version source: {source!r}. It must be inside the artifacts of the run or model given.")
+    return source
+
+
+def _note_on_model(use: Context, model_id: str, made: ModelVersion) -> None:
+    """A logged model knows the versions it became."""
+    try:
+        tags = {tag.key: tag.value for tag in use.store.models.get(model_id).tags}
+        known = json.loads(tags.get(_VERSIONS_TAG, "[]"))
+    except (NotFoundError, ValueError):
+        return
+    text = json.dumps([*known, {"name": made.name, "version": made.version}])
+    use.store.models.set_tags(model_id, [Tag(_VERSIONS_TAG, text)])
+
+
+def get_version(use: Context, fields: Fields) -> Mapping[str, object]:
+    return {"model_version": version_document(use.store.versions.get(fields.required("name"), _number(fields)))}
+
+
+def update_version(use: Context, fields: Fields) -> Mapping[str, object]:
+    made = use.store.versions.describe(fields.required("name"), _number(fields), fields.text("description") or "")
+    return {"model_version": version_document(made)}
+
+
+def delete_version(use: Context, fields: Fields) -> Mapping[str, object]:
+    use.store.versions.delete(fields.required("name"), _number(fields))
+    return _EMPTY
+
+
+def search_versions(use: Context, fields: Fields) -> Mapping[str, object]:
+    limit, offset = bounded(fields, 200_000, 200_000), offset_of(fields.text("page_token"))
+    clauses = parse_filter(fields.text("filter") or "", MODEL_VERSIONS)
+    orders = parse_order(fields.texts("order_by"), MODEL_VERSIONS)
+    found = use.store.versions.search(clauses, orders, limit + 1, offset)
+    return page("model_versions", [version_document(version) for version in found], limit, offset)
+
+
+def download_uri(use: Context, fields: Fields) -> Mapping[str, object]:
+    return {"artifact_uri": use.store.versions.get(fields.required("name"), _number(fields)).storage}
+
+
+def transition(use: Context, fields: Fields) -> Mapping[str, object]:
+    stage, archive = _stage(fields.required("stage")), fields.flag("archive_existing_versions")
+    if archive and stage not in (Stage.STAGING, Stage.PRODUCTION):
+        raise invalid("archive_existing_versions has a meaning for the stages Staging and Production only.")
+    made = use.store.versions.move(fields.required("name"), _number(fields), stage, archive_others=archive)
+    return {"model_version": version_document(made)}
+
+
+def set_version_tag(use: Context, fields: Fields) -> Mapping[str, object]:
+    use.store.versions.set_tag(fields.required("name"), _number(fields), _tag(fields))
+    return _EMPTY
+
+
+def delete_version_tag(use: Context, fields: Fields) -> Mapping[str, object]:
+    use.store.versions.delete_tag(fields.required("name"), _number(fields), fields.required("key"))
+    return _EMPTY
+
+
+def _new_name(fields: Fields, field: str) -> str:
+    name = fields.required(field)
+    if not name.strip() or "/" in name or ":" in name or posixpath.normpath(name) != name or name in (".", ".."):
+        raise invalid(f"Invalid name for a registered model: {name[:200]!r}.")
+    return name
+
+
+def _number(fields: Fields) -> int:
+    number = fields.integer("version")
+    if number is None:
+        raise invalid("Missing value for required parameter 'version'.")
+    return number
+
+
+def _stage(text: str) -> Stage:
+    for stage in Stage:
+        if stage.value.lower() == text.lower():
+            return stage
+    raise invalid(f"Invalid Model Version stage: {text[:100]}. It is one of {', '.join(stage.value for stage in Stage)}.")
+
+
+def _tag(fields: Fields) -> Tag:
+    tag = Tag(fields.required("key"), fields.text("value") or "")
+    limits.check_tag(tag.key, tag.value, 250, 100_000)
+    return tag
+
+
+def _tags(fields: Fields) -> list[Tag]:
+    return [_tag(item) for item in fields.messages("tags")]
+
+
+CALLS: dict[tuple[str, str], Handler] = {
+    ("POST", "registered-models/create"): create,
+    ("GET", "registered-models/get"): get,
+    ("POST", "registered-models/rename"): rename,
+    ("PATCH", "registered-models/update"): update,
+    ("DELETE", "registered-models/delete"): delete,
+    ("GET", "registered-models/search"): search,
+    ("GET", "registered-models/get-latest-versions"): latest_versions,
+    ("POST", "registered-models/get-latest-versions"): latest_versions,
+    ("POST", "registered-models/set-tag"): set_tag,
+    ("DELETE", "registered-models/delete-tag"): delete_tag,
+    ("POST", "registered-models/alias"): set_alias,
+    ("DELETE", "registered-models/alias"): delete_alias,
+    ("GET", "registered-models/alias"): get_by_alias,
+    ("POST", "model-versions/create"): create_version,
+    ("GET", "model-versions/get"): get_version,
+    ("PATCH", "model-versions/update"): update_version,
+    ("DELETE", "model-versions/delete"): delete_version,
+    ("GET", "model-versions/search"): search_versions,
+    ("GET", "model-versions/get-download-uri"): download_uri,
+    ("POST", "model-versions/transition-stage"): transition,
+    ("POST", "model-versions/set-tag"): set_version_tag,
+    ("DELETE", "model-versions/delete-tag"): delete_version_tag,
+}

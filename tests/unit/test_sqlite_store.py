@@ -1,0 +1,249 @@
+"""What the embedded store promises beyond the protocol: crowds, damage, other people's files, speed."""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+import struct
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from runproj.core.run import Metric, NewRun, Param, RunChanges, RunQuery, Tag
+from runproj.errors import RefusedError, TrackingError
+from runproj.tracking import schema
+from runproj.tracking.sqlite import SqliteStore
+
+
+@pytest.fixture
+def path(isolated: Path) -> Path:
+    return isolated / "sub folder" / "runs.db"
+
+
+def new(**fields: object) -> NewRun:
+    return NewRun(**{"experiment_id": "0", "start": 1, **fields})  # type: ignore[arg-type]  # fields of NewRun
+
+
+def test_every_double_comes_back_bit_by_bit(path):
+    store = SqliteStore(path)
+    run = store.create_run(new())
+    values = [math.nan, math.inf, -math.inf, -0.0, 0.0, 2.0**53 + 2, 5e-324, -2.2e-308, 1.7976931348623157e308, 0.1 + 0.2]
+    store.update(run.id, RunChanges(metrics=tuple(Metric("m", value, 7, step) for step, value in enumerate(values))))
+    found = [point.value for point in SqliteStore(path).history(run.id, "m")]
+    assert [struct.pack("d", value) for value in found] == [struct.pack("d", value) for value in values]
+
+
+def test_zeros_of_either_sign_are_two_points(path):
+    store = SqliteStore(path)
+    run = store.create_run(new())
+    for _ in range(2):
+        store.update(run.id, RunChanges(metrics=(Metric("m", 0.0, 1), Metric("m", -0.0, 1))))
+    assert sorted(math.copysign(1, point.value) for point in store.history(run.id, "m")) == [-1, 1]
+
+
+def test_an_id_that_is_given_is_kept(path):
+    store = SqliteStore(path)
+    assert store.create_run(new(id="a" * 32)).id == "a" * 32
+    with pytest.raises(RefusedError, match="already"):
+        store.create_run(new(id="a" * 32))
+
+
+def test_all_changes_or_none(path):
+    store = SqliteStore(path)
+    run = store.create_run(new(params=(Param("p", "1"),)))
+    changes = RunChanges(params=(Param("q", "1"), Param("p", "2")), metrics=(Metric("m", 1.0, 1),), tags=(Tag("t", "1"),), end=5)
+    with pytest.raises(RefusedError, match="'p'"):
+        store.update(run.id, changes)
+    assert store.get_run(run.id) == run
+
+
+CROWD = """
+import sys
+from pathlib import Path
+from runproj.core.run import Metric, NewRun, Param, RunChanges
+from runproj.tracking.sqlite import SqliteStore
+store = SqliteStore(Path(sys.argv[1]))
+sys.stdin.readline()
+experiment = store.experiment("crowd").id
+for number in range(5):
+    run = store.create_run(NewRun(experiment, start=number, params=(Param("p", sys.argv[2]),)))
+    for step in range(5):
+        store.update(run.id, RunChanges(metrics=(Metric("m", step, step, step),)))
+"""
+
+
+def test_a_crowd_that_starts_on_an_empty_disk(path):
+    """Processes and threads make the database, the experiment and runs at the same time; nobody hears of locks."""
+    crowd = [
+        subprocess.Popen([sys.executable, "-c", CROWD, str(path), str(n)], stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+        for n in range(8)
+    ]
+    for process in crowd:
+        assert process.stdin
+        process.stdin.write(b"go\n")
+        process.stdin.flush()
+    store, problems = SqliteStore(path), []
+
+    def write(number: int) -> None:
+        try:
+            experiment = store.experiment("crowd").id
+            for _ in range(5):
+                run = store.create_run(NewRun(experiment, start=number))
+                store.update(run.id, RunChanges(metrics=(Metric("m", 1.0, 1),)))
+        except Exception as error:
+            problems.append(error)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(24)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for process in crowd:
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors.decode()
+    assert problems == []
+    assert len(store.search(RunQuery((store.experiment("crowd").id,), limit=1000))) == 8 * 5 + 24 * 5
+
+
+def test_a_database_of_a_newer_version(path):
+    SqliteStore(path).experiment("x")
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"PRAGMA user_version = {schema.VERSION + 1}")
+    with pytest.raises(TrackingError, match="newer") as caught:
+        SqliteStore(path).experiment("x")
+    assert "pgrade" in caught.value.fix
+
+
+@pytest.mark.parametrize("version", range(1, schema.VERSION))
+def test_older_databases_are_brought_up_to_date(path, version):
+    path.parent.mkdir()
+    with sqlite3.connect(path) as connection:
+        for migration in schema.MIGRATIONS[:version]:
+            for statement in migration:
+                connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {version}")
+    store = SqliteStore(path)
+    run = store.create_run(new())
+    assert store.registry.search((), (), 10, 0) == []
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (schema.VERSION,)
+    assert SqliteStore(path).get_run(run.id) == run
+
+
+@pytest.mark.parametrize(("table", "hint"), [("alembic_version", "mlflow server"), ("anything", "new file")])
+def test_other_programs_databases_are_left_alone(path, table, hint):
+    path.parent.mkdir()
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"CREATE TABLE {table} (x)")
+    before = path.read_bytes()
+    with pytest.raises(TrackingError) as caught:
+        SqliteStore(path).experiment("x")
+    assert hint in caught.value.fix
+    assert path.read_bytes() == before
+
+
+def test_a_file_that_is_no_database(path):
+    path.parent.mkdir()
+    path.write_bytes(b"something else entirely" * 100)
+    with pytest.raises(TrackingError, match="cannot be used") as caught:
+        SqliteStore(path).experiment("x")
+    assert caught.value.fix
+
+
+def test_a_full_disk_loses_nothing(path):
+    store = SqliteStore(path)
+    run = store.create_run(new())
+    with store.database.reading() as connection:
+        pages = connection.execute("PRAGMA page_count").fetchone()[0]
+    store.database._connection().execute(f"PRAGMA max_page_count = {pages + 5}")
+    with pytest.raises(TrackingError, match="cannot be used") as caught:
+        for step in range(100):
+            tags = (Tag(f"t{step}", "x" * 10_000),)
+            store.update(run.id, RunChanges(tags=tags))
+    assert "full" in caught.value.why
+    assert "space" in caught.value.fix
+    store.close()
+    again = SqliteStore(path)
+    again.update(run.id, RunChanges(tags=(Tag("after", "x"),)))
+    assert again.get_run(run.id).tag("t0") == "x" * 10_000
+
+
+def test_a_folder_that_cannot_be_made(isolated):
+    (isolated / "file").touch()
+    with pytest.raises(TrackingError, match="cannot be made"):
+        SqliteStore(isolated / "file" / "runs.db").experiment("x")
+
+
+def test_killed_while_writing(path):
+    """A process that is killed inside a transaction leaves the store as it was."""
+    store = SqliteStore(path)
+    run = store.create_run(new())
+    code = f"""
+import os, signal
+from pathlib import Path
+from runproj.tracking.sqlite import SqliteStore
+with SqliteStore(Path({str(path)!r})).database.writing() as connection:
+    connection.execute("UPDATE runs SET name = 'half done'")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -9
+    assert store.get_run(run.id) == run
+    store.update(run.id, RunChanges(name="whole"))
+
+
+def test_a_thousand_runs_are_found_fast(path):
+    store = SqliteStore(path)
+    with store.database.writing() as connection:
+        from runproj.tracking.sqlite import apply_changes, insert_run, run_seq
+
+        for number in range(1_000):
+            params = tuple(Param(f"p{key}", str(number)) for key in range(10))
+            insert_run(connection, f"{number:032x}", new(start=number, params=params, tags=(Tag("mark", str(number)),)))
+            metrics = tuple(Metric(f"m{key}", number, 1) for key in range(5))
+            run_id = f"{number:032x}"
+            apply_changes(connection, run_seq(connection, run_id), run_id, RunChanges(metrics=metrics))
+    counted: list[str] = []
+    connection = store.database._connection()
+    connection.set_trace_callback(counted.append)
+    begin = time.process_time()
+    found = store.search(RunQuery(limit=100))
+    assert time.process_time() - begin < 0.1
+    assert sum(statement.startswith("SELECT") for statement in counted) == 4  # however many runs
+    assert [run.start for run in found] == list(range(999, 899, -1))
+    assert (len(found[0].params), len(found[0].metrics)) == (10, 5)
+    plan = connection.execute(
+        "EXPLAIN QUERY PLAN SELECT run FROM tags WHERE key = 'mark' AND value = '7' AND length(value) <= 64"
+    ).fetchall()
+    assert "tags_by_value" in plan[0][3]
+    assert [run.start for run in store.search(RunQuery(tags=(Tag("mark", "7"),)))] == [7]
+
+
+def test_opening_again_does_no_work(path):
+    SqliteStore(path).experiment("x")
+    store, seen = SqliteStore(path), []
+    connect = store.database._connect
+
+    def traced() -> sqlite3.Connection:
+        connection = connect()
+        connection.set_trace_callback(seen.append)
+        return connection
+
+    store.database._connect = traced  # type: ignore[method-assign]  # to see what is sent
+    begin = time.process_time()
+    store.database._connection()
+    assert time.process_time() - begin < 0.02
+    assert seen == ["PRAGMA user_version", "PRAGMA application_id"]
+
+
+def test_reading_goes_on_while_somebody_writes(path):
+    store, other = SqliteStore(path), SqliteStore(path)
+    run = store.create_run(new())
+    with store.database.writing() as connection:
+        connection.execute("UPDATE runs SET name = 'later'")
+        assert other.get_run(run.id).name == run.name
+    assert other.get_run(run.id).name == "later"
