@@ -17,7 +17,10 @@ from runproj.errors import EnvironmentFailure, StartError
 
 @dataclass(frozen=True)
 class Question:
-    """What to resolve: hard and soft lines, for an interpreter, as of a date (None: now), in a project's folder."""
+    """What to resolve: hard and soft lines, for an interpreter, as of a date (None: now), in a project's folder.
+
+    constraints: versions that hold where the packages are needed at all.
+    """
 
     lines: tuple[str, ...]
     soft: tuple[str, ...]
@@ -26,6 +29,7 @@ class Question:
     project: Path
     strict: bool = False
     offline: bool = False
+    constraints: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,10 @@ def _compile(
         arguments += ["--no-annotate", "--quiet", "--python", question.python.path, "--output-file", target]
         if as_of is not None:
             arguments += ["--exclude-newer", iso(as_of)]
+        if question.constraints:
+            limits = scratch / "constraints.txt"
+            limits.write_text("".join(f"{line}\n" for line in question.constraints))
+            arguments += ["--constraints", limits]
         try:
             done = uv.run(
                 arguments,
@@ -123,7 +131,7 @@ def _clean(question: Question) -> contextlib.AbstractContextManager[None]:
     return trees.untouched(question.project) if local else contextlib.nullcontext()
 
 
-def export(lock_file: Path, project: Path, python: PythonPin, uv: uvtool.Uv, *, offline: bool) -> tuple[Answer, str]:
+def export(lock_file: Path, project: Path, python: PythonPin, uv: uvtool.Uv) -> tuple[Answer, str]:
     """A project's `uv.lock` in PEP 751's words; the second value is what there is to say about its state, or empty."""
     folder = lock_file.parent
     with uv.scratch() as scratch:
@@ -135,9 +143,9 @@ def export(lock_file: Path, project: Path, python: PythonPin, uv: uvtool.Uv, *, 
             raise uvtool.failure(f"{lock_file.name} cannot be used", done.err.decode(errors="replace"))
         text, local = pylock.cut_local(target.read_text(), scratch, project)
         check: list[str | Path] = ["lock", "--check", "--python", python.path, "--quiet"]
-        state = uv.run(check, cwd=folder, scratch=scratch, offline=offline)
+        state = uv.run(check, cwd=folder, scratch=scratch, offline=True)
     said = state.err.decode(errors="replace")
-    stale = state.code != 0 and "needs to be updated" in said
+    stale = state.code != 0 and ("needs to be updated" in said or "not found in the cache" in said)
     note = (
         f"{lock_file.name} is older than pyproject.toml (`uv lock` brings it up to date); it is used as it is." if stale else ""
     )

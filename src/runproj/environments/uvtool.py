@@ -189,7 +189,7 @@ def failure(what: str, said: str, *, offline: bool = False) -> RunprojError:
         return StorageError(
             what, why=why, fix="Free some space (`runproj gc`), or set RUNPROJ_HOME to a larger disk; then retry."
         )
-    if offline and ("offline" in said.lower() or "network connectivity is disabled" in said.lower()):
+    if offline and re.search(r"offline|network connectivity is disabled|network was disabled|not found in the cache", said, re.I):
         return EnvironmentFailure(what, why=why, fix="Not everything is cached: run it once without --offline.")
     if is_network(said):
         return EnvironmentFailure(

@@ -126,19 +126,24 @@ class VirtualenvBuilder:
         """The project's lock, with what `--with` adds, resolved beside it."""
         note = ""
         if own.name == "uv.lock":
-            answer, note = resolve.export(own, project, python, self._uv, offline=options.offline)
+            answer, note = resolve.export(own, project, python, self._uv)
         else:
             answer = resolve.project_lock(own, project)
         answer = replace(answer, notes=(note,) if note else ())
         if not options.extra:
             return answer
         fixed = [f"{item['name']}=={item['version']}" for item in pylock.packages(answer.text) if "version" in item]
-        with self._uv.scratch() as scratch:
-            constraints = scratch / "constraints.txt"
-            constraints.write_text("\n".join(fixed) + "\n")
-            lines = (*options.extra, f"-c {constraints}")
-            question = resolve.Question(lines, (), python, at.date, project, strict=options.strict, offline=options.offline)
-            return resolve.with_extra(answer, resolve.resolve(question, self._uv))
+        question = resolve.Question(
+            options.extra,
+            (),
+            python,
+            at.date,
+            project,
+            strict=options.strict,
+            offline=options.offline,
+            constraints=tuple(fixed),
+        )
+        return resolve.with_extra(answer, resolve.resolve(question, self._uv))
 
     def build(self, lock: EnvLock, project: Path, into: Path, progress: Progress) -> None:
         """Make the environment at `into` (see `EnvironmentBuilder.build`)."""
