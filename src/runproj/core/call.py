@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from runproj.core import shell, simple, template
 from runproj.core.project import Command, ParameterType
-from runproj.core.shell import Meaning, Quoting, Slot
+from runproj.core.scanner import Quoting, Slot
 from runproj.core.template import Hole, Piece
+from runproj.core.words import Meaning, Words
 from runproj.errors import DescriptorError, ParameterError
 
 LONGEST = 128 * 1024 - 1
@@ -85,11 +86,7 @@ class Call:
             return shlex.join(_render(self, texts, checked=False))
         script = shell.read(pieces)
         parts = [part if isinstance(part, str) else _as_typed(part, texts[part.hole.name]) for part in script.parts]
-        extras = "".join(
-            f" {shlex.quote(word)}"
-            for value in self._extras()
-            for word in extra_words(self.command, value.name, texts[value.name])
-        )
+        extras = "".join(f" {shlex.quote(word)}" for word in self.extra_words(pieces, texts))
         parts.insert(script.tail, extras)
         return "".join(parts).strip()
 
@@ -104,8 +101,11 @@ class Call:
             texts[value.name] = text
         return texts
 
-    def _extras(self) -> list[BoundValue]:
-        return [value for value in self.values if not value.declared]
+    def extra_words(self, pieces: Iterable[Piece], texts: Mapping[str, str]) -> list[str]:
+        """The words that undeclared values become at the end of the command, where it has no place for them."""
+        placed = {piece.name for piece in pieces if isinstance(piece, Hole)}
+        names = [value.name for value in self.values if not value.declared and value.name not in placed]
+        return [word for name in names for word in extra_words(self.command, name, texts[name])]
 
 
 def items(text: str) -> tuple[str, ...]:
@@ -127,22 +127,22 @@ def _render(call: Call, texts: Mapping[str, str], *, checked: bool = True) -> tu
     else:
         words = simple.words(pieces := template.parse(call.command.shell, names))
     if words is None:
-        return _script(call, shell.read(pieces), texts, checked)
+        return _script(call, shell.read(pieces), texts, call.extra_words(pieces, texts), checked=checked)
     if not words:
         raise DescriptorError(f"The entry point {call.entry_point!r} has no command")
     argv: list[str] = []
-    before: list[str] = []
+    before = Words()
     for word in words:
         holes = [piece for piece in word if isinstance(piece, Hole)]
-        meaning = shell.program_meaning(before) if holes else Meaning.TEXT
-        for hole in holes:
-            if checked:
-                _check(hole, meaning, texts[hole.name])
+        text = "".join(piece if isinstance(piece, str) else "\0" for piece in word)
+        for hole in holes if checked else ():
+            _check(hole, before.program_meaning(text), texts[hole.name])
         argv += _word(call, word, texts)
-        before.append("".join(piece if isinstance(piece, str) else "\0" for piece in word))
-    for value in call._extras():
-        argv += extra_words(call.command, value.name, texts[value.name])
-    return tuple(argv)
+        before.add(text)
+    extras = call.extra_words((piece for word in words for piece in word), texts)
+    for extra in extras if checked else ():
+        _check_extra(call, before.program_meaning(""), extra)
+    return (*argv, *extras)
 
 
 def _word(call: Call, word: Sequence[Piece], texts: Mapping[str, str]) -> list[str]:
@@ -188,7 +188,17 @@ def _check(hole: Hole, meaning: Meaning, text: str) -> None:
             pass
 
 
-def _script(call: Call, script: shell.Script, texts: Mapping[str, str], checked: bool) -> tuple[str, ...]:
+def _check_extra(call: Call, meaning: Meaning, word: str) -> None:
+    if meaning is not Meaning.TEXT and not _HARMLESS.fullmatch(word):
+        raise ParameterError(
+            f"The entry point {call.entry_point!r} takes no undeclared parameter with such a value",
+            why="Its command runs the words it is given, so they must be plain words.",
+        )
+
+
+def _script(
+    call: Call, script: shell.Script, texts: Mapping[str, str], extras: Sequence[str], *, checked: bool
+) -> tuple[str, ...]:
     """`bash -c SCRIPT bash VALUE…`: the script starts by taking its arguments into variables that are not exported."""
     variables: list[str] = []
 
@@ -212,7 +222,8 @@ def _script(call: Call, script: shell.Script, texts: Mapping[str, str], checked:
         if part.hole.name not in known:
             known[part.hole.name] = variable(texts[part.hole.name])
         parts.append(_reference(part, known[part.hole.name]))
-    extras = [word for value in call._extras() for word in extra_words(call.command, value.name, texts[value.name])]
+    for word in extras if checked else ():
+        _check_extra(call, script.tail_meaning, word)
     if extras and script.last_word in shell.CLOSERS:
         raise ParameterError(
             f"The entry point {call.entry_point!r} takes no undeclared parameters",

@@ -96,7 +96,7 @@ def _by_name(given: Sequence[Given], problems: list[str]) -> dict[str, Given]:
     for item in given:
         if not KEY.fullmatch(item.name):
             problems.append(
-                f"{item.name[:60]!r} is no parameter name (letters, digits, `_`, `-`, `.`; at most 250; a letter, digit or `_` first)"
+                f"{item.name[:60]!r} is no parameter name (letters, digits, `_`, `-`, `.`; at most 250; not first `-` or `.`)"
             )
         elif item.name in values:
             problems.append(f"Parameter {item.name!r} is given twice ({values[item.name].source}, {item.source})")

@@ -10,126 +10,32 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from enum import Enum
 
+from runproj.core.scanner import HOLE, Quoting, Scanner, Slot
 from runproj.core.template import Hole, Piece
+from runproj.core.words import Meaning, Words
 from runproj.errors import DescriptorError
-
-_DEEPEST = 60
-_HOLE = "\0"  # stands for a hole in the words that are kept for looking back; cannot occur in a template
-
-
-class Quoting(Enum):
-    BARE = "bare"
-    DOUBLE = "double"
-    SINGLE = "single"
-    ANSI = "ansi"  # $'…'
-    HEREDOC = "heredoc"
-    COMMENT = "comment"
-
-
-class Meaning(Enum):
-    """What becomes of the text: used as it is, computed (bash evaluates it), or run as code by a program that is named."""
-
-    TEXT = "text"
-    NUMBER = "number"
-    CODE = "code"
-
-
-@dataclass(frozen=True)
-class Slot:
-    """A hole, and how the shell treats the place it stands in."""
-
-    hole: Hole
-    quoting: Quoting
-    meaning: Meaning = Meaning.TEXT
 
 
 @dataclass(frozen=True)
 class Script:
-    """A shell script with slots.  `tail`: the index in `parts` where further words of the last command belong."""
+    """A shell script with slots.
+
+    tail: the index in `parts` where further words of the last command belong; what becomes of them is `tail_meaning`.
+    """
 
     parts: tuple[str | Slot, ...]
     tail: int
     last_word: str
+    tail_meaning: Meaning
 
 
-_SHELLS = {"bash", "sh", "dash", "zsh", "ksh", "ash"}
-_INTERPRETER = re.compile(r"(?:ba|da|z|k|a)?sh|python[\d.]*|perl|ruby|node|Rscript|R")
-_PROGRAM_OPTION = {
-    "shell": re.compile(r"-[A-Za-z]*c[A-Za-z]*"),
-    "python": re.compile(r"-[A-Za-z]*c"),
-    "other": re.compile(r"-[A-Za-z]*[eE]|-p|--eval|--print"),
-}
-_WITH_VALUE = {"-o", "+o", "-O", "+O", "-W", "-X", "-I", "-r"}
-_EVALUATES_WORDS = {"eval", "unset", "read", "trap", "alias", "mapfile", "readarray", "getopts"}
-_DECLARES = {"declare", "typeset", "local", "export", "readonly"}
-_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*(\[[^\]]*\])?\+?=")
-_SUBSCRIPT = re.compile(r"([A-Za-z_]\w*)?\[[^\]]*")
-_WRAPPERS = {"exec", "command", "builtin", "env", "nohup", "time", "then", "do", "else", "if", "while", "until", "!", "{", "elif"}
 CLOSERS = {"fi", "done", "esac", "}", "]]"}
 """Words that end a compound command: nothing may follow them."""
 
 _NUMERIC_TESTS = {"-eq", "-ne", "-lt", "-le", "-gt", "-ge", "-v"}
 _OPERATOR = re.compile(r"(:?[-=+?])")
 _EXPANSION = re.compile(r"[!#]?(?:\w+|[@*#?$!-])")
-
-
-def meaning(words: Sequence[str], word: str) -> Meaning:
-    """What the shell or a program does with a value in `word` (its text so far), after `words` of the same command."""
-    names = [w for w in words if not _ASSIGNMENT.match(w)]
-    while names and names[0] in _WRAPPERS:
-        names.pop(0)
-    first = names[0] if names else ""
-    if _SUBSCRIPT.fullmatch(word) or first == "let":
-        return Meaning.NUMBER
-    if first in _DECLARES:
-        if any(re.fullmatch(r"-\w*i\w*", w) for w in names):
-            return Meaning.NUMBER
-        return Meaning.TEXT if _ASSIGNMENT.match(word) else Meaning.CODE
-    if first in _EVALUATES_WORDS or (first in {"test", "[", "printf"} and names[-1] == "-v"):
-        return Meaning.CODE
-    return Meaning.CODE if _is_program_text(names) else Meaning.TEXT
-
-
-def program_meaning(words: Sequence[str]) -> Meaning:
-    """The same for a word of an argv, which no shell of ours reads."""
-    return Meaning.CODE if _is_program_text(words) else Meaning.TEXT
-
-
-def _is_program_text(names: Sequence[str]) -> bool:
-    """Whether the next word is program text: `bash -c …`, `python -c …`, `perl -e …`, also behind `sudo`, `conda run`, …"""
-    for index, name in enumerate(names):
-        name = name.rpartition("/")[2]
-        if _INTERPRETER.fullmatch(name):
-            option = _PROGRAM_OPTION["shell" if name in _SHELLS else "python" if name.startswith("python") else "other"]
-            if _ends_in_program_option(names[index + 1 :], option):
-                return True
-    return False
-
-
-def _ends_in_program_option(words: Sequence[str], option: re.Pattern[str]) -> bool:
-    found = takes_value = False
-    for word in words:
-        if takes_value:
-            takes_value = False
-        elif not word.startswith(("-", "+")):
-            return False
-        elif option.fullmatch(word):
-            found = True
-        else:
-            takes_value = word in _WITH_VALUE
-    return found
-
-
-def _reads_program_from_stdin(words: Sequence[str]) -> bool:
-    names = [w for w in words if not _ASSIGNMENT.match(w)]
-    return bool(
-        names
-        and _INTERPRETER.fullmatch(names[0].rpartition("/")[2])
-        and all(w.startswith("-") for w in names[1:])
-        and not any(re.fullmatch(r"-[A-Za-z]*[cem]", w) for w in names[1:])
-    )
 
 
 @dataclass
@@ -145,81 +51,23 @@ def read(pieces: Sequence[Piece]) -> Script:
     """Find the quoting and meaning of every hole of a template.  Raises `DescriptorError` where that cannot be told."""
     lexer = _Lexer([char for piece in pieces for char in ([piece] if isinstance(piece, Hole) else piece)])
     lexer.command("")
-    return Script(tuple(lexer.out), lexer.tail, lexer.last_word)
+    return Script(tuple(lexer.out), lexer.tail, lexer.last_word, lexer.tail_meaning)
 
 
-class _Lexer:
+class _Lexer(Scanner):
     """One pass over characters and holes.  Methods are entered after the opening mark and leave after the closing one."""
 
     def __init__(self, symbols: list[str | Hole], depth: int = 0) -> None:
-        self.symbols = symbols
-        self.at = 0
-        self.out: list[str | Slot] = []
+        super().__init__(symbols, depth)
         self.pending: list[_Heredoc] = []
-        self.depth = depth
         self.tail = 0
         self.last_word = ""
-
-    # -- small steps
-
-    def look(self, text: str) -> bool:
-        return self.symbols[self.at : self.at + len(text)] == list(text)
-
-    def take(self, count: int = 1) -> None:
-        """Copy symbols, which are not holes, to the output."""
-        for symbol in self.symbols[self.at : self.at + count]:
-            assert isinstance(symbol, str)
-            self.out.append(symbol)
-        self.at += count
-
-    def slot(self, quoting: Quoting, meaning: Meaning = Meaning.TEXT) -> None:
-        hole = self.symbols[self.at]
-        assert isinstance(hole, Hole)
-        self.out.append(Slot(hole, quoting, meaning))
-        self.at += 1
-
-    def escape(self, *, kept: bool = False) -> None:
-        """A backslash and what follows.  Before a hole it must not escape our quote: dropped, or a backslash where `kept`."""
-        if self.at + 1 < len(self.symbols) and isinstance(self.symbols[self.at + 1], str):
-            self.take(2)
-            return
-        self.at += 1
-        if kept:
-            self.out.append("\\\\")
-
-    def deeper(self) -> None:
-        self.depth += 1
-        if self.depth > _DEEPEST:
-            raise DescriptorError("The command is nested too deeply", why=f"More than {_DEEPEST} levels of substitutions.")
+        self.tail_meaning = Meaning.TEXT
 
     # -- contexts
 
     def command(self, end: str) -> None:
         _CommandReader(self, end).read()
-
-    def single(self) -> str:
-        start = len(self.out)
-        while self.at < len(self.symbols):
-            if isinstance(self.symbols[self.at], Hole):
-                self.slot(Quoting.SINGLE)
-            elif self.look("'"):
-                self.take()
-                break
-            else:
-                self.take()
-        return self.text_since(start)
-
-    def ansi(self, kind: Meaning) -> None:
-        while self.at < len(self.symbols):
-            if isinstance(self.symbols[self.at], Hole):
-                self.slot(Quoting.ANSI, kind)
-            elif self.look("\\"):
-                self.escape()
-            elif self.look("'"):
-                self.take()
-                return
-            else:
-                self.take()
 
     def double(self, kind: Meaning, quoting: Quoting = Quoting.DOUBLE, end: str = '"') -> None:
         """Inside double quotes, or the body of a here-document (which ends with the symbols)."""
@@ -279,7 +127,7 @@ class _Lexer:
 
     def expansion(self, quoting: Quoting, kind: Meaning) -> None:
         """`${name…}`: words after `:-` and its kin are text, anything else (offsets, subscripts, patterns) takes numbers only."""
-        ahead = "".join(s if isinstance(s, str) else _HOLE for s in self.symbols[self.at : self.at + 300])
+        ahead = "".join(s if isinstance(s, str) else HOLE for s in self.symbols[self.at : self.at + 300])
         name = _EXPANSION.match(ahead)
         self.take(name.end() if name else 0)
         operator = _OPERATOR.match(ahead, name.end() if name else 0)
@@ -323,7 +171,7 @@ class _Lexer:
 
     # -- here-documents
 
-    def heredoc_start(self, words: Sequence[str]) -> None:
+    def heredoc_start(self, words: Words) -> None:
         self.take(2)
         strip = self.look("-")
         self.take(1 if strip else 0)
@@ -348,7 +196,7 @@ class _Lexer:
             else:
                 delimiter += symbol
         written = "".join(s for s in self.symbols[start : self.at] if isinstance(s, str))
-        self.pending.append(_Heredoc(delimiter, quoted, strip, len(self.out), _reads_program_from_stdin(words)))
+        self.pending.append(_Heredoc(delimiter, quoted, strip, len(self.out), words.stdin_is_program))
         self.out.append(written)
 
     def heredoc_bodies(self) -> None:
@@ -359,7 +207,7 @@ class _Lexer:
             kind = Meaning.CODE if document.code else Meaning.TEXT
             if document.quoted and holes:
                 # The shell would not expand anything here: make it one where it does, and escape the text instead.
-                lines = "".join(s if isinstance(s, str) else _HOLE for s in body).split("\n")
+                lines = "".join(s if isinstance(s, str) else HOLE for s in body).split("\n")
                 count = next(n for n in range(len(lines) + 1) if f"END_{n}" not in [line.lstrip("\t") for line in lines])
                 self.out[document.place] = f"END_{count}"
                 for symbol in body:
@@ -383,16 +231,13 @@ class _Lexer:
         while self.at < len(self.symbols):
             end = next((i for i in range(self.at, len(self.symbols)) if self.symbols[i] == "\n"), len(self.symbols))
             line = self.symbols[self.at : end]
-            text = "".join(s if isinstance(s, str) else _HOLE for s in line)
+            text = "".join(s if isinstance(s, str) else HOLE for s in line)
             bare = text.lstrip("\t") if document.strip_tabs else text
             self.at = min(end + 1, len(self.symbols))
             if bare == document.delimiter:
                 return body, text + ("\n" if end < len(self.symbols) else "")
             body += [*line, "\n"] if end < len(self.symbols) else line
         return body, ""
-
-    def text_since(self, start: int) -> str:
-        return "".join(part if isinstance(part, str) else _HOLE for part in self.out[start:])
 
 
 class _CommandReader:
@@ -401,7 +246,7 @@ class _CommandReader:
     def __init__(self, lexer: _Lexer, end: str) -> None:
         self.lexer = lexer
         self.end = end
-        self.words: list[str] = []
+        self.words = Words()
         self.word_start: int | None = None
         self.parentheses = 0
         self.cases = 0
@@ -413,7 +258,7 @@ class _CommandReader:
 
     @property
     def kind(self) -> Meaning:
-        return meaning([_unquoted(w) for w in self.words], _unquoted(self.word))
+        return self.words.meaning(_unquoted(self.word))
 
     def begin_word(self) -> None:
         if self.word_start is None:
@@ -423,7 +268,7 @@ class _CommandReader:
         if self.word_start is None:
             return
         word = self.word
-        if word == "case" and set(self.words) <= _WRAPPERS:
+        if word == "case" and not self.words.first:
             self.cases += 1
         elif word == "esac" and self.cases:
             self.cases -= 1
@@ -431,16 +276,17 @@ class _CommandReader:
             self.test_start = self.word_start
         elif word == "]]" and self.test_start is not None:
             self.close_test(self.test_start)
-        self.words.append(word)
+        self.words.add(_unquoted(word))
         self.word_start = None
         if not self.end:
             self.lexer.tail = len(self.lexer.out)
             self.lexer.last_word = word
+            self.lexer.tail_meaning = self.words.meaning("")
 
     def end_command(self) -> None:
         self.end_word()
         if self.test_start is None:  # `&&` and `||` inside [[ … ]] do not end it
-            self.words = []
+            self.words = Words()
 
     def close_test(self, start: int) -> None:
         """`[[ … -eq … ]]` computes both sides: every slot in it takes numbers only."""
@@ -490,7 +336,7 @@ class _CommandReader:
 
     def operator(self, symbol: str) -> None:
         lexer = self.lexer
-        if symbol == "(" and lexer.look("((") and self.word_start is None and not self.words:
+        if symbol == "(" and lexer.look("((") and self.word_start is None and self.words.last in ("", "for"):
             lexer.take(2)
             lexer.arithmetic("))")
         elif symbol in "<>":
@@ -517,7 +363,7 @@ class _CommandReader:
         if lexer.look("<<<"):
             lexer.take(3)
         elif lexer.look("<<"):
-            lexer.heredoc_start([_unquoted(w) for w in self.words])
+            lexer.heredoc_start(self.words)
             if not self.end:
                 lexer.tail, lexer.last_word = len(lexer.out), ""
         else:

@@ -73,9 +73,9 @@ class _Reader:
             elif symbol in _SPECIAL:
                 return None
             elif symbol == "\\":
-                if not isinstance(following, str):
+                if isinstance(following, Hole):
                     return None
-                if following != "\n":
+                if following not in ("\n", None):  # these go on with the line
                     self.add(following)
                 at += 1
             elif symbol in "'\"":

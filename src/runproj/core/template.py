@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -87,6 +86,8 @@ def _hole(match: re.Match[str], names: Collection[str]) -> Hole | None:
 
 def suggestion(word: str, known: Collection[str]) -> str:
     """ "Did you mean …?" for the known word that is nearest, or nothing."""
+    import difflib
+
     folded = {item.lower().replace("-", "_"): item for item in known}
     near = difflib.get_close_matches(word.lower().replace("-", "_"), list(folded), n=1, cutoff=0.6)
     return f"Did you mean {folded[near[0]]!r}?" if near else ""
