@@ -170,33 +170,27 @@ class EnvironmentCache:
             manifest = self._usable(folder, lock, builder)
             if manifest is not None:
                 return manifest
-            with self._alone(folder, progress):
-                folder.announce(gate.descriptor)
-                return _make(folder, lock, project, builder, progress)
+            present = folder.manifest()
+            if present is not None and not self._take_down(folder, progress):
+                if present.digest == lock.digest and not present.damaged and builder.problem(lock, folder.environment) is None:
+                    progress("another run in this environment has added packages to it; it is used as it is")
+                    return present
+                raise _in_use(folder)
+            folder.announce(gate.descriptor)
+            return _make(folder, lock, project, builder, progress)
         finally:
             gate.release()
 
-    @contextlib.contextmanager
-    def _alone(self, folder: EnvironmentFolder, progress: Progress) -> Iterator[None]:
-        """What is there is unfit: it may go once nobody runs in it."""
-        if not folder.root.exists() or folder.manifest() is None:
-            yield
-            return
-        progress("the environment is damaged and is built anew")
-        name = folder.name
-        if own := self._leases.pop(name, None):
+    def _take_down(self, folder: EnvironmentFolder, progress: Progress) -> bool:
+        """Remove an environment that is unfit; False where another run is in it."""
+        if own := self._leases.pop(folder.name, None):
             own.release()
         try:
             with folder.alone() as free:
-                if not free:
-                    raise EnvironmentFailure(
-                        "The environment is damaged, and another run is using it",
-                        why=str(folder.environment),
-                        fix="Wait for that run to end, or stop it (`runproj runs stop`); then run this again.",
-                    )
-                folder.clear()
-            self._lease(folder)
-            yield
+                if free:
+                    progress("the environment is damaged and is built anew")
+                    folder.clear()
+                return free
         finally:
             self._lease(folder)
 
@@ -246,6 +240,14 @@ def _not_yet(manager: EnvManager) -> EnvironmentFailure:
     return EnvironmentFailure(
         "Environments made by conda are not supported by this version of runproj yet",
         fix="Leave out `--env-manager conda`: the dependencies of conda.yaml are then installed from the package index.",
+    )
+
+
+def _in_use(folder: EnvironmentFolder) -> EnvironmentFailure:
+    return EnvironmentFailure(
+        "The environment is damaged, and another run is using it",
+        why=str(folder.environment),
+        fix="Wait for that run to end, or stop it (`runproj runs stop`); then run this again.",
     )
 
 

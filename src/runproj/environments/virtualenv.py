@@ -194,9 +194,10 @@ class VirtualenvBuilder:
                 fix="Lock it anew (--relock).",
             )
         progress(f"installing {package.path} from the project")
-        with trees.untouched(project):
-            arguments: list[str | Path] = ["--no-deps", "--reinstall", "--refresh", folder.resolve()]
-            self._uv_install(arguments, lock, interpreter, project, scratch, progress)
+        here, what = (folder, ".") if folder.is_dir() else (folder.parent, f"./{folder.name}")
+        with trees.untouched(project):  # a relative path, because an absolute one may hold what a requirement cannot
+            arguments: list[str | Path] = ["--no-deps", "--reinstall", "--refresh", what]
+            self._uv_install(arguments, lock, interpreter, here, scratch, progress)
 
     def _uv_install(
         self, what: list[str | Path], lock: EnvLock, interpreter: Path, cwd: Path, scratch: Path, progress: Progress
