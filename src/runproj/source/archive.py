@@ -133,7 +133,7 @@ class Archives:
         except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, UnicodeError) as error:
             raise _refused(name, f"It cannot be unpacked: {error}") from None
         except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-            raise _refused(name, f"Two entries have the same name: {Path(error.filename).relative_to(into)}") from None
+            raise _refused(name, f"Two entries have the same name: {Path(error.filename2 or error.filename).name}") from None
         return (f"The folder .git in {name} was left out.",) if skipped else ()
 
     def _vet(self, source: zipfile.ZipFile, name: str) -> None:

@@ -140,14 +140,18 @@ class Remote:
         """Make the repository, or tidy up after a process that was killed in the middle of something."""
         if not all((self.folder / part).exists() for part in ("HEAD", "config", "objects", "refs")):
             self._make(sha256)
-            return
+        else:
+            self._tidy()
+
+    def _tidy(self) -> None:
+        """Remove what a killed git left; we hold the lock, so nobody is at work on it."""
         for pattern in ("*.lock", "refs/**/*.lock", "objects/info/*.lock", "objects/**/tmp_*", "objects/**/.tmp-*"):
             for left in self.folder.glob(pattern):
-                with contextlib.suppress(OSError):  # we hold the lock: whoever made it is gone
+                with contextlib.suppress(OSError):
                     remove_tree(left) if left.is_dir() else left.unlink()
 
     def _make(self, sha256: bool) -> None:
-        beside = self.folder.with_name(f".{self.folder.name}.{os.getpid()}.new")
+        beside = self.folder.with_name(f".{self.folder.name}.new")
         remove_tree(self.folder)
         remove_tree(beside)
         worktree.make_repository(beside, worktree.repository_config(bare=True, sha256=sha256), "ref: refs/heads/main")
@@ -201,6 +205,8 @@ class Remote:
             if ran.code == 0 or pause is None or _FINAL.search(ran.err) or not _FLAKY.search(ran.err):
                 return ran
             self._progress(f"{self.shown}: trying again")
+            if in_repository:
+                self._tidy()
             time.sleep(pause)
         raise AssertionError("the last attempt returns")
 

@@ -75,11 +75,17 @@ class Folders:
         return self._as_it_is(home, head, base, work)
 
     def pin_tree(self, top: Path, base: Pin, work: Path, *, everything: bool = False) -> Pin:
-        """All files below `top` as a patch against nothing; with `everything`, ignored ones too."""
+        """All files below `top` as a patch against nothing; with `everything` (an archive), ignored ones too, and no links out."""
         worktree.prepare(work, None, "", None)
         job = capture.Capture(top, None, work / ".git", capture.Config(everything=everything), self.rules.skip, self.rules.limit)
         captured = job.run()
         seen = survey(job.git, captured.tree)
+        if everything and (bad := (*seen.problems, *seen.outside)):
+            raise SourceError(
+                f"The archive {base.uri} is refused",
+                why=f"These lead out of it: {', '.join(bad[:5])}.",
+                fix="Unpack it yourself and run the folder.",
+            )
         notes = (*base.notes, *captured.notes, *_notes_on(seen))
         return replace(base, tree=captured.tree, patch=self._patch(job, EMPTY_TREE, captured.tree), notes=notes)
 

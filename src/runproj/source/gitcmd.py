@@ -95,12 +95,14 @@ class Git:
     work_tree: where its files are.
     users_config: take the user's own configuration (credentials, proxies, certificates, URL rewriting) into account.
     env:       further variables.
+    cwd:       where the command runs, if not at the top of the files; finds the repository there if none is given.
     """
 
     git_dir: Path | None = None
     work_tree: Path | None = None
     users_config: bool = False
     env: Mapping[str, str] | None = None
+    cwd: Path | None = None
 
     def run(
         self,
@@ -120,7 +122,7 @@ class Git:
         env = {**self._variables(), **(self.env or {})}
         with contextlib.ExitStack() as stack:
             source = stack.enter_context(_as_file(stdin)) if stdin is not None else None
-            process = _start([*argv, *arguments], self.work_tree or self.git_dir, env, source)
+            process = _start([*argv, *arguments], self.cwd or self.work_tree or self.git_dir, env, source)
             return _finish(process, arguments, timeout, progress)
 
     def out(self, *arguments: str, stdin: bytes | None = None) -> bytes:

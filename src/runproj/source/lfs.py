@@ -41,7 +41,7 @@ def resolve(root: Path, store: Path, remotes: Sequence[Remote], progress: Callab
     problems = []
     for remote in remotes:
         progress(f"fetching {len(pointers)} LFS files of {remote.shown}")
-        ran = _fetch(git_dir, root, remote, progress)
+        ran = _fetch(root, remote, progress)
         if ran.code:
             problems.append(scrub_text(ran.err.strip(), remote.url))
         checked_out = Git(git_dir, root).run("lfs", "checkout", timeout=FETCH_TIMEOUT)
@@ -56,10 +56,10 @@ def resolve(root: Path, store: Path, remotes: Sequence[Remote], progress: Callab
     )
 
 
-def _fetch(git_dir: Path, root: Path, remote: Remote, progress: Callable[[str], None]) -> Ran:
+def _fetch(root: Path, remote: Remote, progress: Callable[[str], None]) -> Ran:
     name = "runproj-lfs"
     environment = remote.environment((f"remote.{name}.url", remote.shown), ("lfs.concurrenttransfers", "8"))
-    git = Git(git_dir, root, users_config=True, env=environment)
+    git = Git(users_config=True, env=environment, cwd=root)  # with GIT_DIR set, git-lfs would look into it for other repositories
     return git.run("lfs", "fetch", name, "HEAD", timeout=FETCH_TIMEOUT, progress=progress)
 
 

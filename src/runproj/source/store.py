@@ -56,7 +56,8 @@ class SourceStore:
 
     def fetch(self, source: Source) -> Checkout:
         """As `Sources.fetch`."""
-        scratch.sweep(self._checkouts)
+        for folder in (self._checkouts, self._cache):
+            scratch.sweep(folder)
         address = uris.parse(source)
         with self._folder() as root, _git_words(f"Cannot get {address.shown}"):
             if address.form is Form.ARCHIVE:

@@ -60,7 +60,9 @@ def prepare(root: Path, commit: str | None, origin: str, borrow: Path | None, *,
         commit or "ref: refs/heads/main",
     )
     if borrow:
-        (git_dir / "objects/info/alternates").write_bytes(_quoted(borrow / "objects") + b"\n")
+        objects = os.fsencode(borrow / "objects")
+        line = _quoted(borrow / "objects") if b"\n" in objects else objects  # git-lfs cannot read quoted ones
+        (git_dir / "objects/info/alternates").write_bytes(line + b"\n")
         if (shallow := borrow / "shallow").exists():
             (git_dir / "shallow").write_bytes(shallow.read_bytes())
         _copy_tags(borrow, git_dir)
