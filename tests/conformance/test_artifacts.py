@@ -17,7 +17,7 @@ from runproj.core.tracking import ArtifactInfo, ArtifactStore
 from runproj.errors import NotFoundError, RunprojError
 from runproj.tracking import open_store
 
-NAMES = ["plain.txt", "with blank & percent%20.txt", "ünï 文字 🙂.txt", "quote'\".txt", "plus+and=.txt", ".hidden", "a;b,c@d"]
+NAMES = ["plain.txt", "with blank & 100% .txt", "ünï 文字 🙂.txt", "quote'\".txt", "plus+and=.txt", ".hidden", "a;b,c@d"]
 
 
 class Place(NamedTuple):

@@ -134,9 +134,9 @@ class Database:
     @staticmethod
     def _current(connection: sqlite3.Connection) -> bool:
         """Whether the schema is ours and up to date: all that opening looks at, but once in the life of a database."""
-        return connection.execute("PRAGMA user_version").fetchone() == (schema.VERSION,) and connection.execute(
-            "PRAGMA application_id"
-        ).fetchone() == (schema.APPLICATION_ID,)
+        if connection.execute("PRAGMA user_version").fetchone() != (schema.VERSION,):
+            return False
+        return bool(connection.execute("PRAGMA application_id").fetchone()[0] == schema.APPLICATION_ID)
 
     def _version(self, connection: sqlite3.Connection) -> int:
         """The schema's version; 0 for an empty file.  Raises `TrackingError` where it is not ours, or newer than we are."""

@@ -1,0 +1,85 @@
+"""A store with a run and an endpoint in front of it, as the executor makes them."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlencode
+
+from runproj.artifacts import open_artifacts
+from runproj.artifacts.local import LocalArtifacts
+from runproj.core.run import NewRun, Run
+from runproj.server.endpoint import Endpoint
+from runproj.tracking import open_store
+from runproj.tracking.sqlite import SqliteStore
+
+TOKEN = "a-secret-token"
+
+
+@dataclass
+class Served:
+    store: SqliteStore
+    artifacts: LocalArtifacts
+    run: Run
+    endpoint: Endpoint
+    port: int
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the executor tells the project's process."""
+        return {
+            "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{self.port}",
+            "MLFLOW_TRACKING_TOKEN": TOKEN,
+            "MLFLOW_RUN_ID": self.run.id,
+            "MLFLOW_EXPERIMENT_ID": self.run.experiment_id,
+        }
+
+    def connect(self) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+
+    def ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
+        """A request with the token, unless `headers` say otherwise; `_` in their names stands for `-`."""
+        connection = self.connect()
+        given = {"Authorization": f"Bearer {TOKEN}", **{name.replace("_", "-"): value for name, value in headers.items()}}
+        connection.request(method, path, body, {name: value for name, value in given.items() if value})
+        answer = connection.getresponse()
+        content = answer.read()
+        connection.close()
+        return answer.status, content
+
+    def call(self, method: str, call: str, **fields: object) -> tuple[int, dict[str, object]]:
+        """An API call; returns status and message."""
+        path = f"/api/2.0/mlflow/{call}"
+        if method == "GET":
+            status, content = self.ask(method, f"{path}?{urlencode(fields, doseq=True)}")
+        else:
+            status, content = self.ask(method, path, json.dumps(fields).encode(), Content_Type="application/json")
+        return status, json.loads(content) if content[:1] == b"{" else {"text": content.decode()}
+
+    def ok(self, method: str, call: str, **fields: object) -> dict[str, object]:
+        status, message = self.call(method, call, **fields)
+        assert status == 200, message
+        return message
+
+
+@contextmanager
+def served(home: Path) -> Iterator[Served]:
+    uri = f"sqlite:///{home / 'runproj.db'}"
+    store = open_store(uri, home=home, environ={})
+    artifacts = open_artifacts(uri, home=home, environ={})
+    assert isinstance(store, SqliteStore)
+    assert isinstance(artifacts, LocalArtifacts)
+    run = store.create_run(NewRun("0", 1))
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
+        endpoint = Endpoint(listener, TOKEN, store, artifacts, run.id, "0")
+        endpoint.start()
+        try:
+            yield Served(store, artifacts, run, endpoint, listener.getsockname()[1])
+        finally:
+            endpoint.close()
+            store.close()
