@@ -179,7 +179,7 @@ class _Composer:
             parent.items.append(node)
         elif (key := self.keys[-1]) is None:
             if node.shape is not Shape.SCALAR:
-                raise self.fail(event, "a key has to be a text")
+                raise YamlError(Problem(self.name, node.line, node.column, "a key has to be a text"))
             self.keys[-1] = node
         else:
             parent.entries.append((key, node))
