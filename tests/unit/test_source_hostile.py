@@ -168,6 +168,26 @@ def test_a_file_behind_a_link_of_the_same_tree(repository, home: Path, canary: P
     assert not canary.exists()
 
 
+def test_a_tree_that_unfolds_without_end(repository, home: Path) -> None:
+    entry = object_in(repository, "blob", b"x")
+    mode = "100644"
+    for _ in range(10):
+        tree = object_in(repository, "tree", b"".join(f"{mode} d{n}\0".encode() + bytes.fromhex(entry) for n in range(10)))
+        entry, mode = tree, "40000"
+    commit_tree(repository, ("40000", b"top", entry))
+    with pytest.raises(SourceError) as error:
+        store(home).fetch(Source(repository.url))
+    assert "more than" in error.value.why
+
+
+def test_a_link_that_would_fill_the_memory(repository, home: Path) -> None:
+    huge = object_in(repository, "blob", b"x" * 3_000_000)
+    commit_tree(repository, ("100644", b".gitattributes", huge), ("120000", b"link", huge))
+    with pytest.raises(SourceError, match="not safe to lay out") as error:
+        store(home).fetch(Source(repository.url))
+    assert "'link' is too large" in error.value.why
+
+
 def test_hooks_filters_and_monitors_of_a_repository_do_not_run(repository, home: Path, canary: Path) -> None:
     repository.commit({".gitattributes": "* filter=evil diff=evil merge=evil\n", ".gitconfig": "[core]\nfsmonitor=x\n", "a": "a"})
     script = f"#!/bin/sh\ntouch '{canary}'\n"

@@ -153,6 +153,16 @@ def test_new_commits_are_fetched_into_the_same_repository(project, home: Path) -
     assert [path.name for path in (home / "cache").iterdir() if path.is_dir()] == [cached(home, project.url).name]
 
 
+def test_many_fetches_do_not_pile_up(project, home: Path, monkeypatch) -> None:
+    monkeypatch.setattr("runproj.source.cache._MANY_PACKS", 2)
+    sources = store(home)
+    for number in range(4):
+        project.commit({"a.txt": str(number)})
+        checkout = sources.fetch(Source(project.url))
+    assert len(list(cached(home, project.url).glob("objects/pack/*.pack"))) <= 3
+    assert git(checkout, "log", "--oneline").count("\n") == 5
+
+
 def test_checkout_moves_what_fetch_laid_out(project, home: Path) -> None:
     sources = store(home)
     fetched = sources.fetch(Source(project.url))

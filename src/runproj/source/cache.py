@@ -20,6 +20,7 @@ from runproj.source.vet import Facts, examine
 
 ASK_TIMEOUT = 120.0
 FETCH_TIMEOUT = 4 * 3600.0
+_MANY_PACKS = 50
 _PAUSES = (0.5, 2.0)
 """Seconds to wait before the second and the third attempt."""
 _FINAL = re.compile(
@@ -87,6 +88,7 @@ class Remote:
             facts = examine(self.git, name)
             if facts is None:
                 raise SourceError(f"{name} is not a commit of {self.shown}", fix="Name a branch, a tag or a commit.")
+            self._consolidate()
             text = to_json(facts)
             atomic_write(self._facts_path(facts.commit), text)
             if facts.commit != name:
@@ -158,6 +160,11 @@ class Remote:
         (beside / "runproj").mkdir()
         with explained(self.folder):
             os.replace(beside, self.folder)
+
+    def _consolidate(self) -> None:
+        """Many small fetches leave many packs: make one of them.  Nothing is dropped, running checkouts may need it."""
+        if sum(name.endswith(".pack") for name in os.listdir(self.folder / "objects/pack")) > _MANY_PACKS:
+            self.git.run("repack", "-a", "-d", "-k", "-q")
 
     def _has(self, name: str) -> bool:
         return self.git.run("cat-file", "-e", name).code == 0

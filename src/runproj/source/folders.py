@@ -75,7 +75,7 @@ class Folders:
         return self._as_it_is(home, head, base, work)
 
     def pin_tree(self, top: Path, base: Pin, work: Path, *, everything: bool = False) -> Pin:
-        """All files below `top` as a patch against nothing; with `everything` (an archive), ignored ones too, and no links out."""
+        """All files below `top` as a patch against nothing; with `everything` (archives), ignored ones too."""
         worktree.prepare(work, None, "", None)
         job = capture.Capture(top, None, work / ".git", capture.Config(everything=everything), self.rules.skip, self.rules.limit)
         captured = job.run()

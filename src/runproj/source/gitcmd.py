@@ -110,8 +110,12 @@ class Git:
         stdin: bytes | None = None,
         timeout: float = LOCAL_TIMEOUT,
         progress: Callable[[str], None] | None = None,
+        at_most: int | None = None,
     ) -> Ran:
-        """Run a git command to its end, whatever it says.  `SourceError` where git is missing or takes too long."""
+        """Run a git command to its end, whatever it says, or until it has printed more than `at_most` bytes.
+
+        Raises `SourceError` where git is missing.
+        """
         argv = ["git", *_OPTIONS]
         if self.git_dir:
             argv.append(f"--git-dir={self.git_dir}")
@@ -123,6 +127,8 @@ class Git:
         with contextlib.ExitStack() as stack:
             source = stack.enter_context(_as_file(stdin)) if stdin is not None else None
             process = _start([*argv, *arguments], self.cwd or self.work_tree or self.git_dir, env, source)
+            if at_most is not None:
+                return _bounded(process, at_most)
             return _finish(process, arguments, timeout, progress)
 
     def out(self, *arguments: str, stdin: bytes | None = None) -> bytes:
@@ -190,9 +196,25 @@ def _finish(
     return Ran(process.returncode, out, err.decode(errors="replace"))
 
 
+def _bounded(process: subprocess.Popen[bytes], at_most: int) -> Ran:
+    """For commands that say little on standard error, and on standard output as much as a stranger likes."""
+    assert process.stdout
+    assert process.stderr
+    try:
+        out = process.stdout.read(at_most + 1)
+        if len(out) > at_most:
+            return Ran(-9, b"", f"more than {at_most:,} bytes of output")
+        err = process.stderr.read()
+        process.wait()
+        return Ran(process.returncode, out, err.decode(errors="replace"))
+    finally:
+        _end(process)
+
+
 def _end(process: subprocess.Popen[bytes]) -> None:
-    proc.end_tree([process.pid], grace=0.5)
-    process.wait()
+    if process.poll() is None:
+        proc.end_tree([process.pid], grace=0.5)
+        process.wait()
     for pipe in (process.stdout, process.stderr):
         if pipe:
             pipe.close()

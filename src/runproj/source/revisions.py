@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import re
 from dataclasses import dataclass
 
@@ -83,6 +82,8 @@ def _walk(remote: Remote, commit: str, steps: str) -> Facts:
 
 
 def _unknown(remote: Remote, base: str, references: _References) -> SourceError:
+    import difflib
+
     names = references.names()
     near = difflib.get_close_matches(base, names, n=5, cutoff=0.5) or names[:5]
     why = f"Similar names: {', '.join(near)}." if near else "It has no branches or tags."

@@ -8,9 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from runproj.core.source import SubmodulePin
-from runproj.source.gitcmd import Git
+from runproj.source.gitcmd import Git, GitFailed
 
 _MAX_LINKS = 40
+_MAX_LISTING = 256 * 1024 * 1024
+_MAX_SMALL_FILE = 1024 * 1024
 _LINK, _GITLINK, _TREE = "120000", "160000", "040000"
 _LFS = re.compile(rb"(?m)^[^#\n]*\bfilter=lfs\b")
 # Code points that some file systems leave out when they compare names.
@@ -70,13 +72,19 @@ class Survey:
 
 def survey(git: Git, tree: str) -> Survey:
     """Look at every entry of a commit or tree.  Raises `GitFailed` where it is none."""
-    listing = entries(git.out("ls-tree", "-r", "-t", "-z", "--full-tree", tree))
+    arguments = ("ls-tree", "-r", "-t", "-z", "--full-tree", tree)
+    listed = git.run(*arguments, at_most=_MAX_LISTING)
+    if listed.code:
+        raise GitFailed(arguments, listed)
+    listing = entries(listed.out)
     links = [entry for entry in listing if entry.mode == _LINK]
     attributes = [e for e in listing if e.path.rpartition(b"/")[2] == b".gitattributes" and e.mode.startswith("100")]
+    huge = _huge(git, [*links, *attributes])
+    links, attributes = ([entry for entry in group if entry not in huge] for group in (links, attributes))
     objects = cat(git, [entry.object for entry in (*links, *attributes)])
     targets = {entry.path: content or b"" for entry, content in zip(links, objects, strict=False)}
     return Survey(
-        problems=tuple(_problems(listing)),
+        problems=(*_problems(listing), *(f"{text(entry.path)!r} is too large for what it is." for entry in huge)),
         outside=tuple(_outside(targets)),
         submodules=_submodules(git, tree, listing),
         lfs=any(content and _LFS.search(content) for content in objects[len(links) :]),
@@ -100,6 +108,15 @@ def examine(git: Git, name: str) -> Facts | None:
         submodules=seen.submodules,
         lfs=seen.lfs,
     )
+
+
+def _huge(git: Git, wanted: Sequence[Entry]) -> list[Entry]:
+    """Links and attribute files that nobody makes in good faith, and that would fill the memory."""
+    if not wanted:
+        return []
+    names = "".join(f"{entry.object}\n" for entry in wanted).encode()
+    sizes = git.out("cat-file", "--batch-check=%(objectsize)", stdin=names).split(b"\n")
+    return [entry for entry, size in zip(wanted, sizes, strict=False) if size.isdigit() and int(size) > _MAX_SMALL_FILE]
 
 
 def cat(git: Git, names: Sequence[str]) -> list[bytes | None]:
