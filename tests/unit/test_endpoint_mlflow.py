@@ -121,6 +121,7 @@ from sklearn.linear_model import ElasticNet
 x = np.arange(60.0).reshape(20, 3)
 y = x.sum(axis=1)
 mlflow.sklearn.autolog(log_models=False, log_datasets=True)
+mlflow.start_run()
 model = ElasticNet(alpha=0.25).fit(x, y)
 mlflow.log_metric("rmse", 0.5)
 info = mlflow.sklearn.log_model(

@@ -6,7 +6,7 @@ import json
 import posixpath
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote
 
 from runproj.core.models import ModelVersion, Stage
@@ -92,46 +92,59 @@ def get_by_alias(use: Context, fields: Fields) -> Mapping[str, object]:
 
 
 def create_version(use: Context, fields: Fields) -> Mapping[str, object]:
-    source, run, model = fields.required("source"), fields.text("run_id") or "", fields.text("model_id") or ""
+    found = _locate(use, fields.required("source"), fields.text("run_id") or "", fields.text("model_id") or "")
     version = ModelVersion(
         name=fields.required("name"),
         version=0,
-        source=source,
-        storage=_storage(use, source, run, model),
+        source=fields.required("source"),
+        storage=found.storage,
         created=0,
         updated=0,
-        run_id=run,
+        run_id=found.run,
         run_link=fields.text("run_link") or "",
-        model_id=model,
+        model_id=found.model,
         description=fields.text("description") or "",
         tags=tuple(_tags(fields)),
     )
     made = use.store.versions.create(version)
-    if model:
-        _note_on_model(use, model, made)
+    if found.model:
+        _note_on_model(use, found.model, made)
     return {"model_version": version_document(made)}
 
 
-def _storage(use: Context, source: str, run: str, model: str) -> str:
-    """Where the files of what is registered are.  Raises `Problem` for a place outside of the run or the model."""
+class _Origin(NamedTuple):
+    """Where the files of what is registered are, and the run and the logged model it comes from, where they are known."""
+
+    storage: str
+    run: str
+    model: str
+
+
+def _locate(use: Context, source: str, run: str, model: str) -> _Origin:
+    """What a version is made from.  Raises `Problem` for a place outside of its run or model."""
     plain = source
     for _ in range(5):
         plain = unquote(plain)
     if ".." in re.split(r"[/\\]", plain) or "\0" in plain:
         raise invalid(f"Invalid model version source: {source!r}.")
     if source.startswith("models:/m-"):
-        return use.store.models.get(source.removeprefix("models:/").partition("/")[0]).artifact_uri
-    if found := re.fullmatch(r"models:/([^/]+)/(\d+)", source):
-        return use.store.versions.get(found[1], int(found[2])).storage
+        model = source.removeprefix("models:/").partition("/")[0]
+    elif found := re.fullmatch(r"models:/([^/]+)/(\d+)", source):
+        copied = use.store.versions.get(found[1], int(found[2]))
+        return _Origin(copied.storage, copied.run_id, copied.model_id)
+    if model and not run:
+        run = use.store.models.get(model).source_run
+    if source.startswith("models:/m-"):
+        return _Origin(use.store.models.get(model).artifact_uri, run, model)
     if source.startswith("runs:/"):
         run_id, _, path = source.removeprefix("runs:/").partition("/")
-        return posixpath.join(use.store.get_run(run_id).artifact_uri, path)
+        return _Origin(posixpath.join(use.store.get_run(run_id).artifact_uri, path), run or run_id, model)
     if re.match(r"(mlflow-artifacts:|file:|/)", source):
         roots = [use.store.get_run(run).artifact_uri] if run else []
         roots += [use.store.models.get(model).artifact_uri] if model else []
         if not any(source == root or source.startswith(root.rstrip("/") + "/") for root in roots):
             raise invalid(f"Invalid model version source: {source!r}. It must be inside the artifacts of the run or model given.")
-    return source
+    return _Origin(source, run, model)
 
 
 def _note_on_model(use: Context, model_id: str, made: ModelVersion) -> None:
