@@ -502,6 +502,23 @@ def test_nothing_is_left_in_the_temporary_folder(project, home: Path, tmp_path: 
     assert os.listdir(tmp_path / "tmp") == [] and os.listdir(home / "checkouts") == []
 
 
+def test_a_write_that_fails_leaves_nothing(repository, tmp_path: Path) -> None:
+    import resource
+
+    from runproj.errors import StorageError
+
+    repository.commit({"small": "x", "big.bin": os.urandom(400_000)})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1]))  # what is written beyond it fails, as on a full disk
+    try:
+        with pytest.raises((StorageError, SourceError)):
+            store(tmp_path / "rp").fetch(Source(repository.url))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert os.listdir(tmp_path / "rp/checkouts") == []
+    assert (store(tmp_path / "rp").fetch(Source(repository.url)).root / "small").exists()
+
+
 def test_pins_are_plain_data(project, home: Path) -> None:
     from runproj.codec import from_json, to_json
 

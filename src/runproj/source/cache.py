@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from runproj.codec import DocumentError, from_json, to_json
-from runproj.errors import SourceError
+from runproj.errors import RunprojError, SourceError, StorageError
 from runproj.files import Lock, atomic_write, explained, remove_tree
 from runproj.source import worktree
 from runproj.source.gitcmd import Git, Ran
@@ -21,6 +21,7 @@ from runproj.source.vet import Facts, examine
 ASK_TIMEOUT = 120.0
 FETCH_TIMEOUT = 4 * 3600.0
 _MANY_PACKS = 50
+_FULL_DISK = "Free some space (`runproj gc` removes what no run needs), or set RUNPROJ_HOME to a larger disk."
 _PAUSES = (0.5, 2.0)
 """Seconds to wait before the second and the third attempt."""
 _FINAL = re.compile(
@@ -234,10 +235,17 @@ class Remote:
             env |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
         return env
 
-    def _failure(self, ran: Ran) -> SourceError:
+    def _failure(self, ran: Ran) -> RunprojError:
         words = scrub_text(ran.err.strip(), self.url)
-        lines = [line for line in words.splitlines() if line and not line.startswith(("hint:", "warning:"))]
         fix = "Check the URL and the connection; with --offline, runproj uses what it has seen last."
         if re.search(r"(?i)authentication failed|could not read (username|password)|permission denied|error: 40[13]", words):
             fix = "Give git access (a credential helper, an ssh key, or a token), then try `git ls-remote` on the same URL."
-        return SourceError(f"Cannot fetch {self.shown}", why="\n".join(lines[-8:]), fix=fix)
+        return git_error(f"Cannot fetch {self.shown}", words, fix)
+
+
+def git_error(what: str, words: str, fix: str = "") -> RunprojError:
+    """An error for the user out of what git said, already scrubbed: its last words, without its advice."""
+    lines = [line for line in words.splitlines() if line and not line.startswith(("hint:", "warning:"))]
+    if re.search(r"(?i)no space left|quota exceeded|unable to write|write error|cannot create .* file", words):
+        return StorageError(what, why="\n".join(lines[-4:]), fix=_FULL_DISK)
+    return SourceError(what, why="\n".join(lines[-8:]), fix=fix)

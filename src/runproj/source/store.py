@@ -14,7 +14,7 @@ from runproj.errors import SourceError
 from runproj.files import Objects, explained, remove_tree, sha256_file
 from runproj.source import capture, scratch, uris
 from runproj.source.archive import Archives, single_folder
-from runproj.source.cache import Remote
+from runproj.source.cache import Remote, git_error
 from runproj.source.folders import EMPTY_TREE, Folders, Found, Rules
 from runproj.source.gitcmd import GitFailed
 from runproj.source.layout import Layout, untouched
@@ -242,7 +242,7 @@ def _git_words(what: str) -> Iterator[None]:
     try:
         yield
     except GitFailed as error:
-        raise SourceError(what, why=uris.scrub_text(error.words)) from error
+        raise git_error(what, uris.scrub_text(error.words)) from error
 
 
 def _require_fit(facts: Facts, name: str) -> None:
