@@ -65,8 +65,9 @@ def ml_entry_point(name: str, table: Table | None, problems: Problems) -> EntryP
     if table is None:
         return EntryPoint(name, Command())
     declared = parameters(table.table("parameters"), problems, ml=True)
-    command = Command(shell=table.text("command"))
-    _check_command(table, command, declared, problems)
+    command = Command(table.text("command"))
+    if problems.thorough:  # a placeholder that nothing declares can still be given a value
+        _check_command(table, command, declared, problems)
     return EntryPoint(name, command, tuple(declared.values()))
 
 
@@ -101,7 +102,7 @@ def _parameter(name: str, word: str | None, spec: Table, problems: Problems, ml:
         choices,
         spec.number("min"),
         spec.number("max"),
-        spec.text("help") or "",
+        _help(spec),
         declared,
         required is not False and default is None,
     )
@@ -111,6 +112,11 @@ def _parameter(name: str, word: str | None, spec: Table, problems: Problems, ml:
         report = problems.warning if ml else problems.error
         report(spec.at("default"), f"the default of parameter {name!r} does not fit: {problem}")
     return result
+
+
+def _help(spec: Table) -> str:
+    value = spec.values.get("help")
+    return value.text if isinstance(value, Node) else spec.text("help") or ""
 
 
 def _type(name: str, word: str | None, spec: Table, problems: Problems, ml: bool) -> tuple[ParameterType, str]:
@@ -167,7 +173,7 @@ def _check_parameter(parameter: Parameter, spec: Table, required: bool | None, p
 def _command(table: Table) -> Command:
     value = table.values.get("command")
     if isinstance(value, str):
-        return Command(shell=value)
+        return Command(value)
     return Command(argv=table.texts("command"))
 
 

@@ -46,10 +46,15 @@ class Place(Protocol):
 
 @dataclass
 class Problems:
-    """Collects the problems of one file.  `lenient`: unknown keys are warnings (MLproject)."""
+    """Collects the problems of one file.
+
+    lenient:  unknown keys are warnings (MLproject).
+    thorough: look also for what shows only when parameters are bound.
+    """
 
     file: str
     lenient: bool = False
+    thorough: bool = False
     entry_point: str = ""
     found: list[Problem] = field(default_factory=list)
 

@@ -50,7 +50,7 @@ def read_project(project: Path, *, entry_point: str | None = None) -> Project:
 def problems_of(path: Path) -> tuple[Problem, ...]:
     """Every problem of a project folder, or of a descriptor file, with its place.  None at all where there is no descriptor."""
     folder, file = (path, None) if path.is_dir() else (path.parent, path.name)
-    parsed = _parse(folder, file)
+    parsed = _parse(folder, file, thorough=True)
     if any(problem.severity is Severity.ERROR for problem in parsed.problems):
         return parsed.problems
     try:
@@ -73,7 +73,7 @@ class _Parsed:
     notes: tuple[str, ...] = ()
 
 
-def _parse(project: Path, file: str | None = None) -> _Parsed:
+def _parse(project: Path, file: str | None = None, *, thorough: bool = False) -> _Parsed:
     try:
         names = sorted(os.listdir(project))
     except OSError as error:
@@ -88,7 +88,7 @@ def _parse(project: Path, file: str | None = None) -> _Parsed:
         return _Parsed(chosen, problems=(Problem(chosen, 0, 0, "is not a file"),))
     notes = (f"{chosen} is used; {', '.join(found[1:])} is left aside.",) if found[1:] else ()
     is_ours = chosen.lower() != THEIRS
-    problems = Problems(chosen, lenient=not is_ours)
+    problems = Problems(chosen, lenient=not is_ours, thorough=thorough)
     try:
         root = load_file(environment_files.inside(project, chosen), chosen)
     except YamlError as error:

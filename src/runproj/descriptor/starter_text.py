@@ -66,7 +66,7 @@ def _environment(folder: Path) -> str:
     except DescriptorError:
         spec = None
     if spec is None or spec.origin == "nothing declared":
-        return '# What the commands need to run.\nenvironment:\n  python: "3.12"\n  dependencies: []        # like numpy>=2, -r requirements.txt, -e .\n'
+        return _NOTHING_DECLARED
     key = "lock" if spec.lock_file else "requirements" if spec.origin.endswith(".txt") else "conda"
     text = f"# What the commands need to run is found in {spec.origin}.  To name it here instead:\n# environment:\n"
     if spec.lock_file or spec.origin == "requirements.txt" or spec.conda:
@@ -79,4 +79,10 @@ def _quoted(text: str) -> str:
     return text if re.fullmatch(r"[A-Za-z_][\w.-]*", text) and text.lower() not in _SPECIAL else json.dumps(text)
 
 
+_NOTHING_DECLARED = """\
+# What the commands need to run.
+environment:
+  python: "3.12"
+  dependencies: []            # like numpy>=2, -r requirements.txt, -e .
+"""
 _SPECIAL = {"true", "false", "yes", "no", "on", "off", "null", "y", "n"}
