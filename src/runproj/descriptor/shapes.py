@@ -261,10 +261,10 @@ class Either:
 
     def read(self, node: Node, problems: Problems) -> object:
         for kind in self.kinds:
-            if kind.shape is node.shape:
+            if kind.shape is node.shape and not node.is_null:
                 return kind.read(node, problems)
         words = " or ".join(kind.shape.value for kind in self.kinds)
-        problems.error(node, f"{words} is wanted here, not {node.shape.value}")
+        problems.error(node, f"{words} is wanted here, not {'nothing' if node.is_null else node.shape.value}")
         return None
 
     def schema(self) -> Schema:
@@ -348,10 +348,7 @@ def read(kind: Kind, node: Node, problems: Problems) -> object:
     """Read a node as a kind, checking its shape first."""
     if isinstance(kind, Either | Anything):
         return kind.read(node, problems)
-    if node.shape is not kind.shape:
+    if node.shape is not kind.shape or node.is_null:
         problems.error(node, f"{kind.shape.value} is wanted here, not {'nothing' if node.is_null else node.shape.value}")
-        return None
-    if node.is_null and not isinstance(kind, Record | MapOf):
-        problems.error(node, f"{kind.shape.value} is wanted here, and there is nothing")
         return None
     return kind.read(node, problems)
