@@ -15,6 +15,7 @@ from runproj import __version__
 from runproj.codec import DocumentError, from_json, to_json
 from runproj.core.backend import Backend, Job, JobHandle, JobState
 from runproj.core.call import Call, Given
+from runproj.core.environment import EnvLock
 from runproj.core.parameters import bind
 from runproj.core.plan import PLAN_VERSION, Plan, Request, RunOptions
 from runproj.core.project import EntryPoint, ParameterType, Project
@@ -53,6 +54,7 @@ def plan(request: Request, use: Services) -> Planned:
         report.phase("lock", f"Pinning the environment ({project.environment.origin})")
         when = datetime.datetime.fromisoformat(pin.committed_at) if pin.committed_at and not pin.dirty else None
         lock = use.environments.lock(project.environment, checkout.project, when, request.lock)
+        report.done(_environment_words(lock))
         backend_of(request.options.backend, use).check(lock.place, entry_point.resources)
     except BaseException:
         use.sources.discard(checkout)
@@ -71,6 +73,15 @@ def plan(request: Request, use: Services) -> Planned:
         runproj=__version__,
     )
     return Planned(decided, _secrets(call, request.parameters), checkout)
+
+
+def _environment_words(lock: EnvLock) -> str:
+    """Which environment it will be, and what it was taken from."""
+    python = f", {lock.python.implementation} {lock.python.version}" if lock.python else ""
+    count = (lock.pylock or "").count("[[packages]]")
+    packages = f", {count} package{'' if count == 1 else 's'}" if lock.pylock else ""
+    as_of = f" as of {lock.as_of[:10]}" if lock.as_of else ""
+    return f"{lock.manager.value} from {lock.origin}{python}{packages}{as_of}"
 
 
 def find_entry_point(project: Project, name: str) -> EntryPoint:

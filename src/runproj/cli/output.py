@@ -22,6 +22,9 @@ _OFF = "\x1b[0m"
 _PATIENCE = 2.0
 """Seconds after which a reader of plain lines, a CI log say, wants to know what takes so long."""
 
+_MOVING: dict[str, bool] = {}
+"""Whether the terminal's last line is one that moves: whoever writes next wipes it first."""
+
 
 def clean(text: str) -> str:
     """Text of others without control characters: a name or a reason must not steer the terminal."""
@@ -62,7 +65,9 @@ def write_json(value: object) -> None:
 
 
 def say(text: str) -> None:
-    """A line about what happens, for people."""
+    """A line about what happens, for people; it takes the place of the line that moves, if there is one."""
+    if _MOVING.pop("line", False):
+        sys.stderr.write("\r\x1b[K")
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
 
@@ -118,7 +123,6 @@ class TerminalReporter:
         self.live = sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("CI")
         self._name = ""
         self._begun = 0.0
-        self._moving = False
         self._seen: set[str] = set()
         self._told = 0.0
 
@@ -141,7 +145,8 @@ class TerminalReporter:
 
     def done(self, text: str) -> None:
         self._wipe()
-        self._line(self._name, f"{text}  {paint(f'({seconds(time.monotonic() - self._begun)})', _DIM, sys.stderr)}")
+        took = paint(f"({seconds(time.monotonic() - self._begun)})", _DIM, sys.stderr)
+        self._line(self._name, text, after=f"  {took}")
 
     def note(self, text: str) -> None:
         self._wipe()
@@ -149,10 +154,10 @@ class TerminalReporter:
             self._seen.add(text)
             self._line("note", text, _NOTE)
 
-    def _line(self, name: str, text: str, colour: str = _DIM) -> None:
+    def _line(self, name: str, text: str, colour: str = _DIM, after: str = "") -> None:
         self._told = time.monotonic()
         if not self.quiet or colour == _NOTE:
-            say(f"{paint(f'{name:<12}', colour, sys.stderr)}{clean(text)}")
+            say(f"{paint(f'{name:<12}', colour, sys.stderr)}{clean(text)}{after}")
 
     def _show(self, text: str) -> None:
         if self.quiet:
@@ -160,10 +165,9 @@ class TerminalReporter:
         columns = shutil.get_terminal_size().columns - 14
         sys.stderr.write(f"\r\x1b[K{_DIM}{self._name:<12}{_OFF}{clean(text)[:columns]}")
         sys.stderr.flush()
-        self._moving = True
+        _MOVING["line"] = True
 
     def _wipe(self) -> None:
-        if self._moving:
+        if _MOVING.pop("line", False):
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
-            self._moving = False
