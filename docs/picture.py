@@ -1,0 +1,110 @@
+"""Record a terminal session as a picture: `python docs/picture.py OUT.svg COMMAND…`.  Needs tmux.
+
+The commands are typed into a real terminal, one after the other; what the screen shows at the end becomes an SVG.
+"""
+
+from __future__ import annotations
+
+import html
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+COLUMNS, ROWS = 112, 40
+CELL, LINE, MARGIN = 8.4, 18, 16
+COLOURS = {"31": "#ff7b72", "32": "#7ee787", "33": "#e3b341", "34": "#79c0ff", "35": "#d2a8ff", "36": "#76e3ea", "2": "#8b949e"}
+PROMPT = "$ "
+PATIENCE = 120.0
+
+
+def record(commands: list[str]) -> list[str]:
+    """Type the commands into a new terminal; returns its lines with their escape sequences."""
+    name = f"picture-{os.getpid()}"
+    environ = {**os.environ, "TERM": "xterm-256color", "CI": ""}
+    tmux = ["tmux", "-L", name, "-f", "/dev/null"]
+    size = ["-x", str(COLUMNS), "-y", str(ROWS)]
+    subprocess.run([*tmux, "new-session", "-d", *size, f"env PS1='{PROMPT}' bash --norc --noprofile"], check=True, env=environ)
+    try:
+        time.sleep(0.5)
+        subprocess.run([*tmux, "send-keys", "clear", "Enter"], check=True)
+        time.sleep(0.5)
+        for number, command in enumerate(commands):
+            subprocess.run([*tmux, "send-keys", "-l", command], check=True)
+            subprocess.run([*tmux, "send-keys", "Enter"], check=True)
+            wait_for_prompt(tmux, number + 2)
+        taken = subprocess.run([*tmux, "capture-pane", "-e", "-p"], check=True, capture_output=True, text=True)
+    finally:
+        subprocess.run([*tmux, "kill-server"], check=False)
+    lines = taken.stdout.rstrip("\n").split("\n")
+    while lines and plain(lines[-1]).strip() in ("", PROMPT.strip()):
+        lines.pop()
+    return lines
+
+
+def wait_for_prompt(tmux: list[str], count: int) -> None:
+    """Until the screen shows that many prompts, the last one empty."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        shown = subprocess.run([*tmux, "capture-pane", "-p"], check=True, capture_output=True, text=True).stdout
+        lines = [line.rstrip() for line in shown.rstrip().split("\n")]
+        if sum(line.startswith(PROMPT.strip()) for line in lines) >= count and lines[-1] == PROMPT.strip():
+            return
+        time.sleep(0.2)
+    raise SystemExit("the command did not end, or its output is longer than the screen")
+
+
+def plain(line: str) -> str:
+    return re.sub(r"\x1b\[[0-9;]*m", "", line)
+
+
+def spans(line: str) -> Iterator[tuple[int, str, str, bool]]:
+    """Column, text, colour and weight of each stretch of a line."""
+    column, colour, bold = 0, "#e6edf3", False
+    for part in re.split(r"(\x1b\[[0-9;]*m)", line):
+        if part.startswith("\x1b["):
+            for code in part[2:-1].split(";") or ["0"]:
+                if code in ("", "0"):
+                    colour, bold = "#e6edf3", False
+                elif code == "39":
+                    colour = "#e6edf3"
+                elif code == "1":
+                    bold = True
+                elif code in COLOURS:
+                    colour = COLOURS[code]
+        elif part:
+            yield column, part, colour, bold
+            column += len(part)
+
+
+def draw(lines: list[str]) -> str:
+    width = round(max(len(plain(line)) for line in lines) * CELL + 2 * MARGIN)
+    height = len(lines) * LINE + 2 * MARGIN
+    texts = []
+    for row, line in enumerate(lines):
+        y = MARGIN + row * LINE + 13
+        for column, text, colour, bold in spans(line):
+            if text.strip():
+                lead = len(text) - len(text.lstrip(" "))
+                x = MARGIN + (column + lead) * CELL
+                weight = ' font-weight="bold"' if bold else ""
+                length = f"{len(text.strip()) * CELL:.1f}"
+                words = html.escape(text.strip(), quote=False)
+                texts.append(f'<text x="{x:.1f}" y="{y}" fill="{colour}" textLength="{length}"{weight}>{words}</text>')
+    style = "font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace;font-size:14px;white-space:pre"
+    size = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} style="{style}">'
+    return "\n".join([head, f'<rect width="{width}" height="{height}" rx="8" fill="#0d1117"/>', *texts, "</svg>"]) + "\n"
+
+
+def main() -> int:
+    target, *commands = sys.argv[1:]
+    Path(target).write_text(draw(record(commands)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
