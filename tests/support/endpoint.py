@@ -16,6 +16,7 @@ from runproj.artifacts.local import LocalArtifacts
 from runproj.core.run import NewRun, Run
 from runproj.server.endpoint import Endpoint
 from runproj.tracking import open_store
+from runproj.tracking.full import FullStore
 from runproj.tracking.sqlite import SqliteStore
 
 TOKEN = "a-secret-token"
@@ -23,7 +24,7 @@ TOKEN = "a-secret-token"
 
 @dataclass
 class Served:
-    store: SqliteStore
+    store: FullStore
     artifacts: LocalArtifacts
     run: Run
     endpoint: Endpoint
@@ -74,6 +75,7 @@ def served(home: Path) -> Iterator[Served]:
     artifacts = open_artifacts(uri, home=home, environ={})
     assert isinstance(store, SqliteStore)
     assert isinstance(artifacts, LocalArtifacts)
+    store = FullStore(store.database)
     run = store.create_run(NewRun("0", 1))
     with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
         endpoint = Endpoint(listener, TOKEN, store, artifacts, run.id, "0")

@@ -23,7 +23,7 @@ from runproj.core.search import (
     parse_order,
 )
 from runproj.errors import RefusedError
-from runproj.tracking.sqlite import SqliteStore
+from runproj.tracking.full import FullStore
 
 M, P, T, A, D = Entity.METRIC, Entity.PARAM, Entity.TAG, Entity.ATTRIBUTE, Entity.DATASET
 
@@ -128,8 +128,8 @@ def test_no_text_does_harm(text):
 
 
 @pytest.fixture
-def store(isolated: Path) -> SqliteStore:
-    store = SqliteStore(isolated / "runs.db")
+def store(isolated: Path) -> FullStore:
+    store = FullStore(isolated / "runs.db")
     for name, loss, tag in (("a", 0.5, "x"), ("b", 0.1, "X"), ("c", math.nan, None), ("d", None, "x[y")):
         tags = () if tag is None else (Tag("t", tag),)
         run = store.create_run(NewRun("0", ord(name), name=name, params=(Param("p", name * 2),) if loss else (), tags=tags))

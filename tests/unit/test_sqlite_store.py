@@ -16,6 +16,7 @@ import pytest
 from runproj.core.run import Metric, NewRun, Param, RunChanges, RunQuery, Tag
 from runproj.errors import RefusedError, TrackingError
 from runproj.tracking import schema
+from runproj.tracking.full import FullStore
 from runproj.tracking.sqlite import SqliteStore
 
 
@@ -129,7 +130,7 @@ def test_older_databases_are_brought_up_to_date(path, version):
         connection.execute(f"PRAGMA user_version = {version}")
     store = SqliteStore(path)
     run = store.create_run(new())
-    assert store.registry.search((), (), 10, 0) == []
+    assert FullStore(path).registry.search((), (), 10, 0) == []
     with sqlite3.connect(path) as connection:
         assert connection.execute("PRAGMA user_version").fetchone() == (schema.VERSION,)
     assert SqliteStore(path).get_run(run.id) == run

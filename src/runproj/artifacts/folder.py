@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import shutil
 import stat
 from collections.abc import Iterator, Sequence
@@ -62,7 +61,7 @@ class Folder:
         """A file to write; it is under `path` when the block ends, and nowhere if the block raises."""
         *above, name = inside(path)
         with self._explained(path), self._folder(above, create=True) as folder:
-            temporary = _INCOMING + secrets.token_hex(8)
+            temporary = _INCOMING + os.urandom(8).hex()
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=folder)
             try:
                 with os.fdopen(descriptor, "wb") as file:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -39,7 +39,7 @@ class HttpArtifacts:
 
     def get(self, run: Run, path: str, into: Path) -> None:
         inside(path)
-        temporary = into.with_name(f".{secrets.token_hex(8)}.tmp")
+        temporary = into.with_name(f".{os.urandom(8).hex()}.tmp")
         try:
             with explained(into), temporary.open("wb") as target:
                 if folder := _shared(run):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,7 +33,7 @@ class LocalArtifacts:
 
     def get(self, run: Run, path: str, into: Path) -> None:
         folder, prefix = self.place(run.artifact_uri)
-        temporary = into.with_name(f".{secrets.token_hex(8)}.tmp")
+        temporary = into.with_name(f".{os.urandom(8).hex()}.tmp")
         with folder.reading(prefix + path) as source, explained(into):
             try:
                 with temporary.open("wb") as target:

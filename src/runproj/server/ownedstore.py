@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from runproj.core.run import NewRun, Run, RunChanges
 from runproj.server.owned import Owned
+from runproj.tracking.full import FullStore
 from runproj.tracking.sqlite import SqliteStore
 
 
-class OwnedRunStore(SqliteStore):
+class OwnedRunStore(FullStore):
     """A store in which one run is ended by its executor only, and new runs are its children."""
 
     def __init__(self, store: SqliteStore, owned: Owned) -> None:

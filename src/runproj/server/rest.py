@@ -22,7 +22,7 @@ from runproj.server.protocol import (
 
 if TYPE_CHECKING:
     from runproj.artifacts.local import LocalArtifacts
-    from runproj.tracking.sqlite import SqliteStore
+    from runproj.tracking.full import FullStore
 
 MLFLOW_VERSION = "3.17.2"
 """The version of the protocol that is spoken: what `/version` says, and clients compare theirs with."""
@@ -32,7 +32,7 @@ MLFLOW_VERSION = "3.17.2"
 class Context:
     """What handlers work with."""
 
-    store: SqliteStore
+    store: FullStore
     artifacts: LocalArtifacts
 
 
@@ -68,7 +68,7 @@ STREAMS: dict[tuple[str, str], RawHandler] = {
 class Api:
     """Answers requests.  `handle` never raises for what a client can do."""
 
-    def __init__(self, store: SqliteStore, artifact_store: LocalArtifacts) -> None:
+    def __init__(self, store: FullStore, artifact_store: LocalArtifacts) -> None:
         self.context = Context(store, artifact_store)
 
     def handle(self, request: Request) -> Response:

@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from runproj.core.run import Experiment, Lifecycle, Tag
-from runproj.core.search import Clause, Order
 from runproj.errors import AlreadyExistsError, NotFoundError, RefusedError
-from runproj.tracking import query, rows
+from runproj.tracking import rows
 from runproj.tracking.database import Database
+from runproj.tracking.where import Where
 
 if TYPE_CHECKING:
     import sqlite3
+
+    from runproj.core.search import Clause, Order
 
 
 class Experiments:
@@ -36,7 +38,9 @@ class Experiments:
         self, clauses: Sequence[Clause], orders: Sequence[Order], lifecycle: Lifecycle | None, limit: int, offset: int
     ) -> list[Experiment]:
         """Experiments that fit, newest first unless `orders` says otherwise."""
-        where = query.Where()
+        from runproj.tracking import query
+
+        where = Where()
         if lifecycle is not None:
             where.add("e.lifecycle = ?", lifecycle.value)
         query.add_clauses(where, clauses, query.EXPERIMENTS)

@@ -14,6 +14,7 @@ from runproj.core.search import Clause, Order
 from runproj.errors import NotFoundError, RefusedError
 from runproj.tracking import experiments, query, rows
 from runproj.tracking.database import Database
+from runproj.tracking.where import Where
 
 if TYPE_CHECKING:
     import sqlite3
@@ -100,7 +101,7 @@ class Models:
         self, experiment_ids: Sequence[str], clauses: Sequence[Clause], orders: Sequence[Order], limit: int, offset: int
     ) -> list[LoggedModel]:
         """Models that fit, newest first unless `orders` says otherwise."""
-        where = query.Where()
+        where = Where()
         where.add("m.lifecycle = 'active'")
         where.one_of("m.experiment", [experiments.number_of(experiment) for experiment in experiment_ids])
         query.add_clauses(where, clauses, query.LOGGED_MODELS)

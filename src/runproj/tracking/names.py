@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 
 _ADJECTIVES = (
     "able agile airy alert amber ample apt arid avid awake bold brave brief bright brisk calm candid clear clever cosy crisp "
@@ -27,4 +27,8 @@ _NOUNS = (
 
 def run_name() -> str:
     """A new name, such as `brisk-heron-417`.  Names need not be unique; ids are."""
-    return f"{secrets.choice(_ADJECTIVES.split())}-{secrets.choice(_NOUNS.split())}-{secrets.randbelow(1000)}"
+    chance = int.from_bytes(os.urandom(8), "big")
+    adjectives, nouns = _ADJECTIVES.split(), _NOUNS.split()
+    chance, number = divmod(chance, 1000)
+    chance, noun = divmod(chance, len(nouns))
+    return f"{adjectives[chance % len(adjectives)]}-{nouns[noun]}-{number}"

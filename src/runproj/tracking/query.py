@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import assert_never
 
 from runproj.core.search import Clause, Entity, Operator, Order
+from runproj.tracking.where import Where
 
 
 @dataclass(frozen=True)
@@ -90,25 +91,6 @@ LOGGED_MODELS = Target(
         " ORDER BY step DESC, timestamp DESC, value DESC LIMIT 1",
     },
 )
-
-
-@dataclass
-class Where:
-    """Conditions, ANDed, with the values bound to them."""
-
-    conditions: list[str] = field(default_factory=list)
-    values: list[object] = field(default_factory=list)
-
-    def add(self, condition: str, *values: object) -> None:
-        self.conditions.append(condition)
-        self.values.extend(values)
-
-    def one_of(self, expression: str, values: Sequence[object]) -> None:
-        self.add(f"{expression} IN ({', '.join('?' * len(values))})", *values)
-
-    @property
-    def sql(self) -> str:
-        return f"WHERE {' AND '.join(self.conditions)}" if self.conditions else ""
 
 
 def add_clauses(where: Where, clauses: Sequence[Clause], target: Target) -> None:

@@ -14,6 +14,7 @@ from runproj.core.search import Clause, Order
 from runproj.errors import AlreadyExistsError, NotFoundError, RefusedError
 from runproj.tracking import query, rows
 from runproj.tracking.database import Database
+from runproj.tracking.where import Where
 
 if TYPE_CHECKING:
     import sqlite3
@@ -72,7 +73,7 @@ class Registry:
 
     def search(self, clauses: Sequence[Clause], orders: Sequence[Order], limit: int, offset: int) -> list[RegisteredModel]:
         """Models that fit, by name unless `orders` says otherwise."""
-        where = query.Where()
+        where = Where()
         query.add_clauses(where, clauses, query.REGISTERED_MODELS)
         order, bound = query.order_sql(orders, query.REGISTERED_MODELS, "m.name ASC")
         with self.database.reading() as connection:
@@ -176,7 +177,7 @@ class Versions:
 
     def search(self, clauses: Sequence[Clause], orders: Sequence[Order], limit: int, offset: int) -> list[ModelVersion]:
         """Versions that fit, the last changed first unless `orders` says otherwise."""
-        where = query.Where()
+        where = Where()
         query.add_clauses(where, clauses, query.MODEL_VERSIONS)
         order, bound = query.order_sql(orders, query.MODEL_VERSIONS, "v.updated DESC, m.name ASC, v.version DESC")
         with self.database.reading() as connection:

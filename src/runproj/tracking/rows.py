@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
@@ -37,7 +36,7 @@ RUN_COLUMNS = "r.seq, r.id, r.experiment, r.name, r.status, r.started, r.ended, 
 
 def load_runs(connection: sqlite3.Connection, rows: Sequence[tuple[object, ...]]) -> list[Run]:
     """Runs from rows of `RUN_COLUMNS`, with their params, metrics and tags: three queries, however many runs."""
-    chosen = json.dumps([row[0] for row in rows])
+    chosen = numbers(row[0] for row in rows)
     params = grouped(
         (run, Param(key, value))
         for run, key, value in connection.execute(
@@ -59,6 +58,11 @@ def load_runs(connection: sqlite3.Connection, rows: Sequence[tuple[object, ...]]
         )
     )
     return [_run(row, params, metrics, tags) for row in rows]
+
+
+def numbers(items: Iterable[object]) -> str:
+    """Whole numbers as what `json_each` makes a table of."""
+    return f"[{','.join(map(str, items))}]"
 
 
 def grouped(pairs: Iterable[tuple[int, T]]) -> dict[int, list[T]]:
@@ -96,7 +100,7 @@ EXPERIMENT_COLUMNS = "e.id, e.name, e.artifact_location, e.lifecycle, e.created,
 
 def load_experiments(connection: sqlite3.Connection, rows: Sequence[tuple[object, ...]]) -> list[Experiment]:
     """Experiments from rows of `EXPERIMENT_COLUMNS`, with their tags."""
-    chosen = json.dumps([row[0] for row in rows])
+    chosen = numbers(row[0] for row in rows)
     tags = grouped(
         (experiment, Tag(key, value))
         for experiment, key, value in connection.execute(

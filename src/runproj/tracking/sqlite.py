@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import time
-import uuid
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runproj.core.run import Experiment, Lifecycle, Metric, NewRun, Param, Run, RunChanges, RunQuery, Tag, TagName
-from runproj.core.search import Clause, Order
 from runproj.errors import NotFoundError, RefusedError
-from runproj.tracking import experiments, query, rows
+from runproj.tracking import experiments, rows
 from runproj.tracking.database import Database
-from runproj.tracking.lineage import Lineages
-from runproj.tracking.models import Models
 from runproj.tracking.names import run_name
-from runproj.tracking.registry import Registry, Versions
+from runproj.tracking.where import Where
 
 if TYPE_CHECKING:
     import sqlite3
@@ -29,11 +26,6 @@ class SqliteStore:
 
     def __init__(self, path: Path | Database) -> None:
         self.database = path if isinstance(path, Database) else Database(path)
-        self.experiments = experiments.Experiments(self.database)
-        self.lineages = Lineages(self.database)
-        self.models = Models(self.database)
-        self.registry = Registry(self.database)
-        self.versions = Versions(self.database)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -50,7 +42,7 @@ class SqliteStore:
         return found
 
     def create_run(self, new: NewRun) -> Run:
-        run_id = new.id or uuid.uuid4().hex
+        run_id = new.id or os.urandom(16).hex()
         with self.database.writing() as connection:
             insert_run(connection, run_id, new)
             return _get_run(connection, run_id)
@@ -70,29 +62,6 @@ class SqliteStore:
             found = connection.execute(
                 f"SELECT {rows.RUN_COLUMNS} FROM runs r {where.sql} ORDER BY r.started DESC, r.seq DESC LIMIT ? OFFSET ?",
                 (*where.values, query.limit, query.offset),
-            ).fetchall()
-            return rows.load_runs(connection, found)
-
-    def find(
-        self,
-        experiment_ids: Sequence[str],
-        clauses: Sequence[Clause],
-        orders: Sequence[Order],
-        lifecycle: Lifecycle | None,
-        limit: int,
-        offset: int,
-    ) -> list[Run]:
-        """Runs that fit a filter of the search language, newest first unless `orders` says otherwise."""
-        where = query.Where()
-        where.one_of("r.experiment", [experiments.number_of(experiment) for experiment in experiment_ids])
-        if lifecycle is not None:
-            where.add("r.lifecycle = ?", lifecycle.value)
-        query.add_clauses(where, clauses, query.RUNS)
-        order, bound = query.order_sql(orders, query.RUNS, "r.started DESC, r.id ASC")
-        with self.database.reading() as connection:
-            found = connection.execute(
-                f"SELECT {rows.RUN_COLUMNS} FROM runs r {where.sql} {order} LIMIT ? OFFSET ?",
-                (*where.values, *bound, limit, offset),
             ).fetchall()
             return rows.load_runs(connection, found)
 
@@ -225,9 +194,9 @@ def write_metrics(connection: sqlite3.Connection, seq: int, metrics: Sequence[Me
     )
 
 
-def _where(wanted: RunQuery) -> query.Where:
+def _where(wanted: RunQuery) -> Where:
     """The conditions of a query."""
-    where = query.Where()
+    where = Where()
     if wanted.experiments:
         where.one_of("r.experiment", [experiments.number_of(experiment) for experiment in wanted.experiments])
     if wanted.lifecycle is not None:
