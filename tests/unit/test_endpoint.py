@@ -125,6 +125,23 @@ def test_closing_answers_what_has_arrived(here):
         assert found.size == len(body)
 
 
+def test_closing_is_quick_and_answers_whoever_waits_at_the_door(here):
+    body = json.dumps({"run_id": here.run.id, "key": "k", "value": "v"})
+    head = f"POST /api/2.0/mlflow/runs/set-tag HTTP/1.1\r\nHost: 127.0.0.1:{here.port}\r\nAuthorization: Bearer {TOKEN}\r\n"
+    head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    silent = socket.create_connection(("127.0.0.1", here.port))
+    last = socket.create_connection(("127.0.0.1", here.port))
+    last.sendall((head + body).encode())
+    begin = time.monotonic()
+    here.endpoint.close()
+    assert time.monotonic() - begin < 2
+    assert last.recv(1000).startswith(b"HTTP/1.1 200 ")
+    assert silent.recv(1000) == b""
+    assert here.store.get_run(here.run.id).tag("k") == "v"
+    silent.close()
+    last.close()
+
+
 def test_an_upload_that_breaks_off_leaves_nothing(here):
     with socket.create_connection(("127.0.0.1", here.port)) as client:
         head = f"PUT /api/2.0/mlflow-artifacts/artifacts/0/half HTTP/1.1\r\nHost: 127.0.0.1:{here.port}\r\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import selectors
 import socket
 import threading
 from collections.abc import Callable
@@ -27,6 +28,7 @@ class Server:
         self._changed = threading.Condition()
         self._closing = False
         self._thread: threading.Thread | None = None
+        self._alarm, self._bell = socket.socketpair()
 
     def start(self) -> None:
         """Accept connections from now on, in the background."""
@@ -35,31 +37,37 @@ class Server:
 
     def close(self, timeout: float = 30.0) -> None:
         """Answer the requests that have arrived, at most for `timeout` seconds, then close every connection."""
-        with self._changed:
-            self._closing = True
-            for connection, busy in self._connections.items():
-                if not busy:
-                    _end(connection)
-            self._changed.wait_for(lambda: not self._connections, timeout)
-            left = list(self._connections)
-        for connection in left:
-            _end(connection)
+        self._closing = True
+        self._bell.send(b".")
         if self._thread:
             self._thread.join(timeout=5)
+        with self._changed:
+            for connection, busy in self._connections.items():
+                if not busy:
+                    _end(connection, socket.SHUT_RD)  # what has arrived already is read and answered nevertheless
+            self._changed.wait_for(lambda: not self._connections, timeout)
+            for connection in self._connections:
+                _end(connection, socket.SHUT_RDWR)
+        self._alarm.close()
+        self._bell.close()
 
     def _accept(self) -> None:
-        self._listener.settimeout(0.1)
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except TimeoutError:
-                if self._closing:
+        self._listener.setblocking(False)
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._listener, selectors.EVENT_READ)
+            selector.register(self._alarm, selectors.EVENT_READ)
+            while True:
+                ready = {key.fileobj for key, _ in selector.select()}
+                if self._listener in ready:
+                    self._welcome()
+                elif self._closing:  # and nobody is waiting at the door
                     return
-                continue
-            except OSError:
-                return
+
+    def _welcome(self) -> None:
+        with contextlib.suppress(BlockingIOError, ConnectionError):
+            connection, _ = self._listener.accept()
             with self._changed:
-                self._connections[connection] = True  # it connected because it has something to ask
+                self._connections[connection] = False
             threading.Thread(target=self._serve, args=(connection,), name="runproj-request", daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
@@ -89,9 +97,9 @@ class Server:
         return self._handle(request)
 
 
-def _end(connection: socket.socket) -> None:
+def _end(connection: socket.socket, how: int) -> None:
     with contextlib.suppress(OSError):
-        connection.shutdown(socket.SHUT_RDWR)
+        connection.shutdown(how)
 
 
 class _Connection(BaseHTTPRequestHandler):
