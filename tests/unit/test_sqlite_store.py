@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sqlite3
 import struct
 import subprocess
@@ -51,6 +52,14 @@ def test_an_id_that_is_given_is_kept(path):
     assert store.create_run(new(id="a" * 32)).id == "a" * 32
     with pytest.raises(RefusedError, match="already"):
         store.create_run(new(id="a" * 32))
+
+
+def test_text_that_is_no_unicode_is_recorded_readably(path):
+    store, odd = SqliteStore(path), os.fsdecode(b"a\xffb")
+    run = store.create_run(new(name=odd, params=(Param("p", odd), Param("nul", "a\0b")), tags=(Tag("t", odd),)))
+    store.update(run.id, RunChanges(params=(Param("p", odd),)))
+    assert store.get_run(run.id) == run
+    assert (run.name, run.tag("t"), run.params) == (r"a\udcffb", r"a\udcffb", (Param("nul", "a\0b"), Param("p", r"a\udcffb")))
 
 
 def test_all_changes_or_none(path):

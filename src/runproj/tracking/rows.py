@@ -31,6 +31,11 @@ def unpack(value: float, kind: int) -> float:
     return -0.0 if kind == _NEGATIVE_ZERO else value
 
 
+def text(value: str) -> str:
+    """A text as it can be stored: bytes that are no UTF-8, as file names and arguments may hold, are written as `\\udcff`."""
+    return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode()
+
+
 RUN_COLUMNS = "r.seq, r.id, r.experiment, r.name, r.status, r.started, r.ended, r.artifact_uri, r.user, r.lifecycle"
 
 

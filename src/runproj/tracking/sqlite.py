@@ -88,7 +88,7 @@ def insert_run(connection: sqlite3.Connection, run_id: str, new: NewRun) -> None
     if connection.execute("SELECT 1 FROM runs WHERE id = ?", (run_id,)).fetchone():
         raise RefusedError(f"There is already a run with id {run_id}")
     tags = {tag.key: tag.value for tag in new.tags}
-    name = new.name or tags.get(TagName.RUN_NAME) or run_name()
+    name = rows.text(new.name or tags.get(TagName.RUN_NAME) or run_name())
     tags[TagName.RUN_NAME] = name
     cursor = connection.execute(
         "INSERT INTO runs (id, experiment, name, user, status, started, artifact_uri) VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -96,7 +96,7 @@ def insert_run(connection: sqlite3.Connection, run_id: str, new: NewRun) -> None
             run_id,
             int(new.experiment_id),
             name,
-            new.user,
+            rows.text(new.user),
             new.status.value,
             new.start,
             f"{location.rstrip('/')}/{run_id}/artifacts",
@@ -135,7 +135,7 @@ def apply_changes(connection: sqlite3.Connection, seq: int, run_id: str, changes
     connection.executemany("DELETE FROM tags WHERE run = ? AND key = ?", [(seq, key) for key in changes.deleted_tags])
     columns: dict[str, object] = {}
     if name:
-        columns["name"] = name
+        columns["name"] = rows.text(name)
     if changes.status is not None:
         columns["status"] = changes.status.value
     if changes.end is not None:
@@ -150,15 +150,16 @@ def apply_changes(connection: sqlite3.Connection, seq: int, run_id: str, changes
 
 def _write_params(connection: sqlite3.Connection, seq: int, run_id: str, params: Iterable[Param]) -> None:
     for param in params:
+        value = rows.text(param.value)
         added = connection.execute(
-            "INSERT INTO params (run, key, value) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (seq, param.key, param.value)
+            "INSERT INTO params (run, key, value) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (seq, rows.text(param.key), value)
         ).rowcount
         if added:
             continue
-        (old,) = connection.execute("SELECT value FROM params WHERE run = ? AND key = ?", (seq, param.key)).fetchone()
-        if old != param.value:
+        (old,) = connection.execute("SELECT value FROM params WHERE run = ? AND key = ?", (seq, rows.text(param.key))).fetchone()
+        if old != value:
             raise RefusedError(
-                f"The parameter {param.key!r} of run {run_id} is {old!r} and cannot become {param.value!r}",
+                f"The parameter {param.key!r} of run {run_id} is {old!r} and cannot become {value!r}",
                 why="Parameters are written once.",
                 fix="Record what changes during a run as a metric or a tag.",
             )
@@ -167,7 +168,7 @@ def _write_params(connection: sqlite3.Connection, seq: int, run_id: str, params:
 def _write_tags(connection: sqlite3.Connection, seq: int, tags: Iterable[Tag]) -> None:
     connection.executemany(
         "INSERT INTO tags (run, key, value) VALUES (?, ?, ?) ON CONFLICT (run, key) DO UPDATE SET value = excluded.value",
-        [(seq, tag.key, tag.value) for tag in tags],
+        [(seq, rows.text(tag.key), rows.text(tag.value)) for tag in tags],
     )
 
 
