@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from runproj.core.call import BoundValue, Call
 from runproj.core.project import ParameterType
@@ -37,6 +36,8 @@ def _resolved(value: BoundValue, project: Path, cwd: Path, missing: list[str]) -
     if value.type is not ParameterType.PATH or not text:
         return value
     if text.startswith("file:"):
+        from urllib.parse import unquote, urlsplit
+
         text = unquote(urlsplit(text).path)
     elif _SCHEME.match(text):
         return value

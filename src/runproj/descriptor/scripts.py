@@ -87,10 +87,11 @@ def output_notebook(name: str) -> str:
 
 def _notebook(project: Path, name: str, word: str) -> EntryPoint:
     """papermill injects each parameter as a variable: numbers, True, False and None by their kind, all else as text."""
-    kernel = ("-k", "python3") if _language(project / name, name) == "python" else ()
+    kernel = ("-k", "python3", "-l", "python") if _language(project / name, name) == "python" else ()
     output = output_notebook(name)
     target = f"./{output}" if output.startswith("-") else output
-    argv = ("python", "-m", "papermill", word, target, "--no-progress-bar", "--log-output", *kernel)
+    streams = ("--stdout-file", "-", "--stderr-file", "/dev/stderr")
+    argv = ("python", "-m", "papermill", word, target, "--no-progress-bar", *streams, *kernel)
     command = _words(*argv, extra=("-p", "{name}", "{value}"))
     return EntryPoint(name, command, outputs=(_literal(output),))
 
