@@ -18,8 +18,8 @@ from runproj.files import atomic_write
 
 _ASK = (
     "import sys, os, platform; v = sys.version_info; b = getattr(sys, '_base_executable', None) or sys.executable; "
-    "sys.stdout.write('\\n'.join(['%d.%d.%d' % v[:3], v[3], platform.python_implementation(), b, "
-    "sys.version.replace('\\n', ' ')]))"
+    "said = ['%d.%d.%d' % v[:3], v[3], platform.python_implementation(), b, sys.version.replace('\\n', ' ')]; "
+    "sys.stdout.buffer.write(b'\\0'.join(map(os.fsencode, said)))"
 )
 _ASK_SECONDS = 20
 
@@ -50,10 +50,12 @@ class Choice:
 class Pythons:
     """The interpreters of this machine.
 
-    memory: a JSON file that keeps what each said;  own: where `uv python install` puts those that runproj fetches.
+    memory: a JSON file that keeps what each said;  own: where `uv python install` puts those that runproj fetches;
+    system: the folder below which the system's own places are.
     """
 
-    def __init__(self, memory: Path, own: Path, environ: Mapping[str, str]) -> None:
+    def __init__(self, memory: Path, own: Path, environ: Mapping[str, str], system: Path = Path("/")) -> None:
+        self._system = system
         self._memory_file = memory
         self._own = own
         self._environ = environ
@@ -163,14 +165,17 @@ class Pythons:
             yield from _glob(root, "versions/*/bin/python")
         for root in (mise, asdf):
             yield from _glob(root, "installs/python/*/bin/python")
-        yield Path(getattr(sys, "_base_executable", sys.executable))
-        for name in ("/usr/local/bin", "/usr/bin"):
-            yield from (path for path in _glob(Path(name), "python3.*") if re.fullmatch(r"python3\.\d+", path.name))
-        for root in (home / "miniconda3", home / "anaconda3", home / "miniforge3", home / "mambaforge", Path("/opt/conda")):
+        ours = Path(getattr(sys, "_base_executable", sys.executable))
+        if ours.is_relative_to(self._system):
+            yield ours
+        for name in ("usr/local/bin", "usr/bin"):
+            yield from (path for path in _glob(self._system / name, "python3.*") if re.fullmatch(r"python3\.\d+", path.name))
+        opt = self._system / "opt"
+        for root in (home / "miniconda3", home / "anaconda3", home / "miniforge3", home / "mambaforge", opt / "conda"):
             yield from _glob(root, "bin/python3")
             yield from _glob(root, "envs/*/bin/python3")
-        yield from _glob(Path("/opt"), "*/bin/python3")
-        yield from _glob(Path("/opt/python"), "*/bin/python3")
+        yield from _glob(opt, "*/bin/python3")
+        yield from _glob(opt / "python", "*/bin/python3")
         for folder in variables.get("PATH", os.defpath).split(os.pathsep):
             if folder.startswith("/") and Path(folder).name != "shims":
                 yield from (path for path in _glob(Path(folder), "python3*") if re.fullmatch(r"python3(\.\d+)?", path.name))
@@ -206,7 +211,7 @@ def _question(path: Path, status: os.stat_result) -> Known:
         answer = proc.run([path, "-I", "-S", "-c", _ASK], env=quiet, timeout=_ASK_SECONDS)
     except (StartError, OSError):
         return broken
-    lines = answer.out.decode(errors="replace").splitlines()
+    lines = os.fsdecode(answer.out).split("\0")  # a path may hold anything else
     if answer.code != 0 or len(lines) != 5 or lines[1] != "final":
         return broken
     return Known(status.st_mtime_ns, status.st_ino, lines[0], lines[2], lines[3], lines[4])
