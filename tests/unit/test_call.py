@@ -179,7 +179,17 @@ def test_undeclared_values_are_not_passed_twice_where_the_command_has_a_place_fo
     assert call("true; python t.py {y}", Given("y", "1")).shown() == "true; python t.py 1"
 
 
-@pytest.mark.parametrize("end", ["for x in 1; do a; done", "if a; then b; fi", "[[ a ]]", "f() { a; }", "case a in b) c;; esac"])
+@pytest.mark.parametrize(
+    "end",
+    [
+        "for x in 1; do a; done",
+        "if a; then b; fi",
+        "[[ a ]]",
+        "f() { a; }",
+        "case a in b) c;; esac",
+        "for x in 1; do a; done > log",
+    ],
+)
 def test_undeclared_values_need_a_command_that_takes_them(end: str) -> None:
     with pytest.raises(ParameterError, match="takes no undeclared parameters"):
         call(end, Given("y", "1"))

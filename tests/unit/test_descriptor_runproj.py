@@ -443,3 +443,29 @@ def test_a_starter_with_its_comments_taken_off_is_valid_too(tmp_path: Path) -> N
     point = read_project(tmp_path, entry_point="main").entry_points[0]
     assert point.timeout == 7200
     assert len(point.parameters) == 4
+
+
+# -- the reference page
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "descriptor.md"
+
+
+def test_the_page_names_every_key_and_its_example_is_valid(folder: Path) -> None:
+    text = PAGE.read_text()
+    named = set(re.findall(r"`(\w+)`", text)) | set(re.findall(r"\w+", " ".join(re.findall(r"`\{([^`]*)\}?`", text))))
+    keys: set[str] = set()
+    todo: list[object] = [descriptor_schema()]
+    while todo:
+        item = todo.pop()
+        if isinstance(item, dict):
+            properties = item.get("properties")
+            keys |= set(properties) if isinstance(properties, dict) else set()
+            todo += item.values()
+        elif isinstance(item, list):
+            todo += item
+    assert keys - named - {"description", "type", "default"} == set()
+    examples = [block for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if "entry_points" in block]
+    for example in examples:
+        assert errors(folder, example.replace("2cf24dba…", "0" * 64)) == []
+    assert len(examples) == 1

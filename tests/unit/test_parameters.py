@@ -163,6 +163,7 @@ def test_optional_parameters_and_secrets_without_a_value_are_empty_texts() -> No
     call, _ = bind(point, [])
     assert call.argv({}) == ("t", "", "")
     assert [value.type for value in call.values] == [T.STRING, T.STRING]
+    assert bind(point, [Given("s", "")])[0] == call
 
 
 def test_a_secret_is_checked_but_never_held_or_shown() -> None:
@@ -171,6 +172,9 @@ def test_a_secret_is_checked_but_never_held_or_shown() -> None:
     assert call.values == (BoundValue("s", None, T.SECRET, "-P"),)
     with pytest.raises(ParameterError) as caught:
         bind(point, [Given("s", "hush\0")])
+    assert "hush" not in str(caught.value)
+    with pytest.raises(ParameterError) as caught:
+        bind(entry(Parameter("s", T.SECRET, choices=("a", "b"))), [Given("s", "hush")])
     assert "hush" not in str(caught.value)
 
 

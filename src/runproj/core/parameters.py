@@ -70,8 +70,9 @@ def problem_with(parameter: Parameter, text: str, *, lenient: bool = False) -> s
         return f"the value has {size} bytes; the operating system takes at most {calls.LONGEST} in one argument"
     if lenient and text in _NONE_WORDS:
         return None
-    found = _type_problem(parameter, text, lenient)
-    return found or _out_of_range(parameter, text)
+    if parameter.type is ParameterType.SECRET:  # what is wrong with it could not be said without showing it
+        return "the value is not one of its choices" if parameter.choices and text not in parameter.choices else None
+    return _type_problem(parameter, text, lenient) or _out_of_range(parameter, text)
 
 
 def _bound(
@@ -79,7 +80,7 @@ def _bound(
 ) -> BoundValue | None:
     """The value of a declared parameter; None where there is none and one is needed."""
     secret = parameter.type is ParameterType.SECRET
-    if item is None:
+    if item is None or (secret and not parameter.required and not item.value):
         if parameter.default is None:
             return None if parameter.required else BoundValue(parameter.name, "")
         if problem := problem_with(parameter, parameter.default, lenient=entry_point.open):

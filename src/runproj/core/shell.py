@@ -280,7 +280,7 @@ class _CommandReader:
         self.word_start = None
         if not self.end:
             self.lexer.tail = len(self.lexer.out)
-            self.lexer.last_word = word
+            self.lexer.last_word = self.words.first if self.words.first in CLOSERS else word  # `done < file`
             self.lexer.tail_meaning = self.words.meaning("")
 
     def end_command(self) -> None:
