@@ -170,7 +170,7 @@ def test_a_full_disk_loses_nothing(path):
     run = store.create_run(new())
     with store.database.reading() as connection:
         pages = connection.execute("PRAGMA page_count").fetchone()[0]
-    store.database._connection().execute(f"PRAGMA max_page_count = {pages + 5}")
+        connection.execute(f"PRAGMA max_page_count = {pages + 5}")
     with pytest.raises(TrackingError, match="cannot be used") as caught:
         for step in range(100):
             tags = (Tag(f"t{step}", "x" * 10_000),)
@@ -218,8 +218,8 @@ def test_a_thousand_runs_are_found_fast(path):
             run_id = f"{number:032x}"
             apply_changes(connection, run_seq(connection, run_id), run_id, RunChanges(metrics=metrics))
     counted: list[str] = []
-    connection = store.database._connection()
-    connection.set_trace_callback(counted.append)
+    with store.database.reading() as connection:
+        connection.set_trace_callback(counted.append)
     begin = time.process_time()
     found = store.search(RunQuery(limit=100))
     assert time.process_time() - begin < 0.1
@@ -245,9 +245,35 @@ def test_opening_again_does_no_work(path):
 
     store.database._connect = traced  # type: ignore[method-assign]  # to see what is sent
     begin = time.process_time()
-    store.database._connection()
+    store.database._open()
     assert time.process_time() - begin < 0.02
     assert seen == ["PRAGMA user_version", "PRAGMA application_id"]
+
+
+def test_threads_that_come_and_go_leave_no_connections(path):
+    store = SqliteStore(path)
+    run = store.create_run(new())
+    for number in range(200):
+        thread = threading.Thread(target=store.update, args=(run.id, RunChanges(tags=(Tag("t", str(number)),))))
+        thread.start()
+        thread.join()
+    assert len(os.listdir("/proc/self/fd")) < 100
+    assert store.get_run(run.id).tag("t") == "199"
+
+
+def test_a_fork_uses_connections_of_its_own(path):
+    store = SqliteStore(path)
+    run = store.create_run(new())
+    child = os.fork()
+    if child == 0:
+        try:
+            store.update(run.id, RunChanges(tags=(Tag("child", "1"),)))
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+    store.update(run.id, RunChanges(tags=(Tag("parent", "1"),)))
+    assert (store.get_run(run.id).tag("child"), store.get_run(run.id).tag("parent")) == ("1", "1")
 
 
 def test_reading_goes_on_while_somebody_writes(path):

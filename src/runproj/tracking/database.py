@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runproj.errors import TrackingError
+from runproj.errors import RunprojError, TrackingError
 from runproj.files import Lock
 from runproj.tracking import schema
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     import sqlite3
 
 _BUSY_SECONDS = 30
+_MOST_IDLE = 8
 
 _FIXES = {
     "SQLITE_FULL": "Free some space (`runproj gc` removes what no run needs), or set RUNPROJ_HOME to a larger disk.",
@@ -29,24 +31,21 @@ _FIXES = {
 
 
 class Database:
-    """The store's file.  Each thread has a connection of its own, so readers never wait; writers queue for up to 30 s."""
+    """The store's file.  Threads never share a connection at the same time; readers never wait; writers queue for up to 30 s."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._local = threading.local()
-        self._opened: list[sqlite3.Connection] = []
+        self._idle: list[sqlite3.Connection] = []
         self._lock = threading.Lock()
+        self._process = os.getpid()
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """A connection inside a read transaction: every query in the block sees one state of the database."""
-        with self.explained():
-            connection = self._connection()
+        with self._connected() as connection:
             connection.execute("BEGIN")
-            try:
-                yield connection
-            finally:
-                connection.rollback()
+            yield connection
+            connection.rollback()
 
     @contextlib.contextmanager
     def writing(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
@@ -55,24 +54,47 @@ class Database:
         durable: on return the changes survive a loss of power.  Without it they survive the death of every process, and are
         made durable by the next durable transaction.
         """
-        with self.explained():
-            connection = self._connection()
+        with self._connected() as connection:
             connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             connection.execute("BEGIN IMMEDIATE")
+            yield connection
+            connection.commit()
+
+    def close(self) -> None:
+        """Close every connection that is not in use; the next use opens a new one."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    @contextlib.contextmanager
+    def _connected(self) -> Iterator[sqlite3.Connection]:
+        """A connection for this block alone, kept for the next one.  What is not committed when the block raises is undone."""
+        with self.explained():
+            with self._lock:
+                if self._process != os.getpid():  # connections do not survive a fork
+                    self._idle, self._process = [], os.getpid()
+                connection = self._idle.pop() if self._idle else None
+            connection = connection or self._open()
             try:
                 yield connection
-                connection.commit()
+            except RunprojError:  # our own word on what was asked: the connection is as good as before
+                connection.rollback()
+                self._keep(connection)
+                raise
             except BaseException:
                 with contextlib.suppress(Exception):  # the first failure is the one to tell
                     connection.rollback()
+                    connection.close()
                 raise
+            self._keep(connection)
 
-    def close(self) -> None:
-        """Close every connection; the next use opens a new one."""
+    def _keep(self, connection: sqlite3.Connection) -> None:
         with self._lock:
-            opened, self._opened = self._opened, []
-            self._local = threading.local()
-        for connection in opened:
+            keep = len(self._idle) < _MOST_IDLE
+            if keep:
+                self._idle.append(connection)
+        if not keep:
             connection.close()
 
     @contextlib.contextmanager
@@ -92,15 +114,6 @@ class Database:
         fix = next((fix for prefix, fix in _FIXES.items() if name.startswith(prefix)), "")
         return TrackingError(f"The run database {self.path} cannot be used", why=str(error), fix=fix)
 
-    def _connection(self) -> sqlite3.Connection:
-        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
-        if connection is None:
-            connection = self._open()
-            self._local.connection = connection
-            with self._lock:
-                self._opened.append(connection)
-        return connection
-
     def _open(self) -> sqlite3.Connection:
         if not self.path.parent.is_dir():
             self._make_folder()
@@ -116,7 +129,7 @@ class Database:
     def _connect(self) -> sqlite3.Connection:
         import sqlite3
 
-        # closed by whichever thread closes the database, hence no check; every other use is from the thread that opened it
+        # threads use it one after the other, hence no check
         connection = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         connection.execute("PRAGMA foreign_keys = ON")
         return connection
