@@ -206,6 +206,8 @@ class VirtualenvBuilder:
         if lock.as_of is not None:
             arguments += ["--exclude-newer", lock.as_of]  # for what source packages are built with
         arguments += ["--link-mode", "hardlink", *what]
+        if "-r" in what and self._uv.run(arguments, cwd=cwd, scratch=scratch, offline=True).code == 0:
+            return  # the cache had everything: asking the index whether it still has the same costs more than installing
         done = self._uv.run(arguments, cwd=cwd, scratch=scratch, offline=self._offline, progress=progress)
         if done.code != 0:
             raise uvtool.failure("The environment cannot be built", done.err.decode(errors="replace"), offline=self._offline)
