@@ -13,11 +13,13 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnec
 from typing import IO
 from urllib.parse import SplitResult, quote, unquote, urlencode, urlsplit
 
-from runproj.errors import AlreadyExistsError, NotFoundError, RefusedError, TrackingError
+from runproj.errors import AlreadyExistsError, NotFoundError, RefusedError, TrackingError, UsageError
 
 _TIMEOUT = 120.0
 _PAUSES = (0.0, 0.25, 1.0, 3.0)  # seconds before each attempt
 _TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
+
+_SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 
 Document = dict[str, object]
 
@@ -40,6 +42,8 @@ class Remote:
         self._environ = environ
         self._headers = {"User-Agent": "runproj", **_authorization(parts.username, parts.password, environ)}
         self._absolute = ""  # what a proxy needs in front of a path
+        secrets = (unquote(parts.password or ""), *(environ.get(name, "").strip() for name in _SECRETS))
+        self._secrets = tuple(secret for secret in secrets if secret)
         self._local = threading.local()
 
     def get(self, call: str, **query: str | int | None) -> Document:
@@ -143,6 +147,8 @@ class Remote:
             code, message = str(found["error_code"]), str(found.get("message", ""))
         except (ValueError, KeyError, TypeError):
             code, message = "", content[:300].decode(errors="replace").strip()
+        for secret in self._secrets:
+            message = message.replace(secret, "***")
         if code in ("RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"):
             return AlreadyExistsError(message)
         if code in ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"):
@@ -223,7 +229,11 @@ def _authorization(user: str | None, password: str | None, environ: Mapping[str,
     password = unquote(password) if password else environ.get("MLFLOW_TRACKING_PASSWORD")
     if user:
         return {"Authorization": _basic(user, password)}
-    if token := environ.get("MLFLOW_TRACKING_TOKEN"):
+    if token := environ.get("MLFLOW_TRACKING_TOKEN", "").strip():
+        if not (token.isascii() and token.isprintable()):
+            raise UsageError(
+                "MLFLOW_TRACKING_TOKEN has characters that no token can have", fix="Set it anew, without line breaks."
+            )
         return {"Authorization": f"Bearer {token}"}
     return {}
 
