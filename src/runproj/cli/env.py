@@ -81,7 +81,7 @@ def show(digest: Digest, json: opt.Json = False) -> None:
 
 def prune(
     days: Annotated[float, typer.Option("--days", min=0, help="Those unused for this long.")] = 30,
-    dry_run: opt.DryRun = False,
+    dry_run: opt.WouldRemove = False,
     json: opt.Json = False,
 ) -> None:
     """Remove environments that no run used lately; they are rebuilt from their locks when one does."""

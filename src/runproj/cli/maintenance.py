@@ -18,10 +18,13 @@ def register(app: typer.Typer) -> None:
 def gc(
     days: Annotated[float, typer.Option("--days", min=0, help="Environments and checkouts unused for this long.")] = 30,
     deleted: Annotated[bool, typer.Option("--deleted", help="Also remove deleted runs and their artifacts for good.")] = False,
-    dry_run: opt.DryRun = False,
+    dry_run: opt.WouldRemove = False,
     json: opt.Json = False,
 ) -> None:
-    """Remove environments that were not used lately, leftovers of crashes, and kept checkouts.  Never what a run in progress needs."""
+    """Remove environments that were not used lately, leftovers of crashes, and kept checkouts.
+
+    Never what a run in progress needs.
+    """
     from runproj.settings import load
     from runproj.wiring import Wiring
 

@@ -44,4 +44,5 @@ CleanEnv = Annotated[
 ]
 Detach = Annotated[bool, typer.Option("--detach", "-d", help="Return at once; follow with 'runproj runs logs -f'.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Print the plan and start nothing.")]
+WouldRemove = Annotated[bool, typer.Option("--dry-run", "-n", help="Say what would be removed, and remove nothing.")]
 RunReference = Annotated[str, typer.Argument(metavar="RUN", help="Id, beginning of an id, name, or @last.")]

@@ -26,10 +26,8 @@ def validate(
     from runproj.core.views import ProblemView, ValidationReport
     from runproj.descriptor import Severity, problems_of
 
-    if revision is None and Path(where).exists():
-        problems = problems_of(Path(where))
-    else:
-        problems = _problems_at(where, revision)
+    here = revision is None and Path(where).exists()
+    problems = problems_of(Path(where)) if here else _problems_at(where, revision)
     views = tuple(ProblemView(p.file, p.line, p.column, p.severity.value, p.message, p.hint) for p in problems)
     errors = sum(problem.severity is Severity.ERROR for problem in problems)
     if json:

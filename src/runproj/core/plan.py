@@ -44,7 +44,8 @@ class Request:
 class Plan:
     """What will be run, complete: whoever holds it can do the same run again, anywhere.
 
-    `entry_point` is the declaration that `call` was bound from.  Secrets are named in `call`, never held.  `rerun_of` is the id of the run this plan was taken from.
+    `entry_point` is the declaration that `call` was bound from.  Secrets are named in `call`, never held.
+    `rerun_of` is the id of the run this plan was taken from.
     """
 
     code: Pin
