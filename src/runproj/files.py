@@ -182,6 +182,14 @@ def _copy_in(source: Path, target: Path) -> None:
         sync_folder(target.parent)
 
 
+def tree_size(path: Path) -> int:
+    """Bytes on disk that removing a file or folder frees: a file with further links elsewhere frees nothing."""
+    if path.is_symlink() or path.is_file():
+        status = path.lstat()
+        return status.st_blocks * 512 if status.st_nlink == 1 else 0
+    return sum(tree_size(Path(folder, name)) for folder, _, names in os.walk(path) for name in names)
+
+
 class Objects:
     """A content-addressed store: `ab/cdef…`, read-only, written beside and moved, so that a name is always its content."""
 

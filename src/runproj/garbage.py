@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -45,14 +44,6 @@ def _age(path: Path) -> float:
         return (time.time() - path.lstat().st_mtime) / 86400
     except FileNotFoundError:
         return 0.0
-
-
-def size(path: Path) -> int:
-    """Bytes on disk that would be freed: a file with further links elsewhere frees nothing."""
-    if path.is_symlink() or path.is_file():
-        stat = path.lstat()
-        return stat.st_blocks * 512 if stat.st_nlink == 1 else 0
-    return sum(size(Path(folder, name)) for folder, _, names in os.walk(path) for name in names)
 
 
 def remove(items: Iterable[Garbage]) -> None:

@@ -207,6 +207,8 @@ def rerun(run: Run, changes: Sequence[Given], use: Services, options: RunOptions
         if any(value.type is ParameterType.PATH and value.name in changed for value in call.values):
             checkout = use.sources.checkout(old.code, use.sources.scratch())
             call = use.projects.resolve_paths(call, checkout.project, use.cwd)
+        resolved = {v.name: v.resolved for v in old.call.values if v.name not in changed}
+        call = replace(call, values=tuple(replace(v, resolved=resolved.get(v.name, v.resolved)) for v in call.values))
     options = replace(options, timeout=options.timeout or old.options.timeout)
     return Planned(
         replace(old, call=call, options=options, rerun_of=run.id, runproj=__version__), _secrets(call, changes), checkout

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from runproj.core.run import Lifecycle, RunQuery
 from runproj.core.services import ProjectReader, Reporter, Services
 from runproj.errors import UsageError
-from runproj.files import Objects
+from runproj.files import Objects, tree_size
 from runproj.leases import Leases
 from runproj.settings import Settings
 
@@ -198,14 +198,14 @@ class Wiring:
 
         live = [info.run_id for info in self.leases.all()]
         items = list(garbage.leftovers(self.settings.home, live, days))
-        freed = sum(garbage.size(item.path) for item in items)
+        freed = sum(tree_size(item.path) for item in items)
         if not dry_run:
             garbage.remove(items)
         removed = [item.why for item in items]
         for view in self.environments.prune(days=days, dry_run=dry_run):
             removed.append(f"environment {view.digest[:12]} ({view.origin})")
             freed += view.size or 0
-        for what, size in self.sources.prune(days=days, dry_run=dry_run):
+        for what, size in () if live else self.sources.prune(days=days, dry_run=dry_run):
             removed.append(what)
             freed += size
         if deleted:
@@ -217,10 +217,13 @@ class Wiring:
     def _purge(self, run: Run) -> int:
         if self._remote:
             raise UsageError("Deleted runs of a remote server are removed by that server", fix="Leave out --deleted.")
+        from runproj.artifacts import artifact_root
+        from runproj.artifacts.local import LocalArtifacts
         from runproj.tracking import purge_run
 
-        freed = self.artifacts.delete(run)
-        purge_run(self.settings.tracking_uri, run.id, home=self.settings.home)
+        uri, home = self.settings.tracking_uri, self.settings.home
+        freed = LocalArtifacts(artifact_root(uri, home)).delete(run)
+        purge_run(uri, run.id, home=home)
         return freed
 
 

@@ -10,7 +10,7 @@ from runproj.artifacts.folder import Folder, split
 from runproj.core.run import Run
 from runproj.core.tracking import ArtifactInfo
 from runproj.errors import StorageError
-from runproj.files import explained
+from runproj.files import explained, remove_tree, tree_size
 
 PROXIED = "mlflow-artifacts:"
 """Scheme of locations inside the store's own root, as MLflow's clients know it: `mlflow-artifacts:/EXPERIMENT/RUN/artifacts`."""
@@ -57,6 +57,13 @@ class LocalArtifacts:
         """Where the run's files are, for people; it need not exist."""
         folder, prefix = self.place(run.artifact_uri)
         return folder.root / prefix
+
+    def delete(self, run: Run) -> int:
+        """Remove all of a run's files for good; returns the bytes that this frees."""
+        path = self.path(run)
+        size = tree_size(path)
+        remove_tree(path.parent if path.name == "artifacts" else path)
+        return size
 
     def place(self, uri: str) -> tuple[Folder, str]:
         """The folder that a location is in, and the prefix of its paths there.  Raises `StorageError` for a place elsewhere."""

@@ -76,6 +76,12 @@ class SourceStore:
             self._laid_out.setdefault(found.pin, []).append(root)
             return checkout
 
+    def prune(self, *, days: float, dry_run: bool) -> list[tuple[str, int]]:
+        """Remove cached sources that were not used for `days`; what, in words, and bytes.  Not while runs are in progress."""
+        from runproj.source.prune import prune
+
+        return list(prune(self._cache, days, dry_run=dry_run))
+
     def scratch(self) -> Path:
         """A path for a working tree that is removed by `discard`, or when this process has ended."""
         return scratch.fresh(self._checkouts) / "code"

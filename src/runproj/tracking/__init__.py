@@ -33,3 +33,27 @@ def open_store(uri: str, *, home: Path, environ: Mapping[str, str]) -> TrackingS
 def database_path(uri: str, home: Path) -> Path:
     """The file that `sqlite:///PATH` names."""
     return home / uri.removeprefix("sqlite:///")
+
+
+def check_store(uri: str, *, home: Path) -> str:
+    """Look through the whole database for damage; says what it holds.  Raises `TrackingError` naming the first problem."""
+    from runproj.errors import TrackingError
+    from runproj.tracking.sqlite import SqliteStore
+
+    path = database_path(uri, home)
+    if not path.exists():
+        return f"{path}, not made yet"
+    with SqliteStore(path).database.reading() as connection:
+        [(verdict,)] = connection.execute("PRAGMA quick_check(1)").fetchall()
+        [(runs,)] = connection.execute("SELECT count(*) FROM runs").fetchall()
+    if verdict != "ok":
+        raise TrackingError(f"The database {path} is damaged", why=str(verdict), fix="Restore it from a backup.")
+    return f"{path}, {runs} runs"
+
+
+def purge_run(uri: str, run_id: str, *, home: Path) -> None:
+    """Remove a run that is marked as deleted, with all its points, for good."""
+    from runproj.tracking.sqlite import SqliteStore
+
+    with SqliteStore(database_path(uri, home)).database.writing() as connection:
+        connection.execute("DELETE FROM runs WHERE id = ? AND lifecycle = 'deleted'", (run_id,))
