@@ -294,3 +294,30 @@ def test_a_source_package_is_built_with_what_there_was_at_the_date(lock: Locker,
     assert "oldtool 2 cannot do this" in failure.value.why
     found = lock("fromsource")
     assert (versions(found.pylock)["fromsource"], found.as_of) == ("1.0", "2022-06-03T00:00:00Z")
+
+
+def test_an_interpreter_that_is_missing_is_asked_of_uv_where_downloads_are_allowed(lock: Locker, index: PackageIndex) -> None:
+    lock.environ |= {"UV_PYTHON_DOWNLOADS": "automatic", "UV_PYTHON_INSTALL_MIRROR": index.url, "UV_HTTP_RETRIES": "0"}
+    lock.environ |= {"PYENV_ROOT": "", "PATH": "/nonexistent"}
+    with pytest.raises(EnvironmentFailure, match=r"Python 3\.14 ") as failure:
+        lock("base", python="3.14", options=LockOptions(offline=True))
+    assert index.requests == []
+    with pytest.raises(EnvironmentFailure, match=r"Python 3\.14 ") as failure:
+        lock("base", python="3.14")
+    assert any("cpython-3.14" in path for path in index.requests)
+    assert ".".join(map(str, sys.version_info[:3])) in failure.value.why, "what there is instead is listed"
+
+
+def test_settings_of_the_shell_do_not_change_what_is_chosen(lock: Locker, tmp_path: Path) -> None:
+    (tmp_path / "limits.txt").write_text("greet>5\n")
+    lock.environ |= {
+        "UV_CONSTRAINT": str(tmp_path / "limits.txt"),
+        "UV_EXCLUDE_NEWER": "2000-01-01",
+        "UV_RESOLUTION": "lowest",
+        "UV_PYTHON": "/nonexistent",
+        "UV_NO_CACHE": "1",
+        "VIRTUAL_ENV": "/nonexistent",
+        "PYTHONHOME": "/nonexistent",
+        "PYTHONPATH": "/nonexistent",
+    }
+    assert versions(lock("greet", options=LockOptions(as_of="now")).pylock)["greet"] == "2.0"

@@ -12,6 +12,7 @@ from pathlib import Path
 from runproj.core.environment import PythonPin
 from runproj.environments import pylock, trees, uvtool
 from runproj.environments.requests import iso, local_path
+from runproj.environments.versions import Version, parse
 from runproj.errors import EnvironmentFailure, StartError
 
 
@@ -101,12 +102,13 @@ def _compile(
         target = scratch / "pylock.toml"
         arguments: list[str | Path] = ["pip", "compile", "-", "--format", "pylock.toml", "--generate-hashes", "--no-header"]
         arguments += ["--no-annotate", "--quiet", "--python", question.python.path, "--output-file", target]
-        if as_of is not None:
-            arguments += ["--exclude-newer", iso(as_of)]
+        arguments += uvtool.dated(iso(as_of) if as_of else None)
         if question.constraints:
             limits = scratch / "constraints.txt"
             limits.write_text("".join(f"{line}\n" for line in question.constraints))
             arguments += ["--constraints", limits]
+        if version_of(question.python) < _NEW_METADATA:
+            arguments += ["--config-file", uv.corrected(scratch)]
         try:
             done = uv.run(
                 arguments,
@@ -123,6 +125,14 @@ def _compile(
         text, local = pylock.cut_local(target.read_text(), scratch, question.project)
     pylock.require_hashes(text, "The index")
     return (text, local), said
+
+
+def version_of(python: PythonPin) -> Version:
+    return parse(python.version) or (0,)
+
+
+_NEW_METADATA = (3, 8)
+"""From this Python on, no package is installed whose metadata has to be corrected."""
 
 
 def _clean(question: Question) -> contextlib.AbstractContextManager[None]:

@@ -122,7 +122,23 @@ class Uv:
         with explained(self.cache):
             self.cache.mkdir(parents=True, exist_ok=True)
         options: list[str | Path] = ["--cache-dir", self.cache, *(["--offline"] if offline else [])]
-        return proc.stream([self.binary, *arguments, *options], progress, cwd=cwd, env=self.variables(scratch), stdin=stdin)
+
+        def news(line: str) -> None:
+            if line.strip().startswith(_NEWS):
+                progress(line.strip())
+
+        return proc.stream([self.binary, *arguments, *options], news, cwd=cwd, env=self.variables(scratch), stdin=stdin)
+
+    def fetch_python(self, version: str, into: Path) -> str:
+        """Ask uv for an interpreter; returns what went wrong, or nothing.  Whoever forbids downloads is obeyed."""
+        if self.environ.get("UV_PYTHON_DOWNLOADS", "automatic").lower() in ("never", "manual"):
+            return ""
+        with self.scratch() as scratch:
+            variables = self.variables(scratch)
+            del variables["UV_PYTHON_DOWNLOADS"]  # ours is for resolving; the user's, in uv's own settings, holds here
+            argv: list[str | Path] = [self.binary, "python", "install", version, "--install-dir", into, "--no-bin"]
+            done = proc.run([*argv, "--cache-dir", self.cache], cwd=scratch, env=variables)
+        return "" if done.code == 0 else f"uv could not fetch it: {words(done.err.decode(errors='replace'), 4)}"
 
     def configuration(self, project: Path) -> str:
         """A digest of everything that decides where packages come from.  Holds no secret, and starts nothing."""
@@ -132,12 +148,28 @@ class Uv:
                 name.startswith("UV_") and not name.startswith(_NOT_PASSED) and name not in _NOT_PASSED_NAMES
             ):
                 digest.update(f"{name}={self.environ[name]}\0".encode(errors="surrogateescape"))
-        config = Path(self.environ.get("XDG_CONFIG_HOME") or Path(self.environ.get("HOME", "/nonexistent"), ".config"))
-        chosen = [Path(self.environ["UV_CONFIG_FILE"])] if self.environ.get("UV_CONFIG_FILE") else []
-        for path in (*chosen, config / "uv/uv.toml", Path("/etc/uv/uv.toml"), project / "uv.toml", project / "pyproject.toml"):
+        for path in (*self._config_files(), project / "uv.toml", project / "pyproject.toml"):
             with contextlib.suppress(OSError):
                 digest.update(path.read_bytes() + b"\0")
         return digest.hexdigest()
+
+    def corrected(self, scratch: Path) -> Path:
+        """The user's uv settings, with metadata for old packages whose own cannot be read any more."""
+        from runproj.environments.old_metadata import CORRECTIONS
+
+        text = ""
+        for path in self._config_files():
+            with contextlib.suppress(OSError, UnicodeDecodeError):
+                text = path.read_text()
+                break
+        target = scratch / "uv.toml"
+        target.write_text(text if "dependency-metadata" in text else f"{text}\n{CORRECTIONS}")
+        return target
+
+    def _config_files(self) -> tuple[Path, ...]:
+        config = Path(self.environ.get("XDG_CONFIG_HOME") or Path(self.environ.get("HOME", "/nonexistent"), ".config"))
+        chosen = [Path(self.environ["UV_CONFIG_FILE"])] if self.environ.get("UV_CONFIG_FILE") else []
+        return (*chosen, config / "uv/uv.toml", Path("/etc/uv/uv.toml"))
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
@@ -157,6 +189,21 @@ class Uv:
                 remove_tree(folder)
 
 
+def dated(as_of: str | None) -> list[str | Path]:
+    """Options that show uv the index as it stood at an ISO time, for what is installed and for what builds it."""
+    if as_of is None:
+        return []
+    options: list[str | Path] = ["--exclude-newer", as_of]
+    if as_of < _OLDEST_SETUPTOOLS:
+        options += ["--exclude-newer-package", f"setuptools={_OLDEST_SETUPTOOLS}"]
+    return options
+
+
+_OLDEST_SETUPTOOLS = "2019-02-07T00:00:00Z"
+"""setuptools 40.8 of that week is the oldest that can be asked to build a package in isolation (PEP 517 with `setup.py`);
+packages that are older than that need it too."""
+
+
 def is_network(text: str) -> bool:
     """Whether a failure is about reaching the index, so that asking it another question is no use."""
     return _NETWORK.search(text) is not None
@@ -167,6 +214,9 @@ def words(text: str, lines: int = 40) -> str:
     kept = [line for line in scrub(text).splitlines() if line.strip() and not line.startswith(_CHATTER)]
     return "\n".join(kept[-lines:])
 
+
+_NEWS = ("Downloading", "Building", "Built", "Cloning", "Updating", "Prepared", "Installed", "Resolved")
+"""What uv's lines of progress begin with."""
 
 _CHATTER = (
     "warning: The `--pylock` option is experimental",
@@ -204,8 +254,8 @@ def _advice(said: str) -> str:
         return f"Check the spelling of {missing[1]!r}, or name the index that has it (UV_INDEX)."
     if "Failed to build" in said or "build backend" in said:
         return (
-            "A package had to be built from source. Ask for a version that has a wheel for this Python, choose another Python, "
-            "or install the compiler or headers that are named above; then run it again."
+            "A package had to be built from source. Ask for a version that has a wheel for this Python, choose another Python or "
+            "the time it was made for (--as-of DATE), or install the compiler or headers that are named; then run it again."
         )
     if "No solution found" in said:
         return "Relax the versions that are named above, or choose another date (--as-of now) or Python; then run it again."

@@ -105,22 +105,15 @@ class VirtualenvBuilder:
 
     def _interpreter(self, text: str | None, day: datetime.date, origin: str, options: LockOptions) -> Choice:
         choice = self._pythons.choose(text, day, strict=options.strict)
-        if choice is None and text is not None and not options.offline:
-            self._provide(text)
+        said = ""
+        if choice is None and not options.offline and not (text or "").startswith("/"):
+            said = self._uv.fetch_python(text or "3", self._uv.home / "pythons")
             choice = self._pythons.choose(text, day, strict=options.strict)
         if choice is None:
-            raise self._pythons.missing(f"No interpreter for Python {text or '3'} (asked for by {origin}) is installed", text)
+            raise self._pythons.missing(
+                f"No interpreter for Python {text or '3'} (asked for by {origin}) is installed", text, said
+            )
         return choice
-
-    def _provide(self, text: str) -> None:
-        """Ask uv for an interpreter.  Does nothing where it cannot be had: the error that follows lists what there is."""
-        allowed = self._uv.environ.get("UV_PYTHON_DOWNLOADS", "automatic") not in ("never", "manual")
-        if text.startswith("/") or not allowed:
-            return
-        with self._uv.scratch() as scratch:
-            folder = self._uv.home / "pythons"
-            arguments: list[str | Path] = ["python", "install", text, "--install-dir", folder, "--no-bin"]
-            self._uv.run(arguments, cwd=scratch, scratch=scratch)
 
     def _own_lock(self, own: Path, project: Path, python: PythonPin, at: requests.Moment, options: LockOptions) -> resolve.Answer:
         """The project's lock, with what `--with` adds, resolved beside it."""
@@ -203,9 +196,7 @@ class VirtualenvBuilder:
         self, what: list[str | Path], lock: EnvLock, interpreter: Path, cwd: Path, scratch: Path, progress: Progress
     ) -> None:
         arguments: list[str | Path] = ["pip", "install", "--python", interpreter, "--preview-features", "pylock"]
-        if lock.as_of is not None:
-            arguments += ["--exclude-newer", lock.as_of]  # for what source packages are built with
-        arguments += ["--link-mode", "hardlink", *what]
+        arguments += [*uvtool.dated(lock.as_of), "--link-mode", "hardlink", *what]
         if "-r" in what and self._uv.run(arguments, cwd=cwd, scratch=scratch, offline=True).code == 0:
             return  # the cache had everything: asking the index whether it still has the same costs more than installing
         done = self._uv.run(arguments, cwd=cwd, scratch=scratch, offline=self._offline, progress=progress)
