@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from support.program import PROJECT, Cli
+
 pytest_plugins = ["support.mlflow"]
 
 HOSTILE = 'it\'s a "Größe" $(x) `y`\n;&'
@@ -80,3 +82,16 @@ def repository(tmp_path: Path) -> Repository:
 def make_repository(tmp_path: Path):
     """Makes further repositories by name."""
     return lambda name: Repository(tmp_path / HOSTILE / name)
+
+
+@pytest.fixture
+def cli(isolated: Path) -> Cli:
+    """The program with an empty home."""
+    return Cli(isolated)
+
+
+@pytest.fixture
+def project(repository: Repository) -> Repository:
+    """A repository with an MLproject of several entry points."""
+    repository.commit(PROJECT)
+    return repository

@@ -96,10 +96,10 @@ def environment(plan: Plan, run: Run, built: Environment, use: Services, link: M
     base |= {"PATH": os.pathsep.join(path), **built.variables, **dict(plan.entry_point.env), **link}
     base.setdefault("PYTHONUNBUFFERED", "1")  # so that output is seen, and its time recorded, when it is written
     base["PYTHONPATH"] = os.pathsep.join(filter(None, [_client(use.runs / run.id), base.get("PYTHONPATH")]))
-    for name in ("NO_PROXY", "no_proxy"):
-        if name in base or name.upper() in base:
-            base[name] = ",".join(filter(None, [base.get(name, ""), "127.0.0.1"]))
+    for name in ("NO_PROXY", "no_proxy"):  # the way to this machine's own endpoint leads past every proxy
+        base[name] = ",".join(filter(None, [base.get(name, ""), "127.0.0.1"]))
     base |= {"RUNPROJ_RUN_ID": run.id, "RUNPROJ_GUARDED": run.id, "RUNPROJ_HOME": str(use.home)}
+    base["RUNPROJ_TRACKING_URI"] = use.tracking_uri  # for a runproj that the project itself starts
     return base
 
 

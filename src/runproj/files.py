@@ -79,7 +79,7 @@ class LockedElsewhere(Exception):
 class Lock:
     """An advisory lock on a file.  The kernel frees it when its holder dies, however that happens.
 
-    The file stays: removing it would let two holders lock two files of one name.
+    Its holder may remove the file: who waited for it then notices, and locks the file that is there now.
     """
 
     def __init__(self, path: Path, descriptor: int | None = None) -> None:
@@ -99,22 +99,31 @@ class Lock:
         `shared` locks exclude only those that are not.
         """
         how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-        with explained(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
+        while self._descriptor is None:
+            with explained(self.path):
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             try:
-                fcntl.flock(descriptor, how | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if not wait:
-                    raise LockedElsewhere(str(self.path)) from None
-                if on_wait:
-                    on_wait()
-                fcntl.flock(descriptor, how)
-        except BaseException:
-            os.close(descriptor)
-            raise
-        self._descriptor = descriptor
+                try:
+                    fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    if not wait:
+                        raise LockedElsewhere(str(self.path)) from None
+                    if on_wait:
+                        on_wait()
+                        on_wait = None
+                    fcntl.flock(descriptor, how)
+                if self._is_at_path(descriptor):
+                    self._descriptor = descriptor
+            finally:
+                if self._descriptor is None:
+                    os.close(descriptor)
+
+    def _is_at_path(self, descriptor: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(descriptor), os.stat(self.path))  # noqa: PTH116 - samestat wants what os gives
+        except FileNotFoundError:
+            return False
 
     def release(self) -> None:
         if self._descriptor is not None:

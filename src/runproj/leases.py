@@ -133,6 +133,11 @@ class Leases:
         except FileNotFoundError:
             raise NotFoundError(f"There is no lease {token}") from None
 
+    @property
+    def empty(self) -> bool:
+        """True where nobody works on any run, and nobody who did left anything."""
+        return not self.folder.is_dir() or not os.listdir(self.folder)
+
     def all(self) -> list[LeaseInfo]:
         """Every lease of this home, its holder alive or not."""
         found = []
@@ -162,6 +167,22 @@ class Leases:
                 yield Lease(self.folder, info, lock)
             else:  # ended between our look and our lock
                 lock.path.unlink(missing_ok=True)
+                lock.release()
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Remove what holders left that were killed while they took or ended a lease."""
+        names = os.listdir(self.folder) if self.folder.is_dir() else []
+        leases = {name.removesuffix(".json") for name in names if name.endswith(".json") and not name.startswith(".")}
+        for token in {name.lstrip(".").split(".")[0] for name in names} - leases:
+            lock = Lock(self.folder / f"{token}.lock")
+            with contextlib.suppress(LockedElsewhere):
+                lock.acquire(wait=False)
+                if not (self.folder / f"{token}.json").exists():
+                    for name in names:
+                        if name.lstrip(".").startswith(token):
+                            (self.folder / name).unlink(missing_ok=True)
+                    lock.path.unlink(missing_ok=True)
                 lock.release()
 
     def _paths(self) -> list[Path]:

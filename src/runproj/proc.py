@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import IO
 
 from runproj.errors import StartError
 
@@ -99,43 +100,48 @@ def stream(
         raise StartError(f"Cannot start {argv[0]}", why=os.strerror(error.errno or 0)) from error
     out: list[bytes] = []
     err: list[bytes] = []
+    try:
+        with _collecting(process, out, err, on_line):
+            if process.stdin:
+                with contextlib.suppress(BrokenPipeError):
+                    process.stdin.write(stdin)
+                process.stdin.close()
+            code = process.wait(timeout)
+    except subprocess.TimeoutExpired as error:
+        what = f"{Path(argv[0]).name} took longer than {timeout or 0:g} seconds"
+        raise StartError(what, why=" ".join(map(str, argv))) from error
+    return Completed(code, b"".join(out), b"".join(err))
 
-    def read_out() -> None:
-        assert process.stdout
-        out.append(process.stdout.read())
 
-    def read_err() -> None:
-        assert process.stderr
-        for line in process.stderr:
+@contextlib.contextmanager
+def _collecting(
+    process: subprocess.Popen[bytes], out: list[bytes], err: list[bytes], on_line: Callable[[str], None]
+) -> Iterator[None]:
+    """Read both streams in the background; whatever stops us meanwhile ends the process with all it started."""
+
+    def read_out(stream: IO[bytes]) -> None:
+        out.append(stream.read())
+
+    def read_err(stream: IO[bytes]) -> None:
+        for line in stream:
             err.append(line)
             on_line(line.decode(errors="replace").rstrip())
 
-    readers = [threading.Thread(target=read, daemon=True) for read in (read_out, read_err)]
+    pipes = [(pipe, read) for pipe, read in ((process.stdout, read_out), (process.stderr, read_err)) if pipe]
+    readers = [threading.Thread(target=read, args=(pipe,), daemon=True) for pipe, read in pipes]
+    for reader in readers:
+        reader.start()
     try:
-        for reader in readers:
-            reader.start()
-        if process.stdin:
-            with contextlib.suppress(BrokenPipeError):
-                process.stdin.write(stdin)
-            process.stdin.close()
-        code = process.wait(timeout)
-    except subprocess.TimeoutExpired as error:
-        end_tree([process.pid], grace=0.5)
-        process.wait()
-        raise StartError(
-            f"{Path(argv[0]).name} took longer than {timeout or 0:g} seconds", why=" ".join(map(str, argv))
-        ) from error
+        yield
     except BaseException:
-        end_tree([process.pid], grace=2)
+        end_tree([process.pid], grace=1)
         process.wait()
         raise
     finally:
         for reader in readers:
             reader.join(timeout=5)
-        for pipe in (process.stdout, process.stderr):
-            if pipe:
-                pipe.close()
-    return Completed(code, b"".join(out), b"".join(err))
+        for pipe, _ in pipes:
+            pipe.close()
 
 
 @dataclass(frozen=True)

@@ -156,7 +156,7 @@ class Wiring:
 
     def recover(self) -> list[str]:
         """Close the runs whose executor vanished, so that what is shown is true."""
-        if not self.leases.all():
+        if self.leases.empty:
             return []
         from runproj.recovery import recover
 

@@ -7,7 +7,6 @@ import os
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,65 +14,7 @@ import pytest
 
 from conftest import Repository
 from runproj import proc
-
-PROJECT = {
-    "MLproject": (
-        "name: demo\n"
-        "entry_points:\n"
-        "  main:\n"
-        "    parameters:\n"
-        "      lr: {type: float, default: 0.1}\n"
-        "      name: {type: string, default: x}\n"
-        "    command: python train.py --lr {lr} --name {name}\n"
-        "  fail: {command: 'python -c \"import sys; sys.exit(3)\"'}\n"
-        "  wait: {command: 'python wait.py'}\n"
-        "  missing: {parameters: {a: float, b: int}, command: 'echo {a} {b}'}\n"
-    ),
-    "train.py": "import sys, json; print(json.dumps(sys.argv[1:]))\n",
-    "wait.py": (
-        "import subprocess, sys, time\n"
-        "subprocess.Popen(['setsid', 'sleep', '77'])\n"
-        "print('waiting', flush=True)\n"
-        "time.sleep(60)\n"
-    ),
-}
-SYSTEM = ("--env-manager", "system")
-
-
-class Cli:
-    """The program, run as a user would."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.env = dict(os.environ)
-
-    def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "runproj.cli.main", *arguments]
-
-    def __call__(self, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self.command(*arguments), cwd=cwd or self.home, env=self.env, capture_output=True, text=True, stdin=subprocess.DEVNULL
-        )
-
-    def json(self, *arguments: str) -> dict:
-        result = self(*arguments, "--json")
-        return json.loads(result.stdout)
-
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            self.command(*arguments), cwd=self.home, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-
-
-@pytest.fixture
-def cli(isolated: Path) -> Cli:
-    return Cli(isolated)
-
-
-@pytest.fixture
-def project(repository: Repository) -> Repository:
-    repository.commit(PROJECT)
-    return repository
+from support.program import PROJECT, SYSTEM, Cli
 
 
 def last(cli: Cli) -> dict:
@@ -144,6 +85,8 @@ def test_an_unreachable_remote_is_explained(cli: Cli) -> None:
 def test_dry_run_prints_the_plan_and_starts_nothing(cli: Cli, project: Repository) -> None:
     plan = json.loads(cli("run", project.url, "--dry-run", "--json", *SYSTEM).stdout)
     same = json.loads(cli("plan", project.url, "--json", *SYSTEM).stdout)
+    plan["lock"].pop("resolved_at")
+    same["lock"].pop("resolved_at")
     assert plan == same
     assert plan["code"]["commit"] == project.head
     assert cli.json("runs", "list")["runs"] == []

@@ -69,6 +69,24 @@ def test_a_waiter_is_told_once(isolated: Path) -> None:
     assert told == [1]
 
 
+def test_who_waited_for_a_removed_lock_file_locks_the_one_that_is_there(isolated: Path) -> None:
+    import threading
+
+    path = isolated / "lock"
+    waiting = threading.Event()
+    first, second = Lock(path), Lock(path)
+    first.acquire()
+    thread = threading.Thread(target=lambda: second.acquire(on_wait=waiting.set))
+    thread.start()
+    waiting.wait()
+    path.unlink()
+    first.release()
+    thread.join()
+    with pytest.raises(LockedElsewhere):
+        Lock(path).acquire(wait=False)
+    second.release()
+
+
 def test_read_only_folders_are_removed_and_links_are_not_followed(isolated: Path) -> None:
     outside = isolated / "outside"
     outside.mkdir()

@@ -106,6 +106,18 @@ def test_a_lease_goes_from_process_to_process_without_a_gap(leases: Leases) -> N
         leases.read("four")
 
 
+def test_leftovers_of_a_killed_holder_are_swept_and_those_of_a_living_one_are_not(leases: Leases) -> None:
+    lease = leases.take("six", "sqlite:///x")
+    (leases.folder / ".seven.json.abc.tmp").write_text("half")
+    (leases.folder / "eight.ballast").write_text("x")
+    (leases.folder / "nine.lock").write_text("")
+    (leases.folder / ".six.json.def.tmp").write_text("half")
+    assert list(leases.orphans()) == []
+    assert {path.name for path in leases.folder.iterdir()} >= {"six.json", "six.lock", "six.ballast"}
+    assert not [path for path in leases.folder.iterdir() if "six" not in path.name]
+    lease.end()
+
+
 def test_an_unreadable_lease_is_not_ours_to_close(leases: Leases) -> None:
     leases.folder.mkdir()
     (leases.folder / "five.json").write_text('{"from": "the future"}')
