@@ -14,8 +14,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-COLUMNS, ROWS = 112, 40
+COLUMNS, ROWS = 124, 44
 CELL, LINE, MARGIN = 8.4, 18, 16
+INK = "#e6edf3"
 COLOURS = {"31": "#ff7b72", "32": "#7ee787", "33": "#e3b341", "34": "#79c0ff", "35": "#d2a8ff", "36": "#76e3ea", "2": "#8b949e"}
 PROMPT = "$ "
 PATIENCE = 120.0
@@ -61,40 +62,45 @@ def plain(line: str) -> str:
     return re.sub(r"\x1b\[[0-9;]*m", "", line)
 
 
-def spans(line: str) -> Iterator[tuple[int, str, str, bool]]:
-    """Column, text, colour and weight of each stretch of a line."""
-    column, colour, bold = 0, "#e6edf3", False
-    for part in re.split(r"(\x1b\[[0-9;]*m)", line):
-        if part.startswith("\x1b["):
-            for code in part[2:-1].split(";") or ["0"]:
-                if code in ("", "0"):
-                    colour, bold = "#e6edf3", False
-                elif code == "39":
-                    colour = "#e6edf3"
-                elif code == "1":
-                    bold = True
-                elif code in COLOURS:
-                    colour = COLOURS[code]
-        elif part:
-            yield column, part, colour, bold
+class Pen:
+    """Colour and weight as escape sequences leave them; tmux does not repeat them on a new line."""
+
+    def __init__(self) -> None:
+        self.colour, self.bold = INK, False
+
+    def obey(self, sequence: str) -> None:
+        for code in sequence[2:-1].split(";"):
+            if code in ("", "0"):
+                self.colour, self.bold = INK, False
+            elif code == "39":
+                self.colour = INK
+            elif code == "1":
+                self.bold = True
+            elif code in COLOURS:
+                self.colour = COLOURS[code]
+
+    def words(self, line: str) -> Iterator[tuple[int, str]]:
+        """Column and text of each stretch of a line that has one look and no gap."""
+        column = 0
+        for part in re.split(r"(\x1b\[[0-9;]*m)", line):
+            if part.startswith("\x1b["):
+                self.obey(part)
+                continue
+            for found in re.finditer(r"\S+(?: \S+)*", part):
+                yield column + found.start(), found.group()
             column += len(part)
 
 
 def draw(lines: list[str]) -> str:
     width = round(max(len(plain(line)) for line in lines) * CELL + 2 * MARGIN)
     height = len(lines) * LINE + 2 * MARGIN
-    texts = []
+    pen, texts = Pen(), []
     for row, line in enumerate(lines):
-        y = MARGIN + row * LINE + 13
-        for column, text, colour, bold in spans(line):
-            if text.strip():
-                lead = len(text) - len(text.lstrip(" "))
-                x = MARGIN + (column + lead) * CELL
-                weight = ' font-weight="bold"' if bold else ""
-                length = f"{len(text.strip()) * CELL:.1f}"
-                words = html.escape(text.strip(), quote=False)
-                texts.append(f'<text x="{x:.1f}" y="{y}" fill="{colour}" textLength="{length}"{weight}>{words}</text>')
-    style = "font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace;font-size:14px;white-space:pre"
+        for column, words in pen.words(line):
+            place = f'x="{MARGIN + column * CELL:.1f}" y="{MARGIN + row * LINE + 13}" textLength="{len(words) * CELL:.1f}"'
+            weight = ' font-weight="bold"' if pen.bold else ""
+            texts.append(f'<text {place} fill="{pen.colour}"{weight}>{html.escape(words, quote=False)}</text>')
+    style = "font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace;font-size:14px"
     size = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
     head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} style="{style}">'
     return "\n".join([head, f'<rect width="{width}" height="{height}" rx="8" fill="#0d1117"/>', *texts, "</svg>"]) + "\n"
