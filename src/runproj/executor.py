@@ -72,7 +72,8 @@ class _Recording:
         try:
             self.lease.free_ballast()
             self._store(outcome)
-            self.lease.end()
+            _clean_up(self.plan, self.use.runs / self.run.id, outcome)
+            self.lease.end()  # last: while there is a lease, the next command looks after whatever is left
         except RunprojError as error:
             self.lease.abandon()
             self.use.reporter.note(f"The end of run {self.run.id} could not be recorded ({error.what}); the next command will.")
@@ -150,15 +151,11 @@ def execute(plan: Plan, run: Run, use: Services, lease: Lease, secrets: Mapping[
     except RunprojError as error:
         outcome = Outcome(RunStatus.FAILED, error.exit_code, str(error))
         recording.close(outcome)
-        _clean_up(plan, folder, outcome)
         raise
     except BaseException as bug:
-        outcome = Outcome(RunStatus.FAILED, 70, f"internal error: {bug!r}")
-        recording.close(outcome)
-        _clean_up(plan, folder, outcome)
+        recording.close(Outcome(RunStatus.FAILED, 70, f"internal error: {bug!r}"))
         raise
     recording.close(outcome)
-    _clean_up(plan, folder, outcome)
     return outcome
 
 

@@ -191,6 +191,13 @@ def _copy_in(source: Path, target: Path) -> None:
         sync_folder(target.parent)
 
 
+def sweep_trash(folder: Path) -> None:
+    """Finish what `remove_tree` began in `folder` in processes that were killed meanwhile."""
+    for path in folder.glob(".trash-*"):
+        if not Path("/proc", path.name.split("-")[1]).exists():
+            remove_tree(path)
+
+
 def tree_size(path: Path) -> int:
     """Bytes on disk that removing a file or folder frees: a file with further links elsewhere frees nothing."""
     if path.is_symlink() or path.is_file():

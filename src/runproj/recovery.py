@@ -14,7 +14,7 @@ from runproj import proc
 from runproj.core.run import Phase, Run, RunChanges, RunQuery, RunStatus, Tag, TagName
 from runproj.core.tracking import ArtifactStore, TrackingStore
 from runproj.errors import NotFoundError, RunprojError
-from runproj.files import remove_tree
+from runproj.files import remove_tree, sweep_trash
 from runproj.leases import Lease, Leases
 
 
@@ -43,6 +43,7 @@ def recover(leases: Leases, runs: Path, open_stores: Callable[[str], Stores]) ->
                 closed.append(run.id)
             if lease.info.folder:
                 remove_tree(Path(lease.info.folder))
+            sweep_trash(runs)
         except RunprojError:
             lease.abandon()
         else:
