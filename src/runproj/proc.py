@@ -123,9 +123,13 @@ def _collecting(
         out.append(stream.read())
 
     def read_err(stream: IO[bytes]) -> None:
+        tell = on_line
         for line in stream:
             err.append(line)
-            on_line(line.decode(errors="replace").rstrip())
+            try:
+                tell(line.decode(errors="replace").rstrip())
+            except OSError:  # nobody listens any more; the program must not wait for that
+                tell = _ignore
 
     pipes = [(pipe, read) for pipe, read in ((process.stdout, read_out), (process.stderr, read_err)) if pipe]
     readers = [threading.Thread(target=read, args=(pipe,), daemon=True) for pipe, read in pipes]

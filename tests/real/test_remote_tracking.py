@@ -87,7 +87,7 @@ def test_nested_runs_become_children(cli: Cli, repository: Repository, mlflow_py
     result = cli("run", repository.url, *SYSTEM)
     assert result.returncode == 0, result.stderr
     runs = cli.json("runs", "list")["runs"]
-    main = next(run for run in runs if {t["key"]: t["value"] for t in run["tags"]}["mlflow.project.entryPoint"] == "main")
+    main = next(run for run in runs if {t["key"]: t["value"] for t in run["tags"]}.get("mlflow.project.entryPoint") == "main")
     parents = [{t["key"]: t["value"] for t in run["tags"]}.get("mlflow.parentRunId") for run in runs if run["id"] != main["id"]]
     assert parents == [main["id"], main["id"]]
     assert {run["status"] for run in runs} == {"FINISHED"}
