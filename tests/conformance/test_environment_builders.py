@@ -1,0 +1,77 @@
+"""What every environment builder promises (`EnvironmentBuilder`).  A new one is added to `BUILDERS` and passes unchanged."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from runproj import proc
+from runproj.codec import from_json, to_json
+from runproj.core.environment import EnvironmentBuilder, EnvLock, EnvPlace, EnvSpec, LockOptions
+from runproj.environments.pythons import Pythons
+from runproj.environments.system import SystemBuilder
+from runproj.environments.uvtool import Uv
+from runproj.environments.virtualenv import VirtualenvBuilder
+
+HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def virtualenv(home: Path) -> EnvironmentBuilder:
+    pythons = Pythons(home / "interpreters.json", home / "pythons", os.environ)
+    return VirtualenvBuilder(Uv(home, os.environ), pythons, offline=False)
+
+
+def system(home: Path) -> EnvironmentBuilder:
+    return SystemBuilder(home / "system", os.environ)
+
+
+BUILDERS: dict[str, Callable[[Path], EnvironmentBuilder]] = {"virtualenv": virtualenv, "system": system}
+
+
+@pytest.fixture(params=sorted(BUILDERS))
+def builder(request: pytest.FixtureRequest, isolated: Path) -> EnvironmentBuilder:
+    return BUILDERS[request.param](isolated / "home")
+
+
+@pytest.fixture
+def lock(builder: EnvironmentBuilder, isolated: Path) -> EnvLock:
+    return builder.lock(EnvSpec(python=HERE), isolated, None, LockOptions())
+
+
+@pytest.fixture
+def built(builder: EnvironmentBuilder, lock: EnvLock, isolated: Path) -> Path:
+    path = isolated / "built here" / "env"
+    path.parent.mkdir()
+    told: list[str] = []
+    builder.build(lock, isolated, path, told.append)
+    return path
+
+
+def test_equal_requests_are_equal_digests_and_others_are_not(builder: EnvironmentBuilder, lock: EnvLock, isolated: Path) -> None:
+    assert builder.lock(EnvSpec(python=HERE), isolated, None, LockOptions()).digest == lock.digest
+    assert len(lock.digest) == 64
+
+
+def test_a_lock_is_a_document_that_comes_back_equal(lock: EnvLock) -> None:
+    assert from_json(EnvLock, to_json(lock)) == lock
+
+
+def test_a_built_environment_runs_commands_and_leaves_this_process_alone(
+    builder: EnvironmentBuilder, lock: EnvLock, built: Path
+) -> None:
+    before = dict(os.environ)
+    environment = builder.environment(lock, built)
+    assert dict(os.environ) == before
+    assert environment.lock.place is EnvPlace.HOST
+    path = os.pathsep.join([*map(str, environment.bin), os.environ["PATH"]])
+    ran = proc.run(["/usr/bin/env", "python", "-c", "import sys; print(sys.version_info[:2])"], env={**os.environ, "PATH": path})
+    assert (ran.code, ran.out.decode()) == (0, f"{sys.version_info[:2]}\n"), ran.text
+
+
+def test_a_sound_environment_has_no_problem(builder: EnvironmentBuilder, lock: EnvLock, built: Path) -> None:
+    assert builder.problem(lock, built) is None
+    assert builder.problem(lock, built, thorough=True) is None
