@@ -134,7 +134,10 @@ def _show(view: RunView) -> None:
         packages = (lock.pylock or "").count("[[packages]]")
         asof = f" as of {lock.as_of[:10]}" if lock.as_of else ""
         rows.append(
-            ("environment", f"{lock.manager.value} from {lock.origin}: {packages} packages{asof}, lock {lock.digest[:12]}")
+            (
+                "environment",
+                f"{lock.manager.value} from {lock.origin}: {packages} package{'' if packages == 1 else 's'}{asof}, lock {lock.digest[:12]}",
+            )
         )
         if lock.python:
             rows.append(("python", f"{lock.python.implementation} {lock.python.version}"))

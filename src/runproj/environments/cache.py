@@ -220,7 +220,10 @@ class EnvironmentCache:
 
     def interpreters(self) -> builtins.list[str]:
         """The Pythons found on this machine, the newest first: "3.12.1 (/usr/bin/python3.12)"."""
-        return [f"{pin.version} ({pin.path})" for pin in self._pythons.find(None)]
+        found: dict[str, str] = {}
+        for pin in self._pythons.find(None):
+            found.setdefault(os.path.realpath(pin.path), f"{pin.version} ({pin.path})")
+        return [*found.values()]
 
 
 def chosen_manager(spec: EnvSpec, options: LockOptions) -> EnvManager:
