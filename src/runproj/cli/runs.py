@@ -131,12 +131,13 @@ def _show(view: RunView) -> None:
         rows.append(("branch", branch))
     if plan:
         lock = plan.lock
-        packages = (lock.pylock or "").count("[[packages]]")
+        count = (lock.pylock or "").count("[[packages]]")
+        packages = f"{count} package{'' if count == 1 else 's'}"
         asof = f" as of {lock.as_of[:10]}" if lock.as_of else ""
         rows.append(
             (
                 "environment",
-                f"{lock.manager.value} from {lock.origin}: {packages} package{'' if packages == 1 else 's'}{asof}, lock {lock.digest[:12]}",
+                f"{lock.manager.value} from {lock.origin}: {packages}{asof}, lock {lock.digest[:12]}",
             )
         )
         if lock.python:
