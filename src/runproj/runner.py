@@ -108,9 +108,11 @@ def start(planned: Planned, use: Services, leases: Leases, *, attached: bool = T
     """Record the run, then hand it to its machine.  Attached, it has ended on return."""
     decided = planned.plan
     _require_secrets(planned)
-    lease = leases.take(tokens.token_hex(8), use.tracking_uri)
+    token = tokens.token_hex(8)
+    new = _new_run(decided, use, token)  # asks the store for the experiment: one that does not answer leaves no lease behind
+    lease = leases.take(token, use.tracking_uri)
     try:
-        run = use.tracking.create_run(_new_run(decided, use, lease.info.token))
+        run = use.tracking.create_run(new)
         on_created(run)
         folder = use.runs / run.id
         lease.update(run_id=run.id, folder=folder)

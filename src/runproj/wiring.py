@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from runproj.core.run import Lifecycle, RunQuery
 from runproj.core.services import ProjectReader, Reporter, Services
-from runproj.errors import UsageError
+from runproj.errors import TrackingError, UsageError
 from runproj.files import Objects, tree_size
 from runproj.leases import Leases
 from runproj.settings import Settings
@@ -154,13 +154,22 @@ class Wiring:
             open_artifacts(tracking_uri, home=self.settings.home, environ=os.environ),
         )
 
-    def recover(self) -> list[str]:
-        """Close the runs whose executor vanished, so that what is shown is true."""
+    def recover(self, *, everywhere: bool = False) -> list[str]:
+        """Close the runs whose executor vanished, so that what is shown is true.
+
+        Runs on a server that this command does not use wait for one that does (or for `everywhere`): where that server does
+        not answer, each command would wait for it.
+        """
         if self.leases.empty:
             return []
-        from runproj.recovery import recover
+        from runproj.recovery import Stores, recover
 
-        closed = recover(self.leases, self.settings.runs, self.stores)
+        def stores(tracking_uri: str) -> Stores:
+            if everywhere or tracking_uri == self.settings.tracking_uri or tracking_uri.startswith("sqlite:"):
+                return self.stores(tracking_uri)
+            raise TrackingError(f"{tracking_uri} is not the store of this command")  # the lease stays
+
+        closed = recover(self.leases, self.settings.runs, stores)
         for run_id in closed:
             self.reporter.note(f"Run {run_id[:8]} had lost its executor and was closed as FAILED.")
         return closed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import time
@@ -14,6 +15,7 @@ import pytest
 
 from conftest import Repository
 from runproj import proc
+from runproj.leases import Leases
 from support.program import PROJECT, SYSTEM, Cli
 
 
@@ -80,6 +82,21 @@ def test_an_unreachable_remote_is_explained(cli: Cli) -> None:
     result = cli("run", "git://127.0.0.1:1/nothing", *SYSTEM)
     assert result.returncode == 125
     assert "127.0.0.1" in result.stderr
+
+
+def test_a_store_that_was_away_keeps_no_later_command_waiting(cli: Cli, project: Repository) -> None:
+    active = Path(cli.env["RUNPROJ_HOME"]) / "active"
+    cli.env["RUNPROJ_TRACKING_URI"] = "http://127.0.0.1:9"
+    assert cli("run", project.url, *SYSTEM).returncode == 125
+    assert not active.is_dir() or list(active.iterdir()) == [], "nothing was recorded, so nothing has to be closed"
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        Leases(active).take("lost", f"http://127.0.0.1:{silent.getsockname()[1]}").abandon()
+        del cli.env["RUNPROJ_TRACKING_URI"]
+        assert cli.json("runs", "list")["runs"] == []
+        silent.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            silent.accept()
+    assert (active / "lost.json").exists(), "a command that uses that store closes the run"
 
 
 def test_dry_run_prints_the_plan_and_starts_nothing(cli: Cli, project: Repository) -> None:

@@ -29,7 +29,7 @@ def gc(
     from runproj.wiring import Wiring
 
     wiring = Wiring(load(), output.TerminalReporter())
-    wiring.recover()
+    wiring.recover(everywhere=True)
     report = wiring.collect_garbage(days=days, deleted=deleted, dry_run=dry_run)
     if json:
         output.write_json(report)
