@@ -162,7 +162,7 @@ class Wiring:
         """
         if self.leases.empty:
             return []
-        from runproj.recovery import Stores, recover
+        from runproj.recovery import recover
 
         def stores(tracking_uri: str) -> Stores:
             if everywhere or tracking_uri == self.settings.tracking_uri or tracking_uri.startswith("sqlite:"):
