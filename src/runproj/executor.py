@@ -6,34 +6,25 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from runproj import __version__, child, inputs, machine, observe, supervise
+from runproj import __version__, child, inputs, leftovers, machine, nested, observe, supervise
 from runproj.codec import to_json
 from runproj.core.call import Call
 from runproj.core.environment import Environment
+from runproj.core.outcome import Outcome, outcome_of
 from runproj.core.plan import Plan
 from runproj.core.record import Input, Output, RunRecord, Timing
-from runproj.core.run import Phase, Run, RunChanges, RunStatus, Tag, TagName
+from runproj.core.run import Metric, Phase, Run, RunChanges, RunStatus, Tag, TagName
 from runproj.core.services import Endpoint, Services
 from runproj.core.source import Checkout
-from runproj.errors import Interrupted, RunprojError
-from runproj.files import atomic_write, remove_tree, sha256_file
+from runproj.errors import RefusedError, RunprojError, TrackingError
+from runproj.files import atomic_write, explained, remove_tree, sha256_file
 from runproj.leases import Lease
 
 TIMED_OUT = 124
 """Exit code of a run that took longer than its timeout, as of `timeout(1)`."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How the execution ended, for whoever waits for it."""
-
-    status: RunStatus
-    exit_code: int
-    reason: str = ""
 
 
 class _Recording:
@@ -54,6 +45,7 @@ class _Recording:
     @contextlib.contextmanager
     def during(self, phase: Phase, text: str) -> Iterator[None]:
         self.phase = phase
+        leftovers.leave_phase(self.use.runs / self.run.id, phase)
         self.use.reporter.phase(phase.value, text)
         begin = time.monotonic()
         try:
@@ -66,19 +58,17 @@ class _Recording:
         self.use.reporter.note(text)
 
     def close(self, outcome: Outcome) -> None:
-        """Store the final state; whatever asks us to stop meanwhile waits until that is done."""
-        blocked = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
+        """Store the final state.  Where that cannot be done, the outcome is left for the next command to store."""
+        folder = self.use.runs / self.run.id
         try:
             self.lease.free_ballast()
             self._store(outcome)
-            _clean_up(self.plan, self.use.runs / self.run.id, outcome)
+            _clean_up(self.plan, folder, outcome)
             self.lease.end()  # last: while there is a lease, the next command looks after whatever is left
         except RunprojError as error:
+            leftovers.leave_outcome(folder, outcome)
             self.lease.abandon()
             self.use.reporter.note(f"The end of run {self.run.id} could not be recorded ({error.what}); the next command will.")
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _store(self, outcome: Outcome) -> None:
         tags = [Tag(TagName.PHASE, (Phase.DONE if outcome.status is RunStatus.FINISHED else self.phase).value)]
@@ -93,7 +83,9 @@ class _Recording:
         except RunprojError as error:
             self.use.reporter.note(f"Not every file of the run could be stored: {error.what}. {error.why}")
             tags.append(Tag("runproj.incomplete", error.what[:500]))
-        self.use.tracking.update(self.run.id, RunChanges(status=outcome.status, end=int(time.time() * 1000), tags=tuple(tags)))
+        finally:  # whatever becomes of its files, the run is over
+            end = int(time.time() * 1000)
+            self.use.tracking.update(self.run.id, RunChanges(status=outcome.status, end=end, tags=tuple(tags)))
 
     def _store_files(self, outcome: Outcome) -> None:
         logs = self.use.runs / self.run.id / "logs"
@@ -140,22 +132,18 @@ def execute(plan: Plan, run: Run, use: Services, lease: Lease, secrets: Mapping[
     On return the run's state is stored, or the lease is left behind so that the next command stores it.
     """
     recording = _Recording(plan, run, use, lease)
-    folder = use.runs / run.id
     lease.beat()
-    try:
-        outcome = _steps(recording, folder, secrets)
-    except Interrupted as stop:
-        outcome = Outcome(RunStatus.KILLED, 128 + stop.number, f"stopped by {signal.Signals(stop.number).name}")
-    except KeyboardInterrupt:
-        outcome = Outcome(RunStatus.KILLED, 130, "stopped by SIGINT")
-    except RunprojError as error:
-        outcome = Outcome(RunStatus.FAILED, error.exit_code, str(error))
-        recording.close(outcome)
-        raise
-    except BaseException as bug:
-        recording.close(Outcome(RunStatus.FAILED, 70, f"internal error: {bug!r}"))
-        raise
-    recording.close(outcome)
+    with supervise.Deferred() as deferred:
+        try:
+            with deferred.lifted():
+                outcome = _steps(recording, use.runs / run.id, secrets)
+        except BaseException as error:
+            outcome = outcome_of(error)
+            recording.close(outcome)
+            if not isinstance(error, KeyboardInterrupt):
+                raise
+        else:
+            recording.close(outcome)
     return outcome
 
 
@@ -223,39 +211,86 @@ def _command(
 ) -> supervise.Ending:
     plan, use, run = recording.plan, recording.use, recording.run
     folder = use.runs / run.id
-    logs = folder / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
-    watcher = observe.MetricWatcher(plan.entry_point.metrics)
-    with contextlib.ExitStack() as stack:
-        out = supervise.LogWriter(logs, "stdout", use.tee[0], watcher.feed if watcher else None)
-        err = supervise.LogWriter(logs, "stderr", use.tee[1])
-        stack.callback(out.close)
-        stack.callback(err.close)
-        link = stack.enter_context(child.endpoint(run, use))
-        env = child.environment(plan, run, environment, use, {**given, **link.variables})
-        recording.env_names = tuple(sorted(env))
-        recording.argv = argv if not any(v.value is None for v in plan.call.values) else (plan.call.shown(),)
-        spec = supervise.CommandSpec(child.resolve(argv, env), checkout.project, env, plan.options.timeout, plan.options.grace)
-        recording.ending = supervise.run(spec, out, err, listener=link.listener, tick=lambda: _log_metrics(recording, watcher))
-        watcher.close()
-        _log_metrics(recording, watcher)
-        _close_children(recording, link.endpoint)
+    metrics = _Metrics(recording)
+    link: child.Link | None = None
+    try:
+        with contextlib.ExitStack() as stack:
+            with explained(folder):
+                out, err = _logs(folder / "logs", use.tee, metrics.watcher)
+                stack.callback(out.close)
+                stack.callback(err.close)
+                link = stack.enter_context(child.endpoint(run, use))
+                env = child.environment(plan, run, environment, use, {**given, **link.variables})
+            recording.env_names = tuple(sorted(env))
+            recording.argv = argv if not any(v.value is None for v in plan.call.values) else (plan.call.shown(),)
+            spec = supervise.CommandSpec(
+                child.resolve(argv, env), checkout.project, env, plan.options.timeout, plan.options.grace
+            )
+            recording.ending = supervise.run(spec, out, err, listener=link.listener, tick=metrics.store)
+            metrics.watcher.close()
+            metrics.store(last=True)
+    finally:
+        if link is not None:  # closed by now: no run can be begun any more
+            _close_children(recording, link.endpoint)
     if recording.ending.leftovers:
         recording.note(f"{recording.ending.leftovers} processes that the command left running were ended.")
     return recording.ending
 
 
-def _log_metrics(recording: _Recording, watcher: observe.MetricWatcher) -> None:
-    if found := watcher.take():
-        recording.use.tracking.update(recording.run.id, RunChanges(metrics=tuple(found)))
+def _logs(
+    folder: Path, tee: tuple[int | None, int | None], watcher: observe.MetricWatcher
+) -> tuple[supervise.LogWriter, supervise.LogWriter]:
+    folder.mkdir(parents=True, exist_ok=True)
+    out = supervise.LogWriter(folder, "stdout", tee[0], watcher.feed if watcher else None)
+    return out, supervise.LogWriter(folder, "stderr", tee[1])
+
+
+class _Metrics:
+    """Takes metrics from the output to the record.  A store in trouble gets them later; it never ends the command."""
+
+    _PATIENCE = 30.0
+
+    def __init__(self, recording: _Recording) -> None:
+        self._recording = recording
+        self.watcher = observe.MetricWatcher(recording.plan.entry_point.metrics)
+        self._waiting: list[Metric] = []
+        self._not_before = 0.0
+
+    def store(self, *, last: bool = False) -> None:
+        """Store what was found; `last`: now or never."""
+        self._waiting += self.watcher.take()
+        if not self._waiting or (time.monotonic() < self._not_before and not last):
+            return
+        try:
+            self._send(self._waiting)
+        except RefusedError:
+            self._send_each(self._waiting)
+        except TrackingError as error:
+            self._not_before = time.monotonic() + self._PATIENCE
+            if last:
+                self._recording.note(f"{len(self._waiting)} metrics could not be recorded: {error.what}. {error.why}")
+            return
+        self._waiting = []
+
+    def _send(self, metrics: Sequence[Metric]) -> None:
+        self._recording.use.tracking.update(self._recording.run.id, RunChanges(metrics=tuple(metrics)))
+
+    def _send_each(self, metrics: Sequence[Metric]) -> None:
+        for metric in metrics:
+            try:
+                self._send([metric])
+            except TrackingError as error:
+                self._recording.note(f"The metric {metric.key[:80]!r} could not be recorded: {error.what}")
 
 
 def _close_children(recording: _Recording, endpoint: Endpoint | None) -> None:
     """Runs that the command began inside this one and did not end: it is over, so they are."""
-    now = int(time.time() * 1000)
-    for run_id in endpoint.open_runs() if endpoint else ():
-        reason = Tag(TagName.REASON, "the command ended without ending this run")
-        recording.use.tracking.update(run_id, RunChanges(status=RunStatus.FAILED, end=now, tags=(reason,)))
+    tracking = recording.use.tracking
+    try:
+        left = endpoint.open_runs() if endpoint else [run.id for run in nested.open_below(recording.run.id, tracking)]
+        nested.close(left, tracking, "the command ended without ending this run")
+    except RunprojError as error:
+        recording.note(f"Runs inside this one may have been left open: {error.what}.")
 
 
 def _collect(recording: _Recording, checkout: Checkout) -> str:

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from runproj import proc
-from runproj.core.run import Phase, Run, RunChanges, RunQuery, RunStatus, Tag, TagName
+from runproj import leftovers, nested, proc
+from runproj.core.run import Run, RunChanges, RunQuery, RunStatus, Tag, TagName
 from runproj.core.tracking import ArtifactStore, TrackingStore
 from runproj.errors import NotFoundError, RunprojError
 from runproj.files import remove_tree, sweep_trash
@@ -39,11 +39,12 @@ def recover(leases: Leases, runs: Path, open_stores: Callable[[str], Stores]) ->
             run = _run_of(lease, stores.tracking)
             if run is not None:
                 _end_processes(run.id)
-                _close(run, stores, runs / run.id)
-                closed.append(run.id)
-            if lease.info.folder:
-                remove_tree(Path(lease.info.folder))
-            sweep_trash(runs)
+                if _close(run, stores, runs / run.id):
+                    closed.append(run.id)
+            with contextlib.suppress(OSError):  # what cannot be removed must not keep any command from its work
+                if lease.info.folder:
+                    remove_tree(Path(lease.info.folder))
+                sweep_trash(runs)
         except RunprojError:
             lease.abandon()
         else:
@@ -72,17 +73,24 @@ def _end_processes(run_id: str) -> None:
         time.sleep(0.02)
 
 
-def _close(run: Run, stores: Stores, folder: Path) -> None:
+def _close(run: Run, stores: Stores, folder: Path) -> bool:
+    """Store what the executor could not; whether the run was still open."""
     logs = folder / "logs"
     for path in sorted(logs.iterdir()) if logs.is_dir() else ():
         with contextlib.suppress(RunprojError, FileNotFoundError):
             stores.artifacts.adopt(run, path, f"logs/{path.name}")
+    left = [inner.id for inner in nested.open_below(run.id, stores.tracking)]
+    nested.close(left, stores.tracking, "lost: the run it was begun in ended without ending it")
     if run.status.final:
-        return
-    phase = run.tag(TagName.PHASE) or Phase.START.value
-    tags = (
-        Tag(TagName.LOST, "1"),
-        Tag(TagName.PHASE, phase),
-        Tag(TagName.REASON, f"lost: its executor vanished during phase {phase!r} without closing the run"),
-    )
-    stores.tracking.update(run.id, RunChanges(status=RunStatus.FAILED, end=int(time.time() * 1000), tags=tags))
+        return False
+    phase = leftovers.phase_of(folder).value
+    if outcome := leftovers.outcome_of(folder):
+        status, reason = outcome.status, outcome.reason
+        tags = [Tag(TagName.EXIT_CODE, str(outcome.exit_code)), Tag(TagName.PHASE, phase)]
+    else:
+        status, reason = RunStatus.FAILED, f"lost: its executor vanished during phase {phase!r} without closing the run"
+        tags = [Tag(TagName.LOST, "1"), Tag(TagName.PHASE, phase)]
+    if reason:
+        tags.append(Tag(TagName.REASON, reason[:2000]))
+    stores.tracking.update(run.id, RunChanges(status=status, end=int(time.time() * 1000), tags=tuple(tags)))
+    return True

@@ -111,10 +111,47 @@ def _write_all(descriptor: int, data: bytes) -> None:
             time.sleep(0.005)
 
 
+_Handler = Callable[[int, FrameType | None], object]
+
+
+def _handle(handler: _Handler) -> dict[int, _Handler | int | None]:
+    """Have `handler` take what asks this process to end, but for what it was told to ignore (nohup); the handlers before."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    return {number: signal.signal(number, handler) for number in numbers if signal.getsignal(number) is not signal.SIG_IGN}
+
+
+class Deferred:
+    """SIGINT, SIGTERM and SIGHUP wait until the block has ended, but for parts of it that lift this.
+
+    Blocking them in this thread would not do: another thread would be given them, and Python runs handlers in this one.
+    """
+
+    def __enter__(self) -> Deferred:
+        self._received: list[int] = []
+        self._before = _handle(lambda number, _: self._received.append(number))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        while self._received:
+            signal.raise_signal(self._received.pop(0))
+
+    @contextlib.contextmanager
+    def lifted(self) -> Iterator[None]:
+        """Signals interrupt this part as usual."""
+        self._restore()
+        try:
+            yield
+        finally:
+            _handle(lambda number, _: self._received.append(number))
+
+
 class _Signals:
     """While a command runs, SIGINT, SIGTERM and SIGHUP are collected here instead of interrupting the executor."""
-
-    handled = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def __init__(self) -> None:
         self.received: list[int] = []
@@ -122,7 +159,7 @@ class _Signals:
 
     def __enter__(self) -> _Signals:
         os.set_blocking(self._write, False)
-        self._before = {number: signal.signal(number, self._on_signal) for number in self.handled}
+        self._before = _handle(self._on_signal)
         self._wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         return self
 
