@@ -57,6 +57,15 @@ def bits(value: float) -> bytes:
     return b"nan" if math.isnan(value) else struct.pack("d", value)
 
 
+def test_an_experiment_is_not_made_by_a_question(store: TrackingStore) -> None:
+    name = f"asked for {time.time_ns()}"
+    for _ in range(2):
+        with pytest.raises(NotFoundError, match="asked for"):
+            store.experiment(name, make=False)
+    made = store.experiment(name)
+    assert store.experiment(name, make=False) == made
+
+
 def test_an_experiment_is_made_once(store):
     first = store.experiment("an experiment")
     assert (first.name, first.lifecycle) == ("an experiment", Lifecycle.ACTIVE)

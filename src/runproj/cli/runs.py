@@ -61,16 +61,18 @@ def list_(
     wiring = _wiring()
     try:
         statuses = tuple(RunStatus(word.upper()) for word in status or ())
-    except ValueError as error:
-        raise UsageError(str(error), fix=f"Statuses: {', '.join(s.value for s in RunStatus)}.") from None
-    experiments = (wiring.tracking.experiment(experiment).id,) if experiment else ()
+    except ValueError:
+        words = ", ".join(status or ())
+        raise UsageError(f"No status is called {words!r}", fix=f"Statuses: {', '.join(s.value for s in RunStatus)}.") from None
+    experiments = (wiring.tracking.experiment(experiment, make=False).id,) if experiment else ()
     lifecycle = Lifecycle.DELETED if deleted else Lifecycle.ACTIVE
     runs = wiring.tracking.search(RunQuery(experiments=experiments, lifecycle=lifecycle, statuses=statuses, limit=limit))
     if json:
         output.write_json(RunList(tuple(runs)))
         return
     if not runs:
-        output.say("No runs yet.  Start one with: runproj run URI")
+        narrowed = experiments or statuses or deleted
+        output.say("No run is like that." if narrowed else "No runs yet.  Start one with: runproj run URI")
         return
     rows = [
         (

@@ -13,8 +13,8 @@ from runproj.core.run import Experiment, Metric, NewRun, Run, RunChanges, RunQue
 class TrackingStore(Protocol):
     """Where runs are recorded.  Every method raises `TrackingError` when the store cannot be reached or written."""
 
-    def experiment(self, name: str) -> Experiment:
-        """The experiment of that name, made if there is none."""
+    def experiment(self, name: str, *, make: bool = True) -> Experiment:
+        """The experiment of that name, made if there is none; or, without `make`, a `NotFoundError`."""
 
     def create_run(self, new: NewRun) -> Run:
         """Record a run.  On return it is durable and visible to every reader."""

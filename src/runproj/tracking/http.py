@@ -36,10 +36,12 @@ class HttpStore:
     def __init__(self, remote: Remote) -> None:
         self.remote = remote
 
-    def experiment(self, name: str) -> Experiment:
+    def experiment(self, name: str, *, make: bool = True) -> Experiment:
         try:
             found = self._named(name)
         except NotFoundError:
+            if not make:
+                raise NotFoundError(f"There is no experiment {name!r}") from None
             try:
                 created = self.remote.post("experiments/create", {"name": name}, repeat=False)
                 found = self.experiment_by_id(str(created.get("experiment_id")))

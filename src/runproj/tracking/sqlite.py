@@ -31,10 +31,12 @@ class SqliteStore:
         """Let go of the file."""
         self.database.close()
 
-    def experiment(self, name: str) -> Experiment:
+    def experiment(self, name: str, *, make: bool = True) -> Experiment:
         with self.database.reading() as connection:
             found = experiments.find_named(connection, name)
         if found is None:
+            if not make:
+                raise NotFoundError(f"There is no experiment {name!r}")
             with self.database.writing() as connection:
                 found = experiments.find_named(connection, name) or experiments.insert(connection, name)
         if found.lifecycle is Lifecycle.DELETED:
