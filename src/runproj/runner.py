@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import getpass
 import os
@@ -11,18 +12,19 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from runproj import __version__
+from runproj import __version__, leftovers
 from runproj.codec import DocumentError, from_json, to_json
 from runproj.core.backend import Backend, Job, JobHandle, JobState
 from runproj.core.call import Call, Given
 from runproj.core.environment import EnvLock
+from runproj.core.outcome import Outcome, outcome_of
 from runproj.core.parameters import bind
 from runproj.core.plan import PLAN_VERSION, Plan, Request, RunOptions
 from runproj.core.project import EntryPoint, ParameterType, Project
 from runproj.core.run import NewRun, Param, Phase, Run, RunChanges, Tag, TagName
 from runproj.core.services import Services
 from runproj.core.source import Checkout, PinKind
-from runproj.errors import DescriptorError, NotFoundError, ParameterError, TrackingError, UsageError
+from runproj.errors import DescriptorError, NotFoundError, ParameterError, RunprojError, TrackingError, UsageError
 from runproj.files import atomic_write
 from runproj.leases import Leases
 
@@ -111,22 +113,41 @@ def start(planned: Planned, use: Services, leases: Leases, *, attached: bool = T
     token = tokens.token_hex(8)
     new = _new_run(decided, use, token)  # asks the store for the experiment: one that does not answer leaves no lease behind
     lease = leases.take(token, use.tracking_uri)
+    run: Run | None = None
     try:
         run = use.tracking.create_run(new)
         on_created(run)
         folder = use.runs / run.id
         lease.update(run_id=run.id, folder=folder)
         _store_plan(decided, run, use)
-    except BaseException:
-        lease.abandon()  # the next command closes the run, if there is one
+        use.reporter.phase("start", f"{run.name} ({run.id})")
+        backend = backend_of(decided.options.backend, use)
+        handle = backend.submit(Job(run.id, lease.info.token, folder, decided.entry_point.resources, attached, planned.secrets))
+    except BaseException as error:
+        _close_unstarted(run, outcome_of(error), use)
+        lease.abandon()  # the next command does what could not be done, and removes what is left
         raise
-    use.reporter.phase("start", f"{run.name} ({run.id})")
-    backend = backend_of(decided.options.backend, use)
-    handle = backend.submit(Job(run.id, lease.info.token, folder, decided.entry_point.resources, attached, planned.secrets))
-    run = use.tracking.get_run(run.id)
+    try:
+        run = use.tracking.get_run(run.id)
+    except TrackingError:
+        if outcome := leftovers.outcome_of(folder):  # it has ended; only its record has to wait
+            return replace(run, status=outcome.status, tags=(*run.tags, *_ending(outcome)))
+        raise
     if not run.status.final:
         use.tracking.update(run.id, RunChanges(tags=(Tag(TagName.HANDLE, to_json(handle)),)))
     return run
+
+
+def _ending(outcome: Outcome) -> tuple[Tag, ...]:
+    return Tag(TagName.EXIT_CODE, str(outcome.exit_code)), Tag(TagName.REASON, outcome.reason[:2000])
+
+
+def _close_unstarted(run: Run | None, outcome: Outcome, use: Services) -> None:
+    """Close a run that did not come to its executor, with the reason."""
+    with contextlib.suppress(RunprojError):
+        if run is not None and not use.tracking.get_run(run.id).status.final:
+            changes = RunChanges(status=outcome.status, end=int(time.time() * 1000), tags=_ending(outcome))
+            use.tracking.update(run.id, changes)
 
 
 def _require_secrets(planned: Planned) -> None:
@@ -211,7 +232,12 @@ def rerun(run: Run, changes: Sequence[Given], use: Services, options: RunOptions
             call = use.projects.resolve_paths(call, checkout.project, use.cwd)
         resolved = {v.name: v.resolved for v in old.call.values if v.name not in changed}
         call = replace(call, values=tuple(replace(v, resolved=resolved.get(v.name, v.resolved)) for v in call.values))
-    options = replace(options, timeout=options.timeout or old.options.timeout)
+    options = replace(
+        options,
+        timeout=options.timeout or old.options.timeout,
+        experiment=options.experiment or old.options.experiment,
+        clean_env=options.clean_env or old.options.clean_env,
+    )
     return Planned(
         replace(old, call=call, options=options, rerun_of=run.id, runproj=__version__), _secrets(call, changes), checkout
     )
@@ -226,7 +252,8 @@ def _secrets(call: Call, given: Sequence[Given]) -> dict[str, str]:
 def _restore_patch(run: Run, old: Plan, use: Services) -> None:
     if not old.code.patch or use.objects.get(old.code.patch) is not None:
         return
-    path = use.home / "cache" / f"patch-{run.id}"
+    path = use.home / "cache" / f"patch-{run.id}-{os.getpid()}"
+    path.parent.mkdir(parents=True, exist_ok=True)
     use.artifacts.get(run, "runproj/code.patch", path)
     use.objects.put(path)
     path.unlink()

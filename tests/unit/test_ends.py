@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -138,3 +141,43 @@ def test_a_metric_that_the_store_refuses_costs_only_itself(cli: Cli, repository:
     view = cli.json("runs", "show", "@last")
     assert [m["key"] for m in view["run"]["metrics"]] == ["good"]
     assert "a bad name" in " ".join(view["record"]["notes"])
+
+
+@pytest.mark.parametrize(
+    ("what", "status", "code", "words"),
+    [
+        ("os.kill(os.getpid(), signal.SIGINT); time.sleep(0.1)", "KILLED", 130, "stopped by SIGINT"),
+        ("from runproj.errors import StorageError; raise StorageError('no room')", "FAILED", 125, "no room"),
+    ],
+)
+def test_a_run_that_does_not_come_to_its_executor_is_closed_with_the_reason(
+    cli: Cli, project: Repository, what: str, status: str, code: int, words: str
+) -> None:
+    before = f"from runproj import runner\ndef fails(*_):\n    {what}\nrunner._store_plan = fails"
+    assert program(cli, before, "run", project.url, *SYSTEM).returncode == code
+    view = cli.json("runs", "show", "@last")
+    assert (view["run"]["status"], view["exit_code"], view["reason"]) == (status, code, words)
+
+
+def test_a_detached_executor_that_does_not_start_is_noticed_at_once(cli: Cli, project: Repository) -> None:
+    begun = time.monotonic()
+    result = program(cli, "sys.executable = '/bin/false'", "run", project.url, "--detach", *SYSTEM)
+    assert time.monotonic() - begun < 15
+    assert result.returncode == 125
+    assert list(statuses(cli).values()) == ["FAILED"]
+    assert "did not start" in reason(cli)
+
+
+def test_a_rerun_keeps_what_the_run_was_made_with(cli: Cli, project: Repository) -> None:
+    assert cli("run", project.url, "--experiment", "mine", "--clean-env", *SYSTEM).returncode == 0
+    options = cli.json("rerun", "@last", "--dry-run")["options"]
+    assert (options["experiment"], options["clean_env"]) == ("mine", True)
+
+
+def test_a_patch_comes_back_from_the_record_when_caches_are_gone(cli: Cli, project: Repository) -> None:
+    project.write({"train.py": "print('dirty')\n"})
+    assert cli("run", str(project.path), *SYSTEM).stdout == "dirty\n"
+    project.git("checkout", "-q", "--", ".")
+    for name in ("cache", "objects"):
+        shutil.rmtree(Path(cli.env["RUNPROJ_HOME"]) / name)
+    assert cli("rerun", "@last").stdout == "dirty\n"

@@ -49,21 +49,29 @@ class LocalBackend:
             atomic_write(job.folder / "secrets.json", to_json(dict(job.secrets)), mode=0o600)
         command = [sys.executable, "-m", "runproj.cli.main", "execute-job", lease.info.token, str(lease.descriptor)]
         environment = {**os.environ, "RUNPROJ_HOME": str(self.leases.folder.parent)}
-        proc.detach(command, cwd=job.folder, env=environment, log=job.folder / "supervisor.log", keep=(lease.descriptor,))
-        self._await_start(lease, job)
+        log = job.folder / "supervisor.log"
+        pid = proc.detach(command, cwd=job.folder, env=environment, log=log, keep=(lease.descriptor,))
+        try:
+            self._await_start(lease, pid, log)
+        except BaseException:
+            proc.end_tree([pid], grace=5)
+            raise
         lease.hand_over()
         return self._handle(job)
 
-    def _await_start(self, lease: Lease, job: Job) -> None:
+    def _await_start(self, lease: Lease, pid: int, log: Path) -> None:
+        """Return when the executor holds the lease, or has even ended it."""
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
+            alive = proc.start_time(pid) is not None
             try:
                 if self.leases.read(lease.info.token).process != lease.info.process:
                     return
-            except NotFoundError:  # it has even ended
+            except NotFoundError:
                 return
+            if not alive:
+                break
             time.sleep(0.02)
-        log = job.folder / "supervisor.log"
         raise BackendError("The detached executor did not start", why=log.read_text(errors="replace")[-2000:])
 
     @staticmethod
