@@ -82,7 +82,7 @@ def _paragraphs(text: str) -> str:
 
 def _argument(param: Parameter) -> str:
     name = (param.metavar or param.name.upper()).strip("[]")
-    dots = "…" if param.nargs == -1 else ""
+    dots = "…" if param.nargs == -1 and not name.endswith("…") else ""
     return f"{name}{dots}" if param.required else f"[{name}{dots}]"
 
 

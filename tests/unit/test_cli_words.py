@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from conftest import Repository
+from runproj.cli import output
 from support.program import SYSTEM, Cli
 
 
@@ -17,3 +20,36 @@ def test_a_list_of_an_unknown_experiment_says_so_and_makes_none(cli: Cli, projec
     assert wrong.returncode == 2
     assert "'done'" in wrong.stderr
     assert "FINISHED" in wrong.stderr
+
+
+def test_a_wait_that_ends_too_soon_says_so_once(cli: Cli, project: Repository) -> None:
+    run = cli("run", project.url, "-e", "wait", "--detach", "--quiet", *SYSTEM)
+    assert "background" not in run.stderr
+    result = cli("wait", run.stdout.strip(), "--timeout", "0.2s")
+    assert (result.returncode, result.stderr.count("RUNNING")) == (124, 1), result.stderr
+    assert "is KILLED." in cli("runs", "stop", run.stdout.strip()).stderr
+
+
+def test_nothing_and_one_are_said_as_such(cli: Cli, project: Repository) -> None:
+    assert cli("env", "list").stderr == "No environments yet.\n"
+    assert cli("env", "prune", "--dry-run").stderr == "There is nothing to remove.\n"
+    assert cli("gc", "--dry-run").stderr == "There is nothing to remove.\n"
+    project.write({"runproj.yaml": "entry_points: {main: {command: x, comand: y}}\n"})
+    assert "1 error, 0 warnings." in cli("validate", str(project.path)).stderr
+    cli("run", project.url, "-e", "fail", *SYSTEM)
+    shown = cli("runs", "show", "@last").stdout
+    assert shown.count("exit code 3") == 1
+    cli("runs", "delete", "@last")
+    assert "1 thing to remove" in cli("gc", "--dry-run", "--deleted").stderr
+
+
+def test_a_table_is_cut_at_the_width_that_its_letters_take(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("NO_COLOR", "1")
+    output.table(("NAME",), [("文字" * 20,), ("x" * 20,)])
+    wide, exact = capsys.readouterr().out.splitlines()[1:]
+    assert (output.width(wide), wide[-1]) == (19, "…")
+    assert exact == "x" * 20

@@ -31,11 +31,14 @@ def _cache() -> EnvironmentCache:
     return Wiring(load(), output.TerminalReporter()).environments
 
 
-def _show(views: tuple[EnvironmentView, ...], *, as_json: bool) -> None:
+def _show(views: tuple[EnvironmentView, ...], *, as_json: bool, none: str) -> None:
     from runproj.core.views import EnvironmentList
 
     if as_json:
         output.write_json(EnvironmentList(views))
+        return
+    if not views:
+        output.say(none)
         return
     rows = [
         (
@@ -54,7 +57,7 @@ def _show(views: tuple[EnvironmentView, ...], *, as_json: bool) -> None:
 
 def list_(json: opt.Json = False) -> None:
     """List the environments that have been built."""
-    _show(_cache().list(), as_json=json)
+    _show(_cache().list(), as_json=json, none="No environments yet.")
 
 
 def show(digest: Digest, json: opt.Json = False) -> None:
@@ -85,7 +88,10 @@ def prune(
     json: opt.Json = False,
 ) -> None:
     """Remove environments that no run used lately; they are rebuilt from their locks when one does."""
-    _show(_cache().prune(days=days, dry_run=dry_run), as_json=json)
+    views = _cache().prune(days=days, dry_run=dry_run)
+    _show(views, as_json=json, none="There is nothing to remove.")
+    if views and not json:
+        output.say(f"{output.count(len(views), 'environment')} {'to remove' if dry_run else 'removed'}.")
 
 
 def verify(
@@ -94,5 +100,8 @@ def verify(
 ) -> int:
     """Compare every installed file with what was installed; the exit code is 1 if one differs."""
     views = _cache().verify(digest)
-    _show(views, as_json=json)
+    _show(views, as_json=json, none="No environments yet.")
+    damaged = sum(bool(view.problem) for view in views)
+    if views and not json:
+        output.say(f"{len(views) - damaged} as installed, {damaged} damaged.")
     return 1 if any(view.problem for view in views) else 0

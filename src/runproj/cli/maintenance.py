@@ -36,8 +36,11 @@ def gc(
         return
     for what in report.removed:
         output.write(what)
-    verb = "would free" if dry_run else "freed"
-    output.say(f"{len(report.removed)} removed, {verb} {report.freed / 1e6:.1f} MB.")
+    if not report.removed:
+        output.say("There is nothing to remove.")
+        return
+    verb = "to remove, which would free" if dry_run else "removed, which freed"
+    output.say(f"{output.count(len(report.removed), 'thing')} {verb} {report.freed / 1e6:.1f} MB.")
 
 
 def doctor(json: opt.Json = False) -> int:

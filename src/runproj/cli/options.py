@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output; words go to standard error.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say only what went wrong.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say only notes and what went wrong.")]
 Uri = Annotated[str, typer.Argument(metavar="URI", help="Git URL, folder or .zip; '#sub/dir' names a folder inside it.")]
 EntryPoint = Annotated[str, typer.Option("--entry-point", "-e", help="Entry point of the project, or a script of it (train.py).")]
 Revision = Annotated[

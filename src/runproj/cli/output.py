@@ -101,8 +101,15 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequen
             parts.append(gap + cell if index in right else cell + gap)
         line = "  ".join(parts).rstrip()
         if limit and width(line) > limit:
-            line = line[: limit - 1] + "…"
+            while width(line) >= limit:
+                line = line[:-1]
+            line += "…"
         write(dim(line) if number == 0 else line)
+
+
+def count(number: int, noun: str) -> str:
+    """A number of things: 1 package, 2 packages."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def seconds(value: float) -> str:

@@ -39,8 +39,8 @@ def validate(
             output.write(f"{place} {word}: {output.clean(view.message)}")
             if view.hint:
                 output.write(f"    {output.clean(view.hint)}")
-        warnings = len(problems) - errors
-        output.say("The project is valid." if not problems else f"{errors} errors, {warnings} warnings.")
+        found = f"{output.count(errors, 'error')}, {output.count(len(problems) - errors, 'warning')}."
+        output.say(found if problems else "The project is valid.")
     return 1 if errors else 0
 
 

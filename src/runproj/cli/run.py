@@ -190,9 +190,9 @@ def _detached(run: Run, asked: _Asked) -> int:
     if asked.json:
         output.write_json(run)
     else:
-        output.say(
-            f"Running in the background: {run.name}\n  runproj runs logs -f {run.id[:8]}\n  runproj runs stop {run.id[:8]}"
-        )
+        if not asked.quiet:
+            name, short = output.clean(run.name), run.id[:8]
+            output.say(f"Running in the background: {name}\n  runproj runs logs -f {short}\n  runproj runs stop {short}")
         output.write(run.id)
     return 0
 

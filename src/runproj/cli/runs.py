@@ -122,7 +122,7 @@ def _show(view: RunView) -> None:
     colour = output.good if run.status is RunStatus.FINISHED else output.bad if run.status.final else output.dim
     output.write(f"{output.clean(run.name)}  {output.dim(run.id)}")
     rows = [("status", colour(word) + (f"  exit code {view.exit_code}" if view.exit_code else "") + f"  {_took(run)}")]
-    if view.reason:
+    if view.reason and view.reason != f"exit code {view.exit_code}":
         rows.append(("reason", view.reason.replace("\n", "\n" + " " * 14)))
     rows += [
         ("started", datetime.fromtimestamp(run.start / 1000, UTC).astimezone().isoformat(sep=" ", timespec="seconds")),
@@ -133,8 +133,7 @@ def _show(view: RunView) -> None:
         rows.append(("branch", branch))
     if plan:
         lock = plan.lock
-        count = (lock.pylock or "").count("[[packages]]")
-        packages = f"{count} package{'' if count == 1 else 's'}"
+        packages = output.count((lock.pylock or "").count("[[packages]]"), "package")
         asof = f" as of {lock.as_of[:10]}" if lock.as_of else ""
         rows.append(
             (
@@ -162,7 +161,7 @@ def _show(view: RunView) -> None:
         [(metric.key, f"{metric.value:.10g}" + (f"  (step {metric.step})" if metric.step else "")) for metric in run.metrics],
     )
     _section("artifacts", [(entry.path, f"{entry.size:,} bytes") for entry in view.artifacts])
-    for note in (*(plan.notes if plan else ()), *(record.notes if record else ())):
+    for note in dict.fromkeys((*(plan.notes if plan else ()), *(record.notes if record else ()))):
         output.write(f"{output.dim('note')}          {output.clean(note)}")
 
 
@@ -314,10 +313,10 @@ def stop(references: References, json: opt.Json = False) -> None:
         if not run.status.final:
             handle = handle_of(run)
             backend_of(handle.backend, use).cancel(handle)
-            output.say(f"Stopping {run.name} ({run.id[:8]}) …")
+            output.say(f"Stopping {output.clean(run.name)} ({run.id[:8]}) …")
             run = follow(run, use)
         ended.append(run)
-        output.say(f"{run.name} ({run.id[:8]}) is {run.status.value}.")
+        output.say(f"{output.clean(run.name)} ({run.id[:8]}) is {run.status.value}.")
     if json:
         output.write_json(RunList(tuple(ended)))
 
@@ -340,7 +339,7 @@ def delete(
         target = Lifecycle.ACTIVE if restore else Lifecycle.DELETED
         wiring.tracking.update(run.id, RunChanges(lifecycle=target))
         changed.append(wiring.tracking.get_run(run.id))
-        output.say(f"{'Restored' if restore else 'Deleted'} {run.name} ({run.id[:8]}).")
+        output.say(f"{'Restored' if restore else 'Deleted'} {output.clean(run.name)} ({run.id[:8]}).")
     if json:
         output.write_json(RunList(tuple(changed)))
 
@@ -350,7 +349,7 @@ def wait(
     timeout: Annotated[str | None, typer.Option("--timeout", metavar="TIME", help="Give up after this long (90, 30m).")] = None,
     json: opt.Json = False,
 ) -> int:
-    """Wait until runs have ended; the exit code is that of the last one that failed, or 0."""
+    """Wait until runs have ended; the exit code is that of the last one that failed, or 0; 124 if one has not ended in time."""
     from runproj.core.run import RunStatus, TagName
     from runproj.core.views import RunList
     from runproj.runner import follow
@@ -366,11 +365,10 @@ def wait(
             wiring.recover()
             run = wiring.tracking.get_run(run.id)
         if not run.status.final:
-            output.say(f"{run.name} ({run.id[:8]}) is still {run.status.value}.")
             code = 124
         elif run.status is not RunStatus.FINISHED:
             code = int(run.tag(TagName.EXIT_CODE) or 1)
-        output.say(f"{run.name} ({run.id[:8]}) is {run.status.value}.")
+        output.say(f"{output.clean(run.name)} ({run.id[:8]}) is {'' if run.status.final else 'still '}{run.status.value}.")
         ended.append(run)
     if json:
         output.write_json(RunList(tuple(ended)))
