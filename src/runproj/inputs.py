@@ -61,11 +61,15 @@ def _digest(path: Path) -> tuple[str, int]:
 
 def fetch(uri: str, target: Path, progress: Callable[[str], None]) -> None:
     """Write what `uri` (file, http, https) names to `target`, in bounded memory.  Raises `StartError`."""
+    from http.client import HTTPException
     from urllib.error import URLError
     from urllib.parse import unquote, urlsplit
     from urllib.request import Request, urlopen
 
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+    except ValueError as error:
+        raise StartError(f"Cannot fetch {_scrubbed(uri)}", why=str(error)) from error
     with explained(target):
         target.parent.mkdir(parents=True, exist_ok=True)
     if parts.scheme == "file":
@@ -84,10 +88,14 @@ def fetch(uri: str, target: Path, progress: Callable[[str], None]) -> None:
     progress(f"Fetching {_scrubbed(uri)}")
     try:
         with urlopen(Request(uri, headers={"User-Agent": "runproj"}), timeout=60) as answer:
-            with explained(target), target.open("wb") as file:
-                shutil.copyfileobj(answer, file, _CHUNK)
             wanted = answer.headers.get("Content-Length")
-    except (URLError, OSError) as error:
+            with explained(target):
+                file = target.open("wb")
+            with file:
+                while data := answer.read(_CHUNK):
+                    with explained(target):
+                        file.write(data)
+    except (URLError, OSError, HTTPException, ValueError) as error:
         target.unlink(missing_ok=True)
         raise StartError(f"Cannot fetch {_scrubbed(uri)}", why=str(getattr(error, "reason", error))) from error
     if wanted is not None and target.stat().st_size != int(wanted):
