@@ -18,8 +18,24 @@ class DocumentError(ValueError):
 
 def to_json(value: object, *, pretty: bool = False) -> str:
     """A JSON text of `value`; keys in the order of the type's fields, so that equal values are equal texts."""
-    text = msgspec.json.encode(value, order="deterministic")
+    try:
+        text = msgspec.json.encode(value, order="deterministic")
+    except UnicodeEncodeError:  # a file name that is no Unicode
+        text = msgspec.json.encode(_readable(msgspec.to_builtins(value)), order="deterministic")
     return (msgspec.json.format(text, indent=2) if pretty else text).decode()
+
+
+def _readable(value: object) -> object:
+    """Plain data with bytes that are no text written as `\\udcff`."""
+    match value:
+        case str():
+            return value.encode("utf-8", "backslashreplace").decode()
+        case dict():
+            return {_readable(key): _readable(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [_readable(inner) for inner in value]
+        case _:
+            return value
 
 
 def from_json(kind: type[T], text: str | bytes) -> T:

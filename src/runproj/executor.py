@@ -299,7 +299,8 @@ def _collect(recording: _Recording, checkout: Checkout) -> str:
     names, empty = observe.find_outputs(plan.entry_point.outputs, checkout.project)
     for name in names:
         path = checkout.project / name
-        recording.outputs.append(Output(name, path.stat().st_size, sha256_file(path)))
+        with explained(path, "read"):
+            recording.outputs.append(Output(name, path.stat().st_size, sha256_file(path)))
         use.artifacts.put(run, path, name)
     problems = [f"No file fits the output {pattern!r}." for pattern in empty]
     try:

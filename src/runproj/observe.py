@@ -61,17 +61,21 @@ class MetricWatcher:
 
 def metrics_from_files(specs: Sequence[MetricSpec], project: Path) -> Iterator[Metric]:
     """Metrics in the JSON and CSV files that the project declares; a file that is missing or broken is a `DescriptorError`."""
+    import csv
+
     now = int(time.time() * 1000)
     for spec in specs:
         if not spec.file:
             continue
         path = inside(project, spec.file)
         try:
+            if path.exists() and not path.is_file():  # a pipe, say, that nobody writes to any more
+                raise ValueError("it is not a file")
             if path.suffix.lower() == ".csv":
                 yield from _from_csv(path, spec.name, now)
             else:
                 yield from _from_json(path, spec.name, now)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, OverflowError, RecursionError, csv.Error) as error:
             raise DescriptorError(f"The metrics file {spec.file!r} cannot be read", why=str(error)) from error
 
 
@@ -113,22 +117,35 @@ def inside(root: Path, relative: str) -> Path:
     return Path(real)
 
 
+RESERVED = ("runproj", "logs/stdout.log", "logs/stderr.log", "logs/timeline")
+"""Where the run's own files are among its artifacts: no output of a project may take their place."""
+
+
 def find_outputs(patterns: Sequence[str], project: Path) -> tuple[list[str], list[str]]:
     """Files that the output patterns name, relative to the project's folder and sorted, and the patterns that name none.
 
-    A folder stands for everything in it.  Links that lead out of the project are not followed.
+    A folder stands for everything in it.  Links that lead out of the project are not followed, `RESERVED` names are left out.
     """
     found: set[str] = set()
     empty = []
     for pattern in patterns:
-        leaves = pattern.startswith("/") or ".." in Path(pattern).parts or not pattern
-        matches = [] if leaves else [path for path in project.glob(pattern) if ".git" not in path.relative_to(project).parts]
+        matches = [path for path in _matches(pattern, project) if ".git" not in path.relative_to(project).parts]
         files = {file for match in matches for file in _files(match)}
         names = {str(file.relative_to(project)) for file in files if _safe(project, file)}
+        names = {name for name in names if not any(name == taken or name.startswith(taken + "/") for taken in RESERVED)}
         if not names:
             empty.append(pattern)
         found |= names
     return sorted(found), empty
+
+
+def _matches(pattern: str, project: Path) -> list[Path]:
+    if pattern.startswith("/") or ".." in Path(pattern).parts:
+        return []
+    try:
+        return list(project.glob(pattern))
+    except (ValueError, NotImplementedError):  # not a pattern at all
+        return []
 
 
 def _files(path: Path) -> Iterator[Path]:

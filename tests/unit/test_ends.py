@@ -181,3 +181,10 @@ def test_a_patch_comes_back_from_the_record_when_caches_are_gone(cli: Cli, proje
     for name in ("cache", "objects"):
         shutil.rmtree(Path(cli.env["RUNPROJ_HOME"]) / name)
     assert cli("rerun", "@last").stdout == "dirty\n"
+
+
+def test_a_file_whose_name_is_no_text_is_recorded_readably(cli: Cli, repository: Repository) -> None:
+    text = "name: x\nentry_points:\n  main: {command: [python, run.py], outputs: ['*.txt']}\n"
+    repository.commit({"runproj.yaml": text, "run.py": "open(b'out\\xff.txt', 'w').write('1')\n"})
+    assert cli("run", repository.url, *SYSTEM).returncode == 0
+    assert [output["path"] for output in cli.json("runs", "show", "@last")["record"]["outputs"]] == ["out\\udcff.txt"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -98,3 +99,32 @@ def test_paths_that_leave_the_project_are_refused(isolated: Path, path: str) -> 
     (project / "link").symlink_to("/etc")
     with pytest.raises(DescriptorError):
         inside(project, path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["[" * 200_000, '{"a": 1' + "0" * 400 + "}", "{", "a,b\n" + "x" * 200_000 + ",1\n"],
+    ids=["deep", "huge", "half", "csv"],
+)
+def test_a_metrics_file_that_cannot_be_read_is_explained(tmp_path: Path, content: str) -> None:
+    name = "m.csv" if content.startswith("a,b") else "m.json"
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DescriptorError):
+        list(metrics_from_files([MetricSpec(file=name)], tmp_path))
+
+
+def test_a_pipe_is_no_metrics_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "m.json")
+    with pytest.raises(DescriptorError):
+        list(metrics_from_files([MetricSpec(file="m.json")], tmp_path))
+
+
+def test_a_pattern_that_is_none_fits_nothing(tmp_path: Path) -> None:
+    assert find_outputs(["**foo/*.txt", ""], tmp_path) == ([], ["**foo/*.txt", ""])
+
+
+def test_outputs_do_not_take_the_place_of_the_record(tmp_path: Path) -> None:
+    for name in ("runproj/plan.json", "logs/stdout.log", "logs/mine.log", "runproj.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    assert find_outputs(["runproj", "logs", "*.txt"], tmp_path) == (["logs/mine.log", "runproj.txt"], ["runproj"])
