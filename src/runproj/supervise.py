@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 
 from runproj import proc
+from runproj.errors import StartError
 from runproj.files import storage_error
 
 _READ = 1 << 20
@@ -197,6 +198,11 @@ def _launch(spec: CommandSpec) -> tuple[subprocess.Popen[bytes], _Pipes]:
             err=err_w,
             keep=(control_r, status_w),
         )
+    except (OSError, ValueError) as error:  # more arguments than the system takes, a variable with a NUL byte
+        for descriptor in (out, err, status, control):
+            os.close(descriptor)
+        why = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise StartError(f"The command {spec.argv[0]!r} could not be started", why=why) from error
     finally:
         for descriptor in (out_w, err_w, status_w, control_r):
             os.close(descriptor)
@@ -355,12 +361,17 @@ class _Loop:
 
 
 def read_merged(folder: Path) -> Iterator[tuple[int, str, bytes]]:
-    """Both streams in the order they came: (milliseconds since the epoch, "o" or "e", bytes), as the timeline tells."""
+    """Both streams in the order they came: (milliseconds since the epoch, "o" or "e", bytes), as the timeline tells.
+
+    What has no mark yet (the run goes on, or its executor was killed) comes last, with the time of the stream's last change.
+    """
+    timeline = folder / "timeline"
     with contextlib.ExitStack() as stack:
-        streams = {name[3]: stack.enter_context((folder / f"{name}.log").open("rb")) for name in ("stdout", "stderr")}
-        marks = [line.split() for line in (folder / "timeline").read_text().splitlines()]
+        paths = [path for name in ("stdout", "stderr") if (path := folder / f"{name}.log").exists()]
+        streams = {path.name[3]: stack.enter_context(path.open("rb")) for path in paths}
+        marks = [line.split() for line in timeline.read_text().splitlines()] if timeline.exists() else []
         for when, letter, count in sorted(marks, key=lambda mark: int(mark[0])):
             yield int(when), letter, streams[letter].read(int(count))
-        for letter, stream in streams.items():  # what came after the last mark, where the executor was killed
+        for letter, stream in streams.items():
             if rest := stream.read():
-                yield 0, letter, rest
+                yield int(os.fstat(stream.fileno()).st_mtime * 1000), letter, rest

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from conftest import Repository
@@ -53,3 +55,10 @@ def test_a_table_is_cut_at_the_width_that_its_letters_take(
     wide, exact = capsys.readouterr().out.splitlines()[1:]
     assert (output.width(wide), wide[-1]) == (19, "…")
     assert exact == "x" * 20
+
+
+def test_logs_can_be_read_by_several_at_once(cli: Cli, project: Repository) -> None:
+    cli("run", project.url, *SYSTEM)
+    readers = [cli.start("runs", "logs", "@last", "--all") for _ in range(4)]
+    assert {(reader.communicate(), reader.returncode) for reader in readers} == {(('["--lr", "0.1", "--name", "x"]\n', ""), 0)}
+    assert list((Path(cli.env["RUNPROJ_HOME"]) / "cache" / "views").iterdir()) == []

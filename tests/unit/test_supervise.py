@@ -91,6 +91,17 @@ def test_streams_can_be_merged_in_the_order_they_were_written(stage: Stage) -> N
     assert abs(times[0] / 1000 - time.time()) < 60
 
 
+def test_output_without_a_mark_has_the_time_of_its_file(tmp_path: Path) -> None:
+    (tmp_path / "stdout.log").write_bytes(b"one\ntwo\n")
+    (tmp_path / "timeline").write_text("1700000000000 o 4\n")
+    os.utime(tmp_path / "stdout.log", (1_700_000_009, 1_700_000_009))
+    expected = [(1_700_000_000_000, "o", b"one\n"), (1_700_000_009_000, "o", b"two\n")]
+    assert list(read_merged(tmp_path)) == expected
+    (tmp_path / "timeline").unlink()
+    assert list(read_merged(tmp_path)) == [(1_700_000_009_000, "o", b"one\ntwo\n")]
+    assert list(read_merged(tmp_path / "not begun")) == []
+
+
 def test_a_long_line_and_much_output_need_little_memory(stage: Stage) -> None:
     script = (
         "import sys\n"

@@ -223,11 +223,14 @@ class _log_folder:  # noqa: N801 - reads as the function it stands for
     def __enter__(self) -> Path:
         if not self.run.status.final and self.live.is_dir():
             return self.live
-        self.fetched = self.wiring.settings.cache / "views" / f"{self.run.id}-logs"
-        self.fetched.mkdir(parents=True, exist_ok=True)
+        import tempfile
+
         names = [entry.path for entry in self.wiring.artifacts.list(self.run, "logs")]
         if not names:
             raise NotFoundError(f"Run {self.run.id[:8]} has no logs", why=f"Its status is {self.run.status.value}.")
+        views = self.wiring.settings.cache / "views"
+        views.mkdir(parents=True, exist_ok=True)
+        self.fetched = Path(tempfile.mkdtemp(prefix=f"{self.run.id}-logs-", dir=views))  # another command may look at them too
         for name in names:
             self.wiring.artifacts.get(self.run, name, self.fetched / Path(name).name)
         return self.fetched
