@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from runproj import __version__, child, inputs, leftovers, machine, nested, observe, supervise
+from runproj import __version__, child, inputs, leftovers, logs, machine, nested, observe, supervise
 from runproj.codec import to_json
 from runproj.core.call import Call
 from runproj.core.environment import Environment
@@ -239,10 +239,10 @@ def _command(
 
 def _logs(
     folder: Path, tee: tuple[int | None, int | None], watcher: observe.MetricWatcher
-) -> tuple[supervise.LogWriter, supervise.LogWriter]:
+) -> tuple[logs.LogWriter, logs.LogWriter]:
     folder.mkdir(parents=True, exist_ok=True)
-    out = supervise.LogWriter(folder, "stdout", tee[0], watcher.feed if watcher else None)
-    return out, supervise.LogWriter(folder, "stderr", tee[1])
+    out = logs.LogWriter(folder, "stdout", tee[0], watcher.feed if watcher else None)
+    return out, logs.LogWriter(folder, "stderr", tee[1])
 
 
 class _Metrics:

@@ -120,7 +120,8 @@ def _collecting(
     """Read both streams in the background; whatever stops us meanwhile ends the process with all it started."""
 
     def read_out(stream: IO[bytes]) -> None:
-        out.append(stream.read())
+        while data := os.read(stream.fileno(), 1 << 20):
+            out.append(data)
 
     def read_err(stream: IO[bytes]) -> None:
         tell = on_line
@@ -142,10 +143,11 @@ def _collecting(
         process.wait()
         raise
     finally:
-        for reader in readers:
-            reader.join(timeout=5)
-        for pipe, _ in pipes:
-            pipe.close()
+        deadline = time.monotonic() + 5
+        for reader, (pipe, _) in zip(readers, pipes, strict=True):
+            reader.join(max(0.0, deadline - time.monotonic()))
+            if not reader.is_alive():  # else a process that was left running holds the other end, and closing would wait for it
+                pipe.close()
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from types import FrameType
 
 from runproj import proc
 from runproj.errors import StartError
-from runproj.files import storage_error
+from runproj.logs import LogWriter
 
 _READ = 1 << 20
 _F_SETPIPE_SZ = 1031
@@ -54,62 +54,6 @@ class CommandSpec:
     env: Mapping[str, str]
     timeout: float | None = None
     grace: float = 10.0
-
-
-class LogWriter:
-    """Stores one stream's bytes as they come, and when: `timeline` gets lines of `milliseconds stream bytes`."""
-
-    def __init__(self, folder: Path, name: str, tee: int | None, on_bytes: Callable[[bytes], None] | None = None) -> None:
-        self.path = folder / f"{name}.log"
-        self._letter = name[3]  # stdout: o, stderr: e
-        self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-        self._timeline = os.open(folder / "timeline", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-        self._tee = tee
-        self._on_bytes = on_bytes
-        self._pending = 0
-        self._since = 0.0
-
-    def write(self, data: bytes) -> None:
-        try:
-            _write_all(self._file, data)
-            self._mark(len(data))
-        except OSError as error:
-            raise storage_error(error, self.path) from error
-        if self._on_bytes:
-            self._on_bytes(data)
-        if self._tee is not None:
-            try:
-                _write_all(self._tee, data)
-            except OSError:  # whoever was reading has gone; the run goes on and the record is complete
-                self._tee = None
-
-    def _mark(self, count: int) -> None:
-        now = time.time()
-        if self._pending and now - self._since > 0.005:
-            self._flush()
-        if not self._pending:
-            self._since = now
-        self._pending += count
-
-    def _flush(self) -> None:
-        if self._pending:
-            os.write(self._timeline, f"{int(self._since * 1000)} {self._letter} {self._pending}\n".encode())
-            self._pending = 0
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._flush()
-        os.close(self._file)
-        os.close(self._timeline)
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        try:
-            view = view[os.write(descriptor, view) :]
-        except BlockingIOError:  # a terminal that somebody made non-blocking
-            time.sleep(0.005)
 
 
 _Handler = Callable[[int, FrameType | None], object]
@@ -273,6 +217,12 @@ class _Loop:
         self.kill_at: float | None = None
         self.stopped: int | None = None
         self.timed_out = False
+        out.hurry = err.hurry = self.hurry
+
+    def hurry(self) -> bool:
+        """Whether the command is to end: nothing may wait for a reader then."""
+        late = self.deadline is not None and time.monotonic() >= self.deadline
+        return late or self.timed_out or self.stopped is not None or bool(self.signals.received)
 
     def on_first_use(self, descriptor: int, call: Callable[[], None]) -> None:
         def first() -> None:
@@ -358,20 +308,3 @@ class _Loop:
             cpu=float(self.report.get("cpu", 0)),
             memory=int(self.report.get("memory", 0)),
         )
-
-
-def read_merged(folder: Path) -> Iterator[tuple[int, str, bytes]]:
-    """Both streams in the order they came: (milliseconds since the epoch, "o" or "e", bytes), as the timeline tells.
-
-    What has no mark yet (the run goes on, or its executor was killed) comes last, with the time of the stream's last change.
-    """
-    timeline = folder / "timeline"
-    with contextlib.ExitStack() as stack:
-        paths = [path for name in ("stdout", "stderr") if (path := folder / f"{name}.log").exists()]
-        streams = {path.name[3]: stack.enter_context(path.open("rb")) for path in paths}
-        marks = [line.split() for line in timeline.read_text().splitlines()] if timeline.exists() else []
-        for when, letter, count in sorted(marks, key=lambda mark: int(mark[0])):
-            yield int(when), letter, streams[letter].read(int(count))
-        for letter, stream in streams.items():
-            if rest := stream.read():
-                yield int(os.fstat(stream.fileno()).st_mtime * 1000), letter, rest

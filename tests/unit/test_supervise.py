@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from runproj import proc
-from runproj.supervise import CommandSpec, Ending, LogWriter, read_merged, run
+from runproj.errors import StartError
+from runproj.logs import LogWriter, read_merged
+from runproj.supervise import CommandSpec, Ending, run
 
 HERE = Path(__file__).parent
 
@@ -239,3 +241,41 @@ def test_checksum_of_a_binary_stream(stage: Stage) -> None:
     (stage.folder / "data").write_bytes(data)
     stage.bash("cat data")
     assert hashlib.sha256(stage.log()).digest() == hashlib.sha256(data).digest()
+
+
+@pytest.mark.parametrize("limit", ["signal", "timeout"])
+def test_a_reader_who_has_stopped_reading_does_not_keep_a_run_from_ending(stage: Stage, limit: str) -> None:
+    read, write = os.pipe()
+    out, err = LogWriter(stage.folder, "stdout", write), LogWriter(stage.folder, "stderr", None)
+    spec = CommandSpec(["yes"], stage.folder, os.environ, timeout=1 if limit == "timeout" else None, grace=1)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if limit == "signal":
+        threading.Timer(1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    try:
+        begun = time.monotonic()
+        ending = run(spec, out, err)
+        assert time.monotonic() - begun < 10
+        assert (ending.stopped, ending.timed_out) == ((signal.SIGTERM, False) if limit == "signal" else (None, True))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        out.close()
+        err.close()
+        os.close(read)
+        os.close(write)
+
+
+@pytest.mark.parametrize(("argv", "env"), [(["x" * 1000] * 10_000, {}), (["true"], {"A": "a\0b"})])
+def test_a_command_that_the_system_does_not_take_is_explained(stage: Stage, argv: list[str], env: dict[str, str]) -> None:
+    out, err = LogWriter(stage.folder, "stdout", None), LogWriter(stage.folder, "stderr", None)
+    descriptors = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(StartError, match="could not be started"):
+        run(CommandSpec(argv, stage.folder, env), out, err)
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+    out.close()
+    err.close()
+
+
+def test_a_program_that_leaves_a_process_behind_is_not_waited_for(isolated: Path) -> None:
+    begun = time.monotonic()
+    assert proc.run(["sh", "-c", "sleep 60 & echo $!"]).out.strip().isdigit()
+    assert time.monotonic() - begun < 30

@@ -253,7 +253,7 @@ def _copy(path: Path) -> None:
 
 
 def _merged(folder: Path, *, only: str | None, timestamps: bool) -> None:
-    from runproj.supervise import read_merged
+    from runproj.logs import read_merged
 
     at_start = True
     for when, stream, data in read_merged(folder):
