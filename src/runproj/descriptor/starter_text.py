@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from runproj.descriptor.environment_files import find_environment
+from runproj.descriptor.script_arguments import Argument, arguments_of
 from runproj.descriptor.scripts import scripts
 from runproj.errors import DescriptorError
 
@@ -24,11 +25,7 @@ entry_points:
   main:                       # run where -e names no other
     # Each parameter is an input of the command, checked before anything is built.
     # Types: string int float bool path uri choice list object secret
-    parameters:
-      seed: {{type: int, default: 0, min: 0, help: Seed of the random numbers}}
-      # lr: {{type: float, default: 0.1, min: 0, max: 1}}
-      # optimizer: {{type: choice, choices: [adam, sgd], default: adam}}
-      # data: path            # without a default, a value has to be given: -P data=FILE
+    {parameters}
 
     # A list of words, which no shell ever sees.  For a shell command, write one text: "python a.py && python b.py"
     command: {command}
@@ -47,17 +44,39 @@ entry_points:
 
 def starter(folder: Path) -> str:
     """The text of a starter; it is valid as it stands."""
+    found = scripts(folder)
+    script = next((name for name in (*_FIRST, *found) if name in found and name.endswith((".py", ".sh"))), None)
+    if script is None:
+        arguments: tuple[Argument, ...] = (_SEED,)
+    else:
+        arguments = arguments_of(folder / script) if script.endswith(".py") else ()
+    examples = () if script and arguments else _EXAMPLES
     return _TEXT.format(
-        name=_quoted(folder.resolve().name or "project"), environment=_environment(folder), command=_command(folder)
+        name=_quoted(folder.resolve().name or "project"),
+        environment=_environment(folder),
+        parameters="\n      ".join(["parameters:" if arguments else "# parameters:", *map(_parameter, arguments), *examples]),
+        command=_command(script or "train.py", arguments),
     )
 
 
-def _command(folder: Path) -> str:
-    found = scripts(folder)
-    script = next((name for name in (*_FIRST, *found) if name in found and name.endswith((".py", ".sh"))), "train.py")
+def _parameter(argument: Argument) -> str:
+    parts = [f"type: {argument.type}"]
+    if argument.choices:
+        parts.append(f"choices: [{', '.join(map(_value, argument.choices))}]")
+    if argument.default is not None:
+        parts.append(f"default: {_value(argument.default)}")
+    if argument.help:
+        parts.append(f"help: {_value(argument.help)}")
+    return f"{_quoted(argument.name)}: {{{', '.join(parts)}}}"
+
+
+def _command(script: str, arguments: tuple[Argument, ...]) -> str:
     word = script.replace("{", "{{").replace("}", "}}")
-    program = "bash" if script.endswith(".sh") else "python"
-    return f'[{program}, {_quoted(f"./{word}" if word.startswith("-") else word)}, --seed, "{{seed}}"]'
+    words = ["bash" if script.endswith(".sh") else "python", _quoted(f"./{word}" if word.startswith("-") else word)]
+    for argument in arguments:
+        words += [f'"{argument.option}={{{argument.name}}}"' if argument.option.startswith("--") else argument.option]
+        words += [] if argument.option.startswith("--") else [f'"{{{argument.name}}}"']
+    return f"[{', '.join(filter(None, words))}]"
 
 
 def _environment(folder: Path) -> str:
@@ -74,9 +93,18 @@ def _environment(folder: Path) -> str:
     return f'{text}#   python: "3.12"\n#   dependencies: [numpy]\n'
 
 
+def _value(text: str) -> str:
+    """The text as a YAML scalar that stays what it is: numbers bare, all else as `_quoted`."""
+    return text if re.fullmatch(r"-?\d+(\.\d+)?", text) else _quoted(text)
+
+
 def _quoted(text: str) -> str:
     """The text as a YAML scalar."""
-    return text if re.fullmatch(r"[A-Za-z_][\w.-]*", text) and text.lower() not in _SPECIAL else json.dumps(text)
+    return (
+        text
+        if re.fullmatch(r"[A-Za-z_][\w.-]*", text) and text.lower() not in _SPECIAL
+        else json.dumps(text, ensure_ascii=any("\ud800" <= letter <= "\udfff" for letter in text))
+    )
 
 
 _NOTHING_DECLARED = """\
@@ -85,4 +113,10 @@ environment:
   python: "3.12"
   dependencies: []            # like numpy>=2, -r requirements.txt, -e .
 """
+_EXAMPLES = (
+    "# lr: {type: float, default: 0.1, min: 0, max: 1}",
+    "# optimizer: {type: choice, choices: [adam, sgd], default: adam}",
+    "# data: path            # without a default, a value has to be given: -P data=FILE",
+)
+_SEED = Argument("seed", "--seed", "int", "0", (), "Seed of the random numbers")
 _SPECIAL = {"true", "false", "yes", "no", "on", "off", "null", "y", "n"}
