@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -62,3 +63,16 @@ def test_logs_can_be_read_by_several_at_once(cli: Cli, project: Repository) -> N
     readers = [cli.start("runs", "logs", "@last", "--all") for _ in range(4)]
     assert {(reader.communicate(), reader.returncode) for reader in readers} == {(('["--lr", "0.1", "--name", "x"]\n', ""), 0)}
     assert list((Path(cli.env["RUNPROJ_HOME"]) / "cache" / "views").iterdir()) == []
+
+
+def test_a_plan_is_for_people_unless_json_is_asked_for(cli: Cli, project: Repository) -> None:
+    shown = cli("plan", project.url, "-P", "lr=0.5", *SYSTEM)
+    lines = dict(line.split(maxsplit=1) for line in shown.stdout.splitlines())
+    assert (lines["commit"], lines["lr"]) == (project.head, "0.5  (-P)")
+    assert cli("run", project.url, "-P", "lr=0.5", "--dry-run", *SYSTEM).stdout == shown.stdout
+
+
+def test_the_last_line_names_what_took_time(cli: Cli, project: Repository) -> None:
+    project.commit({"train.py": "import time; time.sleep(0.1)\n"})
+    line = cli("run", project.url, *SYSTEM).stderr.splitlines()[-1]
+    assert re.fullmatch(r"FINISHED in \S+s  \S+ \(\w{8}\)  (\w+ \S+s  )*run 0\.\d\ds(  \w+ \S+s)*", line), line

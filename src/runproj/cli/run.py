@@ -207,16 +207,23 @@ def _ended(run: Run, wiring: Wiring, asked: _Asked) -> int:
         took = output.seconds(((run.end or run.start) - run.start) / 1000)
         good = run.status is RunStatus.FINISHED
         word = output.paint(run.status.value, "\x1b[32m" if good else "\x1b[31;1m", sys.stderr)
-        output.say(f"{word} in {took}  {output.clean(run.name)} ({run.id[:8]})  {run.tag(TagName.DURATIONS) or ''}".rstrip())
+        phases = output.paint(_phases(run.tag(TagName.DURATIONS) or ""), "\x1b[2m", sys.stderr)
+        output.say(f"{word} in {took}  {output.clean(run.name)} ({run.id[:8]})  {phases}")
     if run.status is not RunStatus.FINISHED:
         for line in (run.tag(TagName.REASON) or "").splitlines():
             output.say(f"  {output.clean(line)}")
     return code
 
 
+def _phases(durations: str) -> str:
+    """What took time: `environment=3.974 inputs=0.000 run=16.166` becomes `environment 3.97s  run 16.2s`."""
+    timed = [(name, float(value)) for name, _, value in (word.partition("=") for word in durations.split())]
+    return "  ".join(f"{name} {output.seconds(value)}" for name, value in timed if value >= 0.05)
+
+
 def _show_plan(planned: Planned, *, as_json: bool) -> None:
     decided = planned.plan
-    if as_json or not sys.stdout.isatty():
+    if as_json:
         output.write_json(decided)
         return
     pin, lock = decided.code, decided.lock
@@ -233,8 +240,9 @@ def _show_plan(planned: Planned, *, as_json: bool) -> None:
             for value in decided.call.values
         ),
     ]
+    widest = max(12, *(output.width(name) + 1 for name, _ in rows))
     for name, text in rows:
-        output.write(f"{output.dim(f'{name:<12}')} {output.clean(text)}")
+        output.write(f"{output.dim(name)}{' ' * (widest - output.width(name))}{output.clean(text)}")
     output.say("Nothing was started.  --json prints the whole plan.")
 
 
