@@ -26,6 +26,7 @@ EXPIRY = 45.0
 """Seconds without a sign of life after which a lease of another machine counts as lost (its lock may not reach us)."""
 
 _BALLAST = 256 * 1024
+_MODE = 0o600  # a tracking URI may hold a password
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Lease:
     def update(self, *, run_id: str, folder: Path) -> None:
         """Say which run it is, now that it has been recorded."""
         self.info = replace(self.info, run_id=run_id, folder=str(folder))
-        atomic_write(self.path, to_json(self.info))
+        atomic_write(self.path, to_json(self.info), mode=_MODE)
 
     def beat(self) -> None:
         """Give signs of life in the background until the lease ends."""
@@ -108,8 +109,8 @@ class Leases:
         lock.acquire()
         info = LeaseInfo(token, socket.gethostname(), proc.identify(os.getpid()), tracking_uri)
         lease = self._mine[token] = Lease(self.folder, info, lock)
-        atomic_write(lease.path, to_json(info))
-        with lease.path.with_suffix(".ballast").open("wb") as ballast, contextlib.suppress(OSError):
+        atomic_write(lease.path, to_json(info), mode=_MODE)
+        with contextlib.suppress(OSError), lease.path.with_suffix(".ballast").open("wb") as ballast:
             os.posix_fallocate(ballast.fileno(), 0, _BALLAST)
         return lease
 
@@ -117,7 +118,7 @@ class Leases:
         """Take over the lease whose locked `descriptor` the process that started us passed on."""
         info = replace(self.read(token), process=proc.identify(os.getpid()))
         lease = self._mine[token] = Lease(self.folder, info, Lock(self.folder / f"{token}.lock", descriptor))
-        atomic_write(lease.path, to_json(info))
+        atomic_write(lease.path, to_json(info), mode=_MODE)
         return lease
 
     def mine(self, token: str) -> Lease:

@@ -37,8 +37,7 @@ class Remote:
         self.port = parts.port or (443 if parts.scheme == "https" else 80)
         self._secure = parts.scheme == "https"
         self._base = parts.path.rstrip("/")
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        self.shown = f"{parts.scheme}://{host}{f':{parts.port}' if parts.port else ''}{self._base}"
+        self.shown = scrubbed(uri)
         self._environ = environ
         self._headers = {"User-Agent": "runproj", **_authorization(parts.username, parts.password, environ)}
         self._absolute = ""  # what a proxy needs in front of a path
@@ -203,6 +202,14 @@ class Remote:
         if connection is not None:
             connection.close()
             self._local.connection = None
+
+
+def scrubbed(uri: str) -> str:
+    """The URI of a server without user, password and query: as it can be shown."""
+    parts = urlsplit(uri)
+    host = parts.hostname or ""
+    port = f":{parts.port}" if parts.port else ""
+    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{port}{parts.path.rstrip('/')}"
 
 
 def _proxies(environ: Mapping[str, str]) -> dict[str, str]:

@@ -194,8 +194,10 @@ class Wiring:
 
     def _store_state(self) -> str:
         if self._remote:
+            from runproj.remote import scrubbed
+
             self.tracking.search(RunQuery(limit=1))
-            return self.settings.tracking_uri
+            return scrubbed(self.settings.tracking_uri)
         from runproj.tracking import check_store
 
         return check_store(self.settings.tracking_uri, home=self.settings.home)

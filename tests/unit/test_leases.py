@@ -124,3 +124,12 @@ def test_an_unreadable_lease_is_not_ours_to_close(leases: Leases) -> None:
     assert list(leases.orphans()) == []
     assert leases.all() == []
     assert (leases.folder / "five.json").exists()
+
+
+def test_nobody_else_can_read_a_lease(leases: Leases) -> None:
+    """The tracking URI in it may hold a password."""
+    lease = leases.take("secret", "http://user:password@server")
+    lease.update(run_id="r", folder=Path("/nowhere"))
+    assert lease.path.stat().st_mode & 0o077 == 0
+    leases.inherit("secret", lease.descriptor)
+    assert lease.path.stat().st_mode & 0o077 == 0

@@ -150,3 +150,15 @@ def test_no_proxy_is_obeyed():
         ("localhost", "localhost:80", True),
     ]:
         assert remote._bypassed(host, names) is expected
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("http://user:pass@host:5000/base/?token=x", "http://host:5000/base"),
+        ("https://user@[::1]:5000", "https://[::1]:5000"),
+        ("https://host", "https://host"),
+    ],
+)
+def test_an_address_is_shown_without_what_opens_the_door(uri: str, shown: str) -> None:
+    assert remote.scrubbed(uri) == shown
