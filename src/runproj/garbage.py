@@ -9,6 +9,9 @@ from pathlib import Path
 
 from runproj.files import remove_tree
 
+_JUST_NOW = 1 / 1440
+"""Days.  What is younger may belong to a run that began after the runs in progress were counted."""
+
 
 @dataclass(frozen=True)
 class Garbage:
@@ -22,7 +25,7 @@ def leftovers(home: Path, live_runs: Iterable[str], days: float) -> Iterator[Gar
     """Working folders of runs that are over, and scratch files that nobody has touched for a day."""
     live = set(live_runs)
     for folder in _children(home / "runs"):
-        if folder.name not in live and _age(folder) > min(days, 1 / 24):
+        if folder.name not in live and _age(folder) > max(days, _JUST_NOW):
             yield Garbage(folder, f"kept checkout of run {folder.name[:8]}")
     for name in ("views", "plans"):
         for path in _children(home / "cache" / name):

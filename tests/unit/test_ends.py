@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -188,3 +189,31 @@ def test_a_file_whose_name_is_no_text_is_recorded_readably(cli: Cli, repository:
     repository.commit({"runproj.yaml": text, "run.py": "open(b'out\\xff.txt', 'w').write('1')\n"})
     assert cli("run", repository.url, *SYSTEM).returncode == 0
     assert [output["path"] for output in cli.json("runs", "show", "@last")["record"]["outputs"]] == ["out\\udcff.txt"]
+
+
+def test_logs_are_found_beside_what_the_project_put_there(cli: Cli, repository: Repository) -> None:
+    text = "name: x\nentry_points:\n  main: {command: [python, run.py], outputs: [logs]}\n"
+    code = "import os\nos.makedirs('logs/events')\nopen('logs/events/1', 'w').write('x')\nprint('hello')\n"
+    repository.commit({"runproj.yaml": text, "run.py": code})
+    assert cli("run", repository.url, *SYSTEM).returncode == 0
+    assert cli("runs", "logs", "@last").stdout == "hello\n"
+
+
+def test_logs_of_a_run_that_ends_while_they_are_opened_are_printed(cli: Cli, project: Repository) -> None:
+    run_id = cli("run", project.url, "--detach", *SYSTEM).stdout.strip()
+    before = (
+        "import runproj.runner as r\noriginal = r.handle_of\n"
+        "def late(run): time.sleep(2); return original(run)\n"
+        "r.handle_of = late"
+    )
+    assert '["--lr"' in program(cli, before, "runs", "logs", "-f", run_id).stdout
+
+
+def test_a_kept_checkout_is_not_garbage_before_its_time(cli: Cli, project: Repository) -> None:
+    cli("run", project.url, "-e", "fail", "--keep", *SYSTEM)
+    (kept,) = (Path(cli.env["RUNPROJ_HOME"]) / "runs").iterdir()
+    for days, there in ((20, True), (40, False)):
+        then = time.time() - days * 86400
+        os.utime(kept, (then, then))
+        cli("gc")
+        assert kept.exists() is there

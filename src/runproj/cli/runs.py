@@ -192,8 +192,9 @@ def logs(
     if follow and not run.status.final:
         if both or timestamps:
             raise UsageError("--follow cannot be combined with --all or --timestamps", fix="Follow first, then print with -a -t.")
-        _follow(wiring, run, live / ("stderr.log" if stderr else "stdout.log"))
-        return
+        if _follow(wiring, run, live / ("stderr.log" if stderr else "stdout.log")):
+            return
+        run = wiring.tracking.get_run(run.id)  # it may have ended before its output could be opened
     with _log_folder(wiring, run, live) as folder:
         if both or timestamps:
             _merged(folder, only=None if both else "e" if stderr else "o", timestamps=timestamps)
@@ -201,16 +202,20 @@ def logs(
             _copy(folder / ("stderr.log" if stderr else "stdout.log"))
 
 
-def _follow(wiring: Wiring, run: Run, path: Path) -> None:
+def _follow(wiring: Wiring, run: Run, path: Path) -> bool:
+    """Print what comes; whether there was anything."""
     from runproj.backends.local import follow_file
     from runproj.core.backend import JobState
     from runproj.runner import backend_of, handle_of
 
     handle = handle_of(run)
     backend = backend_of(handle.backend, wiring.services())
+    some = False
     for data in follow_file(path, lambda: backend.status([handle])[0] is JobState.RUNNING):
+        some = True
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
+    return some
 
 
 class _log_folder:  # noqa: N801 - reads as the function it stands for
@@ -225,7 +230,8 @@ class _log_folder:  # noqa: N801 - reads as the function it stands for
             return self.live
         import tempfile
 
-        names = [entry.path for entry in self.wiring.artifacts.list(self.run, "logs")]
+        ours = {f"logs/{name}" for name in ("stdout.log", "stderr.log", "timeline")}  # the project may have put more there
+        names = [entry.path for entry in self.wiring.artifacts.list(self.run, "logs") if entry.path in ours]
         if not names:
             raise NotFoundError(f"Run {self.run.id[:8]} has no logs", why=f"Its status is {self.run.status.value}.")
         views = self.wiring.settings.cache / "views"
@@ -318,6 +324,8 @@ def stop(references: References, json: opt.Json = False) -> None:
             backend_of(handle.backend, use).cancel(handle)
             output.say(f"Stopping {output.clean(run.name)} ({run.id[:8]}) …")
             run = follow(run, use)
+        if not run.status.final and wiring.recover():  # its executor was gone before it could be asked
+            run = wiring.tracking.get_run(run.id)
         ended.append(run)
         output.say(f"{output.clean(run.name)} ({run.id[:8]}) is {run.status.value}.")
     if json:
