@@ -217,3 +217,26 @@ def test_a_kept_checkout_is_not_garbage_before_its_time(cli: Cli, project: Repos
         os.utime(kept, (then, then))
         cli("gc")
         assert kept.exists() is there
+
+
+def test_a_run_goes_on_when_nobody_listens_any_more(cli: Cli, repository: Repository) -> None:
+    """`runproj run … 2>&1 | head`, or a terminal that was closed."""
+    repository.commit(
+        {"run.py": "import sys, time; time.sleep(1); print('x' * 100_000); print('y' * 100_000, file=sys.stderr); sys.exit(3)"}
+    )
+    command = cli.command("run", repository.url, "-e", "run.py", *SYSTEM)
+    process = subprocess.Popen(command, env=cli.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert process.stdout and process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(timeout=30) == 3
+    view = cli.json("runs", "show", "@last")
+    assert (view["run"]["status"], view["reason"]) == ("FAILED", "exit code 3")
+
+
+def test_a_reader_who_leaves_early_is_no_failure_to_tell_of(cli: Cli, project: Repository) -> None:
+    cli("run", project.url, *SYSTEM)
+    process = subprocess.Popen(cli.command("runs", "list"), env=cli.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout and process.stderr
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait(timeout=30) == 128 + signal.SIGPIPE

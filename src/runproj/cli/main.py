@@ -97,14 +97,18 @@ def run(arguments: Sequence[str]) -> int:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup wants SIGHUP left alone
             signal.signal(number, _on_signal)
     try:
-        return _invoke(arguments)
+        code = _invoke(arguments)
+        sys.stdout.flush()  # here, where it can still be told what a failure means
+        return code
     except RunprojError as error:
         from runproj.cli import output
 
         output.show_error(error, as_json="--json" in arguments)
         return error.exit_code
     except Interrupted as stop:
-        sys.stderr.write(f"\nStopped by {signal.Signals(stop.number).name}.\n")
+        from runproj.cli import output
+
+        output.say(f"\nStopped by {signal.Signals(stop.number).name}.")
         return 128 + stop.number
     except BrokenPipeError:  # the reader of our output has gone
         sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - so that flushing at exit says nothing

@@ -66,10 +66,16 @@ def write_json(value: object) -> None:
 
 def say(text: str) -> None:
     """A line about what happens, for people; it takes the place of the line that moves, if there is one."""
-    if _MOVING.pop("line", False):
-        sys.stderr.write("\r\x1b[K")
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
+    _tell(("\r\x1b[K" if _MOVING.pop("line", False) else "") + text + "\n")
+
+
+def _tell(text: str) -> None:
+    """To whoever watches; a run does not end because nobody does any more (a closed terminal, `2>&1 | head`)."""
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except OSError:
+        sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 - what is still to be said, at exit too, goes there
 
 
 def show_error(error: RunprojError, *, as_json: bool = False) -> None:
@@ -170,11 +176,9 @@ class TerminalReporter:
         if self.quiet:
             return
         columns = shutil.get_terminal_size().columns - 14
-        sys.stderr.write(f"\r\x1b[K{_DIM}{self._name:<12}{_OFF}{clean(text)[:columns]}")
-        sys.stderr.flush()
+        _tell(f"\r\x1b[K{_DIM}{self._name:<12}{_OFF}{clean(text)[:columns]}")
         _MOVING["line"] = True
 
     def _wipe(self) -> None:
         if _MOVING.pop("line", False):
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
+            _tell("\r\x1b[K")
