@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -54,7 +55,8 @@ class Folders:
         folder = address.path
         assert folder is not None
         if not folder.is_dir():
-            raise SourceError(f"{folder} is a file", why="A project is a folder, a repository or a .zip.", fix="Name its folder.")
+            fix = f"Name its folder, and the file with -e: {shlex.quote(str(folder.parent))} -e {shlex.quote(folder.name)}"
+            raise SourceError(f"{folder} is a file", why="A project is a folder, a repository or a .zip.", fix=fix)
         home = capture.find_home(folder)
         if home and capture.is_foreign(home, folder):
             home = None
