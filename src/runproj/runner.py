@@ -260,7 +260,7 @@ def _restore_patch(run: Run, old: Plan, use: Services) -> None:
 
 
 def _new_run(decided: Plan, use: Services, token: str) -> NewRun:
-    experiment = use.tracking.experiment(decided.options.experiment or "Default")
+    experiment = use.tracking.experiment(decided.options.experiment or use.experiment)
     local = use.tracking_uri.startswith("sqlite:")
     run_id = uuid.uuid4().hex if local else None  # a remote server chooses
     return NewRun(

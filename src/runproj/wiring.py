@@ -107,6 +107,7 @@ class Wiring:
             endpoint=None if remote else self._endpoint,
             child_env={name: os.environ[name] for name in _REMOTE_VARIABLES if name in os.environ} if remote else {},
             tee=self.tee,
+            experiment=self.settings.experiment,
         )
 
     def _local_backend(self) -> Backend:

@@ -76,3 +76,20 @@ def test_the_last_line_names_what_took_time(cli: Cli, project: Repository) -> No
     project.commit({"train.py": "import time; time.sleep(0.1)\n"})
     line = cli("run", project.url, *SYSTEM).stderr.splitlines()[-1]
     assert re.fullmatch(r"FINISHED in \S+s  \S+ \(\w{8}\)  (\w+ \S+s  )*run 0\.\d\ds(  \w+ \S+s)*", line), line
+
+
+def test_the_experiment_of_the_settings_is_used(cli: Cli, project: Repository) -> None:
+    home = Path(cli.env["RUNPROJ_HOME"])
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "config.toml").write_text('experiment = "chosen once"\n')
+    cli("run", project.url, *SYSTEM)
+    cli("run", project.url, "--experiment-name", "another", *SYSTEM)
+    assert len(cli.json("runs", "list", "--experiment-name", "chosen once")["runs"]) == 1
+    cli("rerun", "@last")
+    assert len(cli.json("runs", "list", "--experiment-name", "another")["runs"]) == 2, "a rerun stays with what it repeats"
+
+
+def test_who_names_a_script_is_told_how(cli: Cli, project: Repository) -> None:
+    result = cli("run", str(project.path / "train.py"), *SYSTEM)
+    assert result.returncode == 125
+    assert "-e train.py" in result.stderr

@@ -78,6 +78,7 @@ class Services:
     endpoint:  None where the child talks to a remote server itself.
     child_env: variables that lead the child to the tracking server, where there is no endpoint.
     tee:       descriptors that the command's output is copied to while it runs (stdout, stderr); None for none.
+    experiment: of runs whose plan names none.
     """
 
     home: Path
@@ -94,6 +95,7 @@ class Services:
     endpoint: OpenEndpoint | None = None
     child_env: Mapping[str, str] = field(default_factory=dict)
     tee: tuple[int | None, int | None] = (None, None)
+    experiment: str = "Default"
 
     @property
     def runs(self) -> Path:
