@@ -172,7 +172,7 @@ class Wiring:
 
         closed = recover(self.leases, self.settings.runs, stores)
         for run_id in closed:
-            self.reporter.note(f"Run {run_id[:8]} had lost its executor and was closed as FAILED.")
+            self.reporter.note(f"Run {run_id[:8]} was left open by an executor that is gone; it is closed now.")
         return closed
 
     def find_run(self, reference: str) -> Run:

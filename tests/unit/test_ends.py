@@ -240,3 +240,8 @@ def test_a_reader_who_leaves_early_is_no_failure_to_tell_of(cli: Cli, project: R
     process.stdout.close()
     assert process.stderr.read() == b""
     assert process.wait(timeout=30) == 128 + signal.SIGPIPE
+
+
+def test_a_name_with_a_line_end_is_one_row(cli: Cli, project: Repository) -> None:
+    cli("run", project.url, "--run-name", "one\ntwo", *SYSTEM)
+    assert len(cli("runs", "list").stdout.splitlines()) == 2

@@ -97,7 +97,7 @@ def width(text: str) -> int:
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> None:
     """Columns as wide as their content; the last one is cut to the terminal's width where somebody watches."""
-    cells = [[clean(cell) for cell in row] for row in rows]
+    cells = [[clean(cell).replace("\n", " ") for cell in row] for row in rows]
     widths = [max(map(width, column)) for column in zip(header, *cells, strict=True)]
     limit = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     for number, row in enumerate([list(header), *cells]):
