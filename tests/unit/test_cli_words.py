@@ -93,3 +93,10 @@ def test_who_names_a_script_is_told_how(cli: Cli, project: Repository) -> None:
     result = cli("run", str(project.path / "train.py"), *SYSTEM)
     assert result.returncode == 125
     assert "-e train.py" in result.stderr
+
+
+def test_both_streams_can_be_followed(cli: Cli, project: Repository) -> None:
+    project.commit({"train.py": "import sys, time\nprint('out', flush=True); time.sleep(1); print('err', file=sys.stderr)\n"})
+    run = cli("run", project.url, "--detach", "--quiet", *SYSTEM).stdout.strip()
+    assert cli("runs", "logs", "-af", run).stdout == "out\nerr\n"
+    assert cli("runs", "logs", "-a", run).stdout == "out\nerr\n"

@@ -42,7 +42,7 @@ Keep = Annotated[bool, typer.Option("--keep", help="Keep the run's checkout when
 CleanEnv = Annotated[
     bool, typer.Option("--clean-env", help="Hide this shell's variables from the run, but for PATH, HOME and the like.")
 ]
-Detach = Annotated[bool, typer.Option("--detach", "-d", help="Return at once; follow with 'runproj runs logs -f'.")]
+Detach = Annotated[bool, typer.Option("--detach", "-d", help="Return at once; follow with 'runproj runs logs -af RUN'.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Print the plan and start nothing.")]
 WouldRemove = Annotated[bool, typer.Option("--dry-run", "-n", help="Say what would be removed, and remove nothing.")]
 RunReference = Annotated[str, typer.Argument(metavar="RUN", help="Id, beginning of an id, name, or @last.")]

@@ -192,7 +192,7 @@ def _detached(run: Run, asked: _Asked) -> int:
     else:
         if not asked.quiet:
             name, short = output.clean(run.name), run.id[:8]
-            output.say(f"Running in the background: {name}\n  runproj runs logs -f {short}\n  runproj runs stop {short}")
+            output.say(f"Running in the background: {name}\n  runproj runs logs -af {short}\n  runproj runs stop {short}")
         output.write(run.id)
     return 0
 

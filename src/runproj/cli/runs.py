@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from runproj.cli import options as opt
 from runproj.cli import output
-from runproj.errors import NotFoundError, UsageError
+from runproj.cli.logs import logs, looking
+from runproj.errors import UsageError
 
 if TYPE_CHECKING:
     from runproj.core.run import Run
     from runproj.core.views import Comparison, RunView
-    from runproj.wiring import Wiring
 
 References = Annotated[list[str], typer.Argument(metavar="RUN…", help="Ids, beginnings of ids, names, or @last.")]
 
@@ -37,16 +35,6 @@ def register(app: typer.Typer) -> None:
     app.command("wait")(wait)
 
 
-def _wiring() -> Wiring:
-    """The stores, with every status made true first."""
-    from runproj.settings import load
-    from runproj.wiring import Wiring
-
-    wiring = Wiring(load(), output.TerminalReporter())
-    wiring.recover()
-    return wiring
-
-
 def list_(
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many, newest first.")] = 20,
     experiment: Annotated[str | None, typer.Option("--experiment-name", "--experiment", help="Only of this experiment.")] = None,
@@ -58,7 +46,7 @@ def list_(
     from runproj.core.run import Lifecycle, RunQuery, RunStatus, TagName
     from runproj.core.views import RunList
 
-    wiring = _wiring()
+    wiring = looking()
     try:
         statuses = tuple(RunStatus(word.upper()) for word in status or ())
     except ValueError:
@@ -106,7 +94,7 @@ def _took(run: Run) -> str:
 
 def show(reference: opt.RunReference, json: opt.Json = False) -> None:
     """Show all that is recorded of a run."""
-    wiring = _wiring()
+    wiring = looking()
     view = wiring.view(wiring.find_run(reference))
     if json:
         output.write_json(view)
@@ -178,103 +166,6 @@ def _section(title: str, rows: list[tuple[str, str]]) -> None:
         output.write(f"  {output.clean(name)}{' ' * (widest - output.width(name))}  {_lines(value)}")
 
 
-def logs(
-    reference: opt.RunReference,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends.")] = False,
-    stderr: Annotated[bool, typer.Option("--stderr", help="Standard error instead of standard output.")] = False,
-    both: Annotated[bool, typer.Option("--all", "-a", help="Both streams in the order they were written.")] = False,
-    timestamps: Annotated[bool, typer.Option("--timestamps", "-t", help="Begin each line with its time.")] = False,
-) -> None:
-    """Print what a run wrote, byte for byte."""
-    wiring = _wiring()
-    run = wiring.find_run(reference)
-    live = wiring.settings.runs / run.id / "logs"
-    if follow and not run.status.final:
-        if both or timestamps:
-            raise UsageError("--follow cannot be combined with --all or --timestamps", fix="Follow first, then print with -a -t.")
-        if _follow(wiring, run, live / ("stderr.log" if stderr else "stdout.log")):
-            return
-        run = wiring.tracking.get_run(run.id)  # it may have ended before its output could be opened
-    with _log_folder(wiring, run, live) as folder:
-        if both or timestamps:
-            _merged(folder, only=None if both else "e" if stderr else "o", timestamps=timestamps)
-        else:
-            _copy(folder / ("stderr.log" if stderr else "stdout.log"))
-
-
-def _follow(wiring: Wiring, run: Run, path: Path) -> bool:
-    """Print what comes; whether there was anything."""
-    from runproj.backends.local import follow_file
-    from runproj.core.backend import JobState
-    from runproj.runner import backend_of, handle_of
-
-    handle = handle_of(run)
-    backend = backend_of(handle.backend, wiring.services())
-    some = False
-    for data in follow_file(path, lambda: backend.status([handle])[0] is JobState.RUNNING):
-        some = True
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
-    return some
-
-
-class _log_folder:  # noqa: N801 - reads as the function it stands for
-    """The folder with a run's logs: where it is written while it runs, else its artifacts, fetched for the moment."""
-
-    def __init__(self, wiring: Wiring, run: Run, live: Path) -> None:
-        self.wiring, self.run, self.live = wiring, run, live
-        self.fetched: Path | None = None
-
-    def __enter__(self) -> Path:
-        if not self.run.status.final and self.live.is_dir():
-            return self.live
-        import tempfile
-
-        ours = {f"logs/{name}" for name in ("stdout.log", "stderr.log", "timeline")}  # the project may have put more there
-        names = [entry.path for entry in self.wiring.artifacts.list(self.run, "logs") if entry.path in ours]
-        if not names:
-            raise NotFoundError(f"Run {self.run.id[:8]} has no logs", why=f"Its status is {self.run.status.value}.")
-        views = self.wiring.settings.cache / "views"
-        views.mkdir(parents=True, exist_ok=True)
-        self.fetched = Path(tempfile.mkdtemp(prefix=f"{self.run.id}-logs-", dir=views))  # another command may look at them too
-        for name in names:
-            self.wiring.artifacts.get(self.run, name, self.fetched / Path(name).name)
-        return self.fetched
-
-    def __exit__(self, *_: object) -> None:
-        from runproj.files import remove_tree
-
-        if self.fetched:
-            remove_tree(self.fetched)
-
-
-def _copy(path: Path) -> None:
-    import shutil
-
-    sys.stdout.flush()
-    if path.exists():
-        with path.open("rb") as file:
-            shutil.copyfileobj(file, sys.stdout.buffer, 1 << 20)
-    sys.stdout.buffer.flush()
-
-
-def _merged(folder: Path, *, only: str | None, timestamps: bool) -> None:
-    from runproj.logs import read_merged
-
-    at_start = True
-    for when, stream, data in read_merged(folder):
-        if only and stream != only:
-            continue
-        if not timestamps:
-            sys.stdout.buffer.write(data)
-            continue
-        stamp = datetime.fromtimestamp(when / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z").encode()
-        for line in data.splitlines(keepends=True):
-            sys.stdout.buffer.write((stamp + b" " if at_start else b"") + line)
-            at_start = line.endswith((b"\n", b"\r"))
-    sys.stdout.buffer.flush()
-
-
 def compare(
     references: References,
     everything: Annotated[bool, typer.Option("--all", "-a", help="Also what is the same in all of them.")] = False,
@@ -285,7 +176,7 @@ def compare(
 
     if len(references) < 2:
         raise UsageError("There is nothing to compare with", fix="Name two runs or more: runproj runs compare A B")
-    wiring = _wiring()
+    wiring = looking()
     views = [wiring.view(wiring.find_run(reference)) for reference in references]
     comparison = compare_runs(views, everything=everything)
     if json:
@@ -314,7 +205,7 @@ def stop(references: References, json: opt.Json = False) -> None:
     from runproj.core.views import RunList
     from runproj.runner import backend_of, follow, handle_of
 
-    wiring = _wiring()
+    wiring = looking()
     use = wiring.services()
     ended = []
     for reference in references:
@@ -341,7 +232,7 @@ def delete(
     from runproj.core.run import Lifecycle, RunChanges
     from runproj.core.views import RunList
 
-    wiring = _wiring()
+    wiring = looking()
     changed = []
     for reference in references:
         run = wiring.find_run(reference)
@@ -366,7 +257,7 @@ def wait(
     from runproj.runner import follow
     from runproj.settings import parse_duration
 
-    wiring = _wiring()
+    wiring = looking()
     use = wiring.services()
     deadline = time.monotonic() + parse_duration(timeout) if timeout else None
     ended, code = [], 0

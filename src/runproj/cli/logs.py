@@ -1,0 +1,143 @@
+"""`runs logs`: what a run wrote, once or as it comes."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from runproj.cli import options as opt
+from runproj.cli import output
+from runproj.errors import NotFoundError, UsageError
+
+if TYPE_CHECKING:
+    from runproj.core.run import Run
+    from runproj.wiring import Wiring
+
+
+def looking() -> Wiring:
+    """The stores, with every status made true first."""
+    from runproj.settings import load
+    from runproj.wiring import Wiring
+
+    wiring = Wiring(load(), output.TerminalReporter())
+    wiring.recover()
+    return wiring
+
+
+def logs(
+    reference: opt.RunReference,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends.")] = False,
+    stderr: Annotated[bool, typer.Option("--stderr", help="Standard error instead of standard output.")] = False,
+    both: Annotated[bool, typer.Option("--all", "-a", help="Both streams in the order they were written.")] = False,
+    timestamps: Annotated[bool, typer.Option("--timestamps", "-t", help="Begin each line with its time.")] = False,
+) -> None:
+    """Print what a run wrote, byte for byte."""
+    wiring = looking()
+    run = wiring.find_run(reference)
+    live = wiring.settings.runs / run.id / "logs"
+    if follow and not run.status.final:
+        if timestamps:
+            raise UsageError("--follow cannot be combined with --timestamps", fix="Follow first, then print with -t.")
+        names = ("stdout.log", "stderr.log") if both else ("stderr.log",) if stderr else ("stdout.log",)
+        if _follow(wiring, run, [live / name for name in names]):
+            return
+        run = wiring.tracking.get_run(run.id)  # it may have ended before its output could be opened
+    with _log_folder(wiring, run, live) as folder:
+        if both or timestamps:
+            _merged(folder, only=None if both else "e" if stderr else "o", timestamps=timestamps)
+        else:
+            _copy(folder / ("stderr.log" if stderr else "stdout.log"))
+
+
+def _follow(wiring: Wiring, run: Run, paths: Sequence[Path]) -> bool:
+    """Print what comes in any of the files; whether there was anything."""
+    from threading import Thread
+
+    from runproj.backends.local import follow_file
+    from runproj.core.backend import JobState
+    from runproj.runner import backend_of, handle_of
+
+    handle = handle_of(run)
+    backend = backend_of(handle.backend, wiring.services())
+    some = set()
+
+    def copy(path: Path) -> None:
+        for data in follow_file(path, lambda: backend.status([handle])[0] is JobState.RUNNING):
+            some.add(path)
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+
+    def copy_beside(path: Path) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            copy(path)
+
+    others = [Thread(target=copy_beside, args=(path,), daemon=True) for path in paths[1:]]
+    for other in others:
+        other.start()
+    copy(paths[0])
+    for other in others:
+        other.join()
+    return bool(some)
+
+
+class _log_folder:  # noqa: N801 - reads as the function it stands for
+    """The folder with a run's logs: where it is written while it runs, else its artifacts, fetched for the moment."""
+
+    def __init__(self, wiring: Wiring, run: Run, live: Path) -> None:
+        self.wiring, self.run, self.live = wiring, run, live
+        self.fetched: Path | None = None
+
+    def __enter__(self) -> Path:
+        if not self.run.status.final and self.live.is_dir():
+            return self.live
+        import tempfile
+
+        ours = {f"logs/{name}" for name in ("stdout.log", "stderr.log", "timeline")}  # the project may have put more there
+        names = [entry.path for entry in self.wiring.artifacts.list(self.run, "logs") if entry.path in ours]
+        if not names:
+            raise NotFoundError(f"Run {self.run.id[:8]} has no logs", why=f"Its status is {self.run.status.value}.")
+        views = self.wiring.settings.cache / "views"
+        views.mkdir(parents=True, exist_ok=True)
+        self.fetched = Path(tempfile.mkdtemp(prefix=f"{self.run.id}-logs-", dir=views))  # another command may look at them too
+        for name in names:
+            self.wiring.artifacts.get(self.run, name, self.fetched / Path(name).name)
+        return self.fetched
+
+    def __exit__(self, *_: object) -> None:
+        from runproj.files import remove_tree
+
+        if self.fetched:
+            remove_tree(self.fetched)
+
+
+def _copy(path: Path) -> None:
+    import shutil
+
+    sys.stdout.flush()
+    if path.exists():
+        with path.open("rb") as file:
+            shutil.copyfileobj(file, sys.stdout.buffer, 1 << 20)
+    sys.stdout.buffer.flush()
+
+
+def _merged(folder: Path, *, only: str | None, timestamps: bool) -> None:
+    from runproj.logs import read_merged
+
+    at_start = True
+    for when, stream, data in read_merged(folder):
+        if only and stream != only:
+            continue
+        if not timestamps:
+            sys.stdout.buffer.write(data)
+            continue
+        stamp = datetime.fromtimestamp(when / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z").encode()
+        for line in data.splitlines(keepends=True):
+            sys.stdout.buffer.write((stamp + b" " if at_start else b"") + line)
+            at_start = line.endswith((b"\n", b"\r"))
+    sys.stdout.buffer.flush()
