@@ -30,7 +30,7 @@ def explained(path: Path, doing: str = "write") -> Iterator[None]:
 
 def storage_error(error: OSError, path: Path, doing: str = "write") -> StorageError:
     """The user's words for an OSError met at `path`."""
-    place = error.filename or path
+    place = error.filename2 or error.filename or path  # a copy or a move names what it was made from first
     fixes = {
         errno.ENOSPC: "Free some space (`runproj gc` removes what no run needs), or set RUNPROJ_HOME to a larger disk.",
         errno.EDQUOT: "Your quota is used up: free some space, or set RUNPROJ_HOME to another disk.",

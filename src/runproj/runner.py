@@ -124,15 +124,13 @@ def start(planned: Planned, use: Services, leases: Leases, *, attached: bool = T
         backend = backend_of(decided.options.backend, use)
         handle = backend.submit(Job(run.id, lease.info.token, folder, decided.entry_point.resources, attached, planned.secrets))
     except BaseException as error:
+        lease.free_ballast()
         _close_unstarted(run, outcome_of(error), use)
         lease.abandon()  # the next command does what could not be done, and removes what is left
         raise
-    try:
-        run = use.tracking.get_run(run.id)
-    except TrackingError:
-        if outcome := leftovers.outcome_of(folder):  # it has ended; only its record has to wait
-            return replace(run, status=outcome.status, tags=(*run.tags, *_ending(outcome)))
-        raise
+    if attached and (outcome := leftovers.outcome_of(folder)):  # it has ended; only its record has to wait
+        return replace(run, status=outcome.status, tags=(*run.tags, *_ending(outcome)))
+    run = use.tracking.get_run(run.id)
     if not run.status.final:
         use.tracking.update(run.id, RunChanges(tags=(Tag(TagName.HANDLE, to_json(handle)),)))
     return run

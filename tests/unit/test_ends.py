@@ -96,7 +96,7 @@ def test_an_outcome_that_could_not_be_recorded_is_recorded_by_the_next_command(c
         "def fails(self, outcome): raise TrackingError('away')\n"
         "R._store = fails"
     )
-    program(cli, before, "run", project.url, "-e", "fail", *SYSTEM)
+    assert program(cli, before, "run", project.url, "-e", "fail", *SYSTEM).returncode == 3
     view = cli.json("runs", "show", "@last")
     assert (view["run"]["status"], view["exit_code"], view["reason"]) == ("FAILED", 3, "exit code 3")
 
