@@ -61,11 +61,18 @@ def load(environ: Mapping[str, str] | None = None, home: Path | None = None) -> 
         home=home,
         tracking_uri=_tracking_uri(tracking),
         experiment=variables.get("MLFLOW_EXPERIMENT_NAME") or config.get("experiment") or "Default",
-        experiment_id=variables.get("MLFLOW_EXPERIMENT_ID"),
+        experiment_id=_experiment_id(variables),
         offline=_flag(variables.get("RUNPROJ_OFFLINE") or config.get("offline") or ""),
         capture_limit=parse_size(limit) if limit else 512 * 1024 * 1024,
         plain=bool(variables.get("CI") or variables.get("NO_COLOR") or variables.get("TERM") == "dumb"),
     )
+
+
+def _experiment_id(variables: Mapping[str, str]) -> str | None:
+    chosen = variables.get("MLFLOW_EXPERIMENT_ID") or None
+    if chosen and variables.get("MLFLOW_EXPERIMENT_NAME"):
+        raise UsageError("MLFLOW_EXPERIMENT_ID and MLFLOW_EXPERIMENT_NAME are both set", fix="Unset one of them.")
+    return chosen
 
 
 def _home(variables: Mapping[str, str]) -> Path:

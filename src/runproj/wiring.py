@@ -108,6 +108,7 @@ class Wiring:
             child_env={name: os.environ[name] for name in _REMOTE_VARIABLES if name in os.environ} if remote else {},
             tee=self.tee,
             experiment=self.settings.experiment,
+            experiment_id=self.settings.experiment_id,
         )
 
     def _local_backend(self) -> Backend:

@@ -292,3 +292,21 @@ def test_logging_without_mlflow_in_the_project(cli: Cli, repository: Repository)
     assert {p["key"]: p["value"] for p in view["run"]["params"]} == {"depth": "3"}
     assert [(m["key"], m["step"]) for m in view["run"]["metrics"]] == [("loss", 2)]
     assert "note.txt" in {a["path"] for a in view["artifacts"]}
+
+
+def test_a_wrong_command_line_is_a_document_too(cli: Cli) -> None:
+    result = cli("run", "--nonsense", "--json")
+    assert result.returncode == 2
+    assert json.loads(result.stdout)["error"]["kind"] == "usage"
+    assert "--nonsense" in result.stderr
+
+
+def test_mlflows_experiment_id_is_honoured(cli: Cli, project: Repository) -> None:
+    assert cli("run", project.url, "--experiment-name", "second", *SYSTEM).returncode == 0
+    chosen = last(cli)["run"]["experiment_id"]
+    assert chosen != "0"
+    cli.env["MLFLOW_EXPERIMENT_ID"] = chosen
+    assert cli("run", project.url, *SYSTEM).returncode == 0
+    assert last(cli)["run"]["experiment_id"] == chosen
+    cli.env["MLFLOW_EXPERIMENT_NAME"] = "third"
+    assert cli("runs", "list").returncode == 2

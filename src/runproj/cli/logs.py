@@ -38,6 +38,8 @@ def logs(
     timestamps: Annotated[bool, typer.Option("--timestamps", "-t", help="Begin each line with its time.")] = False,
 ) -> None:
     """Print what a run wrote, byte for byte."""
+    from runproj.core.run import RunStatus
+
     wiring = looking()
     run = wiring.find_run(reference)
     live = wiring.settings.runs / run.id / "logs"
@@ -53,6 +55,9 @@ def logs(
             _merged(folder, only=None if both else "e" if stderr else "o", timestamps=timestamps)
         else:
             _copy(folder / ("stderr.log" if stderr else "stdout.log"))
+            other = folder / "stderr.log"
+            if not stderr and run.status is RunStatus.FAILED and other.exists() and other.stat().st_size:
+                output.say(f"The run failed; what it wrote to standard error: runproj runs logs --stderr {run.id[:8]}")
 
 
 def _follow(wiring: Wiring, run: Run, paths: Sequence[Path]) -> bool:

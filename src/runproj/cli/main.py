@@ -10,7 +10,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from runproj import __version__
-from runproj.errors import Interrupted, RunprojError
+from runproj.errors import Interrupted, RunprojError, UsageError
 
 if TYPE_CHECKING:
     import typer
@@ -82,6 +82,8 @@ def _invoke(arguments: Sequence[str]) -> int:
         return leave.exit_code
     except Exception as error:
         if hasattr(error, "exit_code") and hasattr(error, "show"):  # Typer's own words for a wrong command line
+            if "--json" in arguments and hasattr(error, "format_message"):
+                raise UsageError(error.format_message(), fix=f"runproj {wanted or ''} --help".replace("  ", " ")) from None
             error.show()
             return int(error.exit_code)
         raise

@@ -37,7 +37,9 @@ Experiment = Annotated[
 RunName = Annotated[str | None, typer.Option("--run-name", help="Name of the run; one is made up otherwise.")]
 Tags = Annotated[list[str] | None, typer.Option("--tag", metavar="NAME=VALUE", help="A tag of the run.")]
 Timeout = Annotated[str | None, typer.Option("--timeout", metavar="TIME", help="Stop the run after this long (90, 30m, 2h).")]
-Grace = Annotated[float, typer.Option("--grace", metavar="SECONDS", help="Time between asking the run to stop and killing it.")]
+Grace = Annotated[
+    float, typer.Option("--grace", min=0, metavar="SECONDS", help="Time between asking the run to stop and killing it.")
+]
 Keep = Annotated[bool, typer.Option("--keep", help="Keep the run's checkout when it fails, to look at it.")]
 CleanEnv = Annotated[
     bool, typer.Option("--clean-env", help="Hide this shell's variables from the run, but for PATH, HOME and the like.")

@@ -115,7 +115,11 @@ def _show(view: RunView) -> None:
     rows += [
         ("started", datetime.fromtimestamp(run.start / 1000, UTC).astimezone().isoformat(sep=" ", timespec="seconds")),
         ("source", run.tag(TagName.SOURCE_NAME) or "-"),
-        ("commit", (run.tag(TagName.COMMIT) or "-") + ("  + uncommitted changes" if run.tag(TagName.DIRTY) == "true" else "")),
+        (
+            "commit",
+            (run.tag(TagName.COMMIT) or f"none; tree {run.tag(TagName.TREE) or '-'}")
+            + ("  + uncommitted changes" if run.tag(TagName.DIRTY) == "true" else ""),
+        ),
     ]
     if branch := run.tag(TagName.BRANCH):
         rows.append(("branch", branch))

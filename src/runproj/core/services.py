@@ -78,7 +78,7 @@ class Services:
     endpoint:  None where the child talks to a remote server itself.
     child_env: variables that lead the child to the tracking server, where there is no endpoint.
     tee:       descriptors that the command's output is copied to while it runs (stdout, stderr); None for none.
-    experiment: of runs whose plan names none.
+    experiment: of runs whose plan names none; `experiment_id` comes before it.
     """
 
     home: Path
@@ -96,6 +96,7 @@ class Services:
     child_env: Mapping[str, str] = field(default_factory=dict)
     tee: tuple[int | None, int | None] = (None, None)
     experiment: str = "Default"
+    experiment_id: str | None = None
 
     @property
     def runs(self) -> Path:
