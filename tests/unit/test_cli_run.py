@@ -310,3 +310,10 @@ def test_mlflows_experiment_id_is_honoured(cli: Cli, project: Repository) -> Non
     assert last(cli)["run"]["experiment_id"] == chosen
     cli.env["MLFLOW_EXPERIMENT_NAME"] = "third"
     assert cli("runs", "list").returncode == 2
+
+
+def test_a_folder_without_descriptor_is_told_from_a_valid_one(cli: Cli, project: Repository) -> None:
+    assert "The project is valid." in cli("validate", str(project.path)).stderr
+    (empty := cli.home / "empty").mkdir()
+    result = cli("validate", str(empty))
+    assert (result.returncode, "No runproj.yaml" in result.stderr) == (0, True)

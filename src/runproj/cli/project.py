@@ -24,7 +24,7 @@ def validate(
 ) -> int:
     """Report every problem of a project's descriptor, with its place.  The exit code is 1 if there are errors."""
     from runproj.core.views import ProblemView, ValidationReport
-    from runproj.descriptor import Severity, problems_of
+    from runproj.descriptor import Severity, problems_of, read_project
 
     here = revision is None and Path(where).exists()
     problems = problems_of(Path(where)) if here else _problems_at(where, revision)
@@ -40,7 +40,11 @@ def validate(
             if view.hint:
                 output.write(f"    {output.clean(view.hint)}")
         found = f"{output.count(errors, 'error')}, {output.count(len(problems) - errors, 'warning')}."
-        output.say(found if problems else "The project is valid.")
+        bare = here and not problems and Path(where).is_dir() and read_project(Path(where)).descriptor is None
+        valid = (
+            "No runproj.yaml or MLproject here; scripts can be run by name (-e train.py)." if bare else "The project is valid."
+        )
+        output.say(found if problems else valid)
     return 1 if errors else 0
 
 
