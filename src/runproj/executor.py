@@ -39,6 +39,7 @@ class _Recording:
         self.argv: tuple[str, ...] = ()
         self.env_names: tuple[str, ...] = ()
         self.ending: supervise.Ending | None = None
+        self.reported: RunStatus | None = None
         self.inputs: list[Input] = []
         self.outputs: list[Output] = []
 
@@ -160,6 +161,8 @@ def _steps(recording: _Recording, folder: Path, secrets: Mapping[str, str]) -> O
     with recording.during(Phase.COLLECT, "Collecting outputs"):
         problems = _collect(recording, checkout)
     outcome = _outcome(ending, plan, recording.argv[0], folder)
+    if outcome.status is RunStatus.FINISHED and recording.reported in (RunStatus.FAILED, RunStatus.KILLED):
+        outcome = Outcome(recording.reported, 0, f"the project itself ended its run as {recording.reported.value}")
     if problems and outcome.status is RunStatus.FINISHED:
         recording.note(problems)
     recording.phase = Phase.RUN if outcome.status is not RunStatus.FINISHED else recording.phase
@@ -232,6 +235,7 @@ def _command(
     finally:
         if link is not None:  # closed by now: no run can be begun any more
             _close_children(recording, link.endpoint)
+            recording.reported = link.endpoint.reported_status if link.endpoint else None
     if recording.ending.leftovers:
         recording.note(f"{recording.ending.leftovers} processes that the command left running were ended.")
     return recording.ending

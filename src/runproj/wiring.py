@@ -94,7 +94,7 @@ class Wiring:
         remote = self._remote
         return Services(
             home=self.settings.home,
-            cwd=Path.cwd(),
+            cwd=_here(),
             objects=self.objects,
             sources=self.sources,
             projects=ProjectReader(_read_project, _resolve_paths),
@@ -248,6 +248,13 @@ _REMOTE_VARIABLES = (
     "MLFLOW_TRACKING_SERVER_CERT_PATH",
     "MLFLOW_TRACKING_CLIENT_CERT_PATH",
 )
+
+
+def _here() -> Path:
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        raise UsageError("The folder you are in does not exist any more", fix="Change to one that does.") from None
 
 
 def _read_project(folder: Path, entry_point: str | None) -> Project:

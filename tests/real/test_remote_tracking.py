@@ -101,3 +101,12 @@ def test_a_runproj_inside_a_run_records_beside_it(cli: Cli, project: Repository)
     child, parent = cli.json("runs", "list")["runs"]
     assert {t["key"]: t["value"] for t in child["tags"]}["mlflow.parentRunId"] == parent["id"]
     assert subprocess.run(cli.command("runs", "list"), env=cli.env).returncode == 0
+
+
+def test_a_run_that_the_project_ends_as_failed_is_failed(cli: Cli, repository: Repository, mlflow_python: Path) -> None:
+    text = "entry_points:\n  main:\n    command: " + json.dumps(f'"{mlflow_python}" train.py') + "\n"
+    repository.commit({"MLproject": text, "train.py": "import mlflow\nmlflow.start_run()\nmlflow.end_run('FAILED')\n"})
+    result = cli("run", repository.url, *SYSTEM)
+    view = cli.json("runs", "show", "@last")
+    assert (result.returncode, view["run"]["status"], view["exit_code"]) == (0, "FAILED", 0), result.stderr
+    assert "the project itself" in view["reason"]

@@ -317,3 +317,11 @@ def test_a_folder_without_descriptor_is_told_from_a_valid_one(cli: Cli, project:
     (empty := cli.home / "empty").mkdir()
     result = cli("validate", str(empty))
     assert (result.returncode, "No runproj.yaml" in result.stderr) == (0, True)
+
+
+@pytest.mark.parametrize("need", ["cpus: 5000", "gpus: 64", "memory: 900TB", "nodes: 2"])
+def test_what_this_machine_can_never_give_is_refused_before_anything_starts(cli: Cli, repository: Repository, need: str) -> None:
+    repository.commit({"runproj.yaml": f"entry_points:\n  main:\n    command: 'true'\n    resources: {{{need}}}\n"})
+    result = cli("run", repository.url, *SYSTEM)
+    assert (result.returncode, "than this machine has" in result.stderr) == (125, True), result.stderr
+    assert cli.json("runs", "list")["runs"] == []

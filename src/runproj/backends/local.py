@@ -19,6 +19,7 @@ from runproj.core.project import Resources
 from runproj.errors import BackendError, NotFoundError
 from runproj.files import atomic_write
 from runproj.leases import Lease, LeaseInfo, Leases
+from runproj.settings import parse_size
 
 _POLL = 0.1
 
@@ -37,8 +38,12 @@ class LocalBackend:
                 "The local backend cannot run container images yet",
                 fix="Use --env-manager virtualenv, or --env-manager system with an interpreter that has what the project needs.",
             )
-        if resources.nodes and resources.nodes > 1:
-            raise BackendError(f"The entry point needs {resources.nodes} nodes; the local backend has one")
+        for what, asked, there in _needs(resources):
+            if asked > there:
+                raise BackendError(
+                    f"The entry point needs more {what} than this machine has: {asked:g}, not {there:g}",
+                    fix="Run it on a larger machine, or ask for less under 'resources:' of the descriptor.",
+                )
 
     def submit(self, job: Job) -> JobHandle:
         if job.attached:
@@ -102,6 +107,18 @@ class LocalBackend:
     def logs(self, handle: JobHandle, *, follow: bool) -> Iterator[bytes]:
         path = self.runs / handle.id / "logs" / "stdout.log"
         return follow_file(path, lambda: follow and self.status([handle])[0] is JobState.RUNNING)
+
+
+def _needs(resources: Resources) -> Iterator[tuple[str, float, float]]:
+    """What is needed, how much of it was asked for, and how much this machine has."""
+    if resources.nodes:
+        yield "nodes", resources.nodes, 1
+    if resources.cpus:
+        yield "CPUs", resources.cpus, len(os.sched_getaffinity(0))
+    if resources.gpus:
+        yield "GPUs", resources.gpus, len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+    if resources.memory:
+        yield "bytes of memory", parse_size(resources.memory), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def follow_file(path: Path, going_on: Callable[[], bool]) -> Iterator[bytes]:

@@ -10,7 +10,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from runproj import __version__
-from runproj.errors import Interrupted, RunprojError, UsageError
+from runproj.errors import Interrupted, RunprojError, StartError, UsageError
 
 if TYPE_CHECKING:
     import typer
@@ -115,6 +115,11 @@ def run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:  # the reader of our output has gone
         sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - so that flushing at exit says nothing
         return 128 + signal.SIGPIPE
+    except Exception:  # a bug of ours: it keeps its traceback, and `git bisect run` must not blame the commit for it
+        import traceback
+
+        traceback.print_exc()
+        return StartError.exit_code
 
 
 def main() -> None:

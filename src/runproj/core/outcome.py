@@ -6,7 +6,7 @@ import signal
 from dataclasses import dataclass
 
 from runproj.core.run import RunStatus
-from runproj.errors import Interrupted, RunprojError
+from runproj.errors import Interrupted, RunprojError, StartError
 
 
 @dataclass(frozen=True)
@@ -28,4 +28,4 @@ def outcome_of(error: BaseException) -> Outcome:
         case RunprojError():
             return Outcome(RunStatus.FAILED, error.exit_code, str(error))
         case _:
-            return Outcome(RunStatus.FAILED, 70, f"internal error: {error!r}")
+            return Outcome(RunStatus.FAILED, StartError.exit_code, f"internal error: {error!r}")

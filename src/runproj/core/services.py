@@ -12,6 +12,7 @@ from runproj.core.backend import Backend
 from runproj.core.call import Call
 from runproj.core.environment import Environments
 from runproj.core.project import Project
+from runproj.core.run import RunStatus
 from runproj.core.source import Sources
 from runproj.core.tracking import ArtifactStore, TrackingStore
 
@@ -40,6 +41,10 @@ class Endpoint(Protocol):
 
     def open_runs(self) -> set[str]:
         """Ids of the runs made through it that have not been ended."""
+
+    @property
+    def reported_status(self) -> RunStatus | None:
+        """How the project itself said that its run ended (`mlflow.end_run("FAILED")`); None where it said nothing."""
 
 
 OpenEndpoint = Callable[[socket.socket, str, str, str], Endpoint]
