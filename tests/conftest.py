@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -14,6 +15,15 @@ pytest_plugins = ["support.mlflow"]
 
 HOSTILE = 'it\'s a "Größe" $(x) `y`\n;&'
 """A folder name with everything that breaks careless code; used in path fixtures."""
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _signals_as_in_a_terminal() -> None:
+    """Programs that the tests start can be stopped, even where the tests themselves were started in the background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)
