@@ -325,3 +325,17 @@ def test_what_this_machine_can_never_give_is_refused_before_anything_starts(cli:
     result = cli("run", repository.url, *SYSTEM)
     assert (result.returncode, "than this machine has" in result.stderr) == (125, True), result.stderr
     assert cli.json("runs", "list")["runs"] == []
+
+
+def test_the_shell_is_offered_recent_runs_and_known_words(cli: Cli, project: Repository) -> None:
+    def offered(*words: str) -> str:
+        cli.env |= {"_RUNPROJ_COMPLETE": "complete_bash", "COMP_WORDS": " ".join(words), "COMP_CWORD": str(len(words) - 1)}
+        result = subprocess.run(cli.command(), env=cli.env, capture_output=True, text=True)
+        for name in ("_RUNPROJ_COMPLETE", "COMP_WORDS", "COMP_CWORD"):
+            cli.env.pop(name)
+        return result.stdout
+
+    assert cli("run", project.url, "--run-name", "my-best", *SYSTEM).returncode == 0
+    assert "my-best" in offered("runproj", "runs", "show", "my")
+    assert "@last" in offered("runproj", "rerun", "@")
+    assert "virtualenv" in offered("runproj", "run", "--env-manager", "v")

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from runproj.cli import complete
+
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output; words go to standard error.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say only notes and what went wrong.")]
 Uri = Annotated[str, typer.Argument(metavar="URI", help="Git URL, folder or .zip; '#sub/dir' names a folder inside it.")]
@@ -20,14 +22,29 @@ ParamsFile = Annotated[Path | None, typer.Option("--params-file", metavar="FILE"
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse fallbacks and undeclared parameters instead of noting them.")]
 RequireClean = Annotated[bool, typer.Option("--require-clean", help="Refuse a folder with uncommitted changes.")]
 EnvManager = Annotated[
-    str, typer.Option("--env-manager", metavar="auto|virtualenv|system", help="Who makes the environment ('local' means system).")
+    str,
+    typer.Option(
+        "--env-manager",
+        metavar="auto|virtualenv|system",
+        help="Who makes the environment ('local' means system).",
+        autocompletion=complete.words("auto", "virtualenv", "system"),
+    ),
 ]
 With = Annotated[list[str] | None, typer.Option("--with", metavar="PACKAGE", help="Add a package to the environment.")]
 AsOf = Annotated[
-    str, typer.Option("--as-of", metavar="commit|now|DATE", help="Resolve loose requirements as the index stood then.")
+    str,
+    typer.Option(
+        "--as-of",
+        metavar="commit|now|DATE",
+        help="Resolve loose requirements as the index stood then.",
+        autocompletion=complete.words("commit", "now"),
+    ),
 ]
 Relock = Annotated[bool, typer.Option("--relock", help="Resolve anew even where this request was locked before.")]
-Installer = Annotated[str, typer.Option("--installer", metavar="uv|pip", help="Who installs packages.")]
+Installer = Annotated[
+    str,
+    typer.Option("--installer", metavar="uv|pip", help="Who installs packages.", autocompletion=complete.words("uv", "pip")),
+]
 Offline = Annotated[bool, typer.Option("--offline", help="Use only what is cached.")]
 Backend = Annotated[str, typer.Option("--backend", "-b", help="Where to run.")]
 Experiment = Annotated[
@@ -47,4 +64,9 @@ CleanEnv = Annotated[
 Detach = Annotated[bool, typer.Option("--detach", "-d", help="Return at once; follow with 'runproj runs logs -af RUN'.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Print the plan and start nothing.")]
 WouldRemove = Annotated[bool, typer.Option("--dry-run", "-n", help="Say what would be removed, and remove nothing.")]
-RunReference = Annotated[str, typer.Argument(metavar="RUN", help="Id, beginning of an id, name, or @last.")]
+RunReference = Annotated[
+    str, typer.Argument(metavar="RUN", help="Id, beginning of an id, name, or @last.", autocompletion=complete.runs)
+]
+RunReferences = Annotated[
+    list[str], typer.Argument(metavar="RUN…", help="Ids, beginnings of ids, names, or @last.", autocompletion=complete.runs)
+]

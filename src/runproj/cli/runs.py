@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from runproj.core.run import Run
     from runproj.core.views import Comparison, RunView
 
-References = Annotated[list[str], typer.Argument(metavar="RUN…", help="Ids, beginnings of ids, names, or @last.")]
-
 
 def register(app: typer.Typer) -> None:
     group = typer.Typer(help="Look at recorded runs, follow, stop and delete them.", rich_markup_mode=None, no_args_is_help=True)
@@ -171,7 +169,7 @@ def _section(title: str, rows: list[tuple[str, str]]) -> None:
 
 
 def compare(
-    references: References,
+    references: opt.RunReferences,
     everything: Annotated[bool, typer.Option("--all", "-a", help="Also what is the same in all of them.")] = False,
     json: opt.Json = False,
 ) -> None:
@@ -204,7 +202,7 @@ def _compared(comparison: Comparison) -> None:
         output.say(f"{comparison.same} more values are the same in all of them (--all shows them).")
 
 
-def stop(references: References, json: opt.Json = False) -> None:
+def stop(references: opt.RunReferences, json: opt.Json = False) -> None:
     """Stop runs: everything they started is asked to end, then killed; they end as KILLED."""
     from runproj.core.views import RunList
     from runproj.runner import backend_of, follow, handle_of
@@ -228,7 +226,7 @@ def stop(references: References, json: opt.Json = False) -> None:
 
 
 def delete(
-    references: References,
+    references: opt.RunReferences,
     restore: Annotated[bool, typer.Option("--restore", help="Bring deleted runs back instead.")] = False,
     json: opt.Json = False,
 ) -> None:
@@ -251,7 +249,7 @@ def delete(
 
 
 def wait(
-    references: References,
+    references: opt.RunReferences,
     timeout: Annotated[str | None, typer.Option("--timeout", metavar="TIME", help="Give up after this long (90, 30m).")] = None,
     json: opt.Json = False,
 ) -> int:
