@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -17,25 +18,27 @@ class DocumentError(ValueError):
 
 
 def to_json(value: object, *, pretty: bool = False) -> str:
-    """A JSON text of `value`; keys in the order of the type's fields, so that equal values are equal texts."""
-    try:
-        text = msgspec.json.encode(value, order="deterministic")
-    except UnicodeEncodeError:  # a file name that is no Unicode
-        text = msgspec.json.encode(_readable(msgspec.to_builtins(value)), order="deterministic")
+    """A JSON text of `value`; keys in the order of the type's fields, so that equal values are equal texts.
+
+    What JSON cannot say is a string: "NaN", "Infinity" and "-Infinity" as in MLflow's protocol; bytes of a file name that
+    are no Unicode are written like `\\udcff`.
+    """
+    text = msgspec.json.encode(_sayable(msgspec.to_builtins(value, order="deterministic")))
     return (msgspec.json.format(text, indent=2) if pretty else text).decode()
 
 
-def _readable(value: object) -> object:
-    """Plain data with bytes that are no text written as `\\udcff`."""
-    match value:
-        case str():
-            return value.encode("utf-8", "backslashreplace").decode()
+def _sayable(plain: object) -> object:
+    match plain:
+        case float() if not math.isfinite(plain):
+            return "NaN" if math.isnan(plain) else "Infinity" if plain > 0 else "-Infinity"
+        case str() if not plain.isascii():
+            return plain.encode("utf-8", "backslashreplace").decode()
         case dict():
-            return {_readable(key): _readable(inner) for key, inner in value.items()}
+            return {_sayable(key): _sayable(inner) for key, inner in plain.items()}
         case list() | tuple():
-            return [_readable(inner) for inner in value]
+            return [_sayable(inner) for inner in plain]
         case _:
-            return value
+            return plain
 
 
 def from_json(kind: type[T], text: str | bytes) -> T:

@@ -29,12 +29,20 @@ DOCUMENTS: Mapping[str, type] = {
 def generate() -> dict[str, str]:
     """File name → text of every schema."""
     documents: dict[str, Mapping[str, object]] = {"runproj.yaml": descriptor_schema()}
-    documents |= {name: json_schema(kind) for name, kind in DOCUMENTS.items()}
+    documents |= {name: _with_words_for_numbers(json_schema(kind)) for name, kind in DOCUMENTS.items()}
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
     return {
         f"{name}.schema.json": json.dumps(head | dict(schema), indent=2, sort_keys=False) + "\n"
         for name, schema in documents.items()
     }
+
+
+def _with_words_for_numbers(schema: dict[str, object]) -> dict[str, object]:
+    """A metric can be what JSON has no number for (see `codec.to_json`)."""
+    definitions = schema.get("$defs")
+    if isinstance(definitions, dict) and "Metric" in definitions:
+        definitions["Metric"]["properties"]["value"] = {"anyOf": [{"type": "number"}, {"enum": ["NaN", "Infinity", "-Infinity"]}]}
+    return schema
 
 
 def stale(folder: Path) -> list[str]:

@@ -339,3 +339,11 @@ def test_the_shell_is_offered_recent_runs_and_known_words(cli: Cli, project: Rep
     assert "my-best" in offered("runproj", "runs", "show", "my")
     assert "@last" in offered("runproj", "rerun", "@")
     assert "virtualenv" in offered("runproj", "run", "--env-manager", "v")
+
+
+def test_metrics_that_json_has_no_number_for_keep_their_value(cli: Cli, repository: Repository) -> None:
+    text = "entry_points:\n  main:\n    command: [python, -c, \"print('v=nan w=inf x=-inf')\"]\n    metrics:\n"
+    text += "      - {pattern: '(?P<name>\\w)=(?P<value>\\S+)'}\n"
+    repository.commit({"runproj.yaml": text})
+    assert cli("run", repository.url, *SYSTEM).returncode == 0
+    assert {m["key"]: m["value"] for m in last(cli)["run"]["metrics"]} == {"v": "NaN", "w": "Infinity", "x": "-Infinity"}
