@@ -14,6 +14,7 @@ from runproj.cli.logs import logs, looking
 from runproj.errors import UsageError
 
 if TYPE_CHECKING:
+    from runproj.core.plan import Plan
     from runproj.core.run import Run
     from runproj.core.views import Comparison, RunView
 
@@ -122,18 +123,7 @@ def _show(view: RunView) -> None:
     if branch := run.tag(TagName.BRANCH):
         rows.append(("branch", branch))
     if plan:
-        lock = plan.lock
-        packages = output.count((lock.pylock or "").count("[[packages]]"), "package")
-        asof = f" as of {lock.as_of[:10]}" if lock.as_of else ""
-        rows.append(
-            (
-                "environment",
-                f"{lock.manager.value} from {lock.origin}: {packages}{asof}, lock {lock.digest[:12]}",
-            )
-        )
-        if lock.python:
-            rows.append(("python", f"{lock.python.implementation} {lock.python.version}"))
-        rows.append(("command", plan.call.shown()))
+        rows += _planned(plan)
     if record and record.machine:
         machine = record.machine
         rows.append(("machine", f"{machine.host}, {machine.cpu}, {machine.cores} cores, {machine.system}"))
@@ -153,6 +143,17 @@ def _show(view: RunView) -> None:
     _section("artifacts", [(entry.path, f"{entry.size:,} bytes") for entry in view.artifacts])
     for note in dict.fromkeys((*(plan.notes if plan else ()), *(record.notes if record else ()))):
         output.write(f"{output.dim('note')}          {output.clean(note)}")
+
+
+def _planned(plan: Plan) -> list[tuple[str, str]]:
+    """What the plan says of environment and command."""
+    lock = plan.lock
+    packages = output.count((lock.pylock or "").count("[[packages]]"), "package")
+    as_of = f" as of {lock.as_of[:10]}" if lock.as_of else ""
+    rows = [("environment", f"{lock.manager.value} from {lock.origin}: {packages}{as_of}, lock {lock.digest[:12]}")]
+    if lock.python:
+        rows.append(("python", f"{lock.python.implementation} {lock.python.version}"))
+    return [*rows, ("command", plan.call.shown())]
 
 
 def _lines(text: str) -> str:
