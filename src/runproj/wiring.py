@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Iterator
 
+    from runproj.artifacts.local import LocalArtifacts
     from runproj.core.backend import Backend, Job
     from runproj.core.call import Call
     from runproj.core.project import Project
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from runproj.environments import EnvironmentCache
     from runproj.recovery import Stores
     from runproj.source import SourceStore
+    from runproj.tracking.full import FullStore
 
 
 class Wiring:
@@ -142,6 +145,30 @@ class Wiring:
         from runproj.server.endpoint import Endpoint
 
         return Endpoint(listener, token, self.tracking, self.artifacts, run_id, experiment_id)
+
+    @contextlib.contextmanager
+    def served(self, store: str | None, artifacts: str | None) -> Iterator[tuple[FullStore, LocalArtifacts]]:
+        """What a server serves: the store at a URL, and the artifacts at another; by default the configured ones.
+
+        The database is opened, and brought up to date, before the block begins.
+        """
+        from runproj.artifacts import artifact_root
+        from runproj.artifacts.local import LocalArtifacts, local_path
+        from runproj.tracking import database_path
+        from runproj.tracking.full import FullStore
+
+        uri, home = store or self.settings.tracking_uri, self.settings.home
+        if not uri.startswith("sqlite:///"):
+            raise UsageError(f"A server cannot keep its runs in {uri!r}", fix="Use --store sqlite:///PATH.")
+        root = artifact_root(uri, home) if artifacts is None else local_path(artifacts)
+        if root is None and artifacts and ":" not in artifacts:
+            root = _here() / artifacts
+        if root is None:
+            raise UsageError(f"A server cannot keep its artifacts in {artifacts!r}", fix="Use --artifacts FOLDER.")
+        opened = FullStore(database_path(uri, home))
+        with contextlib.closing(opened):
+            opened.experiments.get("0")
+            yield opened, LocalArtifacts(root)
 
     def stores(self, tracking_uri: str) -> Stores:
         """The stores of a tracking URI, ours or one that an earlier command used."""

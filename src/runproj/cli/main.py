@@ -26,6 +26,7 @@ COMMANDS = {
     "env": "env",
     "gc": "maintenance",
     "doctor": "maintenance",
+    "server": "server",
     "execute-job": "job",
 }
 """Which module of this package has a command: only that one is imported, so that a command pays for itself alone."""

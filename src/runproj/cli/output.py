@@ -58,6 +58,12 @@ def write(text: str) -> None:
     sys.stdout.write(text + "\n")
 
 
+def write_now(text: str) -> None:
+    """As `write`, for a line that somebody waits for while the command goes on."""
+    write(text)
+    sys.stdout.flush()
+
+
 def write_json(value: object) -> None:
     """The result as one JSON document."""
     sys.stdout.write(to_json(value, pretty=True) + "\n")

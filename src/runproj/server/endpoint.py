@@ -44,7 +44,7 @@ class Endpoint:
     def start(self) -> None:
         """Serve from now on, in the background.  Raises `TrackingError` for stores that cannot be served."""
         from runproj.artifacts.local import LocalArtifacts
-        from runproj.server.gate import Gate
+        from runproj.server.gate import Gate, holder_of
         from runproj.server.http import Server
         from runproj.server.ownedstore import OwnedRunStore
         from runproj.server.rest import Api
@@ -56,7 +56,7 @@ class Endpoint:
             return
         api = Api(OwnedRunStore(self._store, self._owned), self._artifacts)
         host, port = self._listener.getsockname()[:2]
-        gate = Gate(self._token, frozenset({f"{host}:{port}", f"localhost:{port}"}), api.handle)
+        gate = Gate(frozenset({f"{host}:{port}", f"localhost:{port}"}), holder_of(self._token), api.handle)
         self._server = Server(self._listener, gate.handle)
         self._server.start()
 
