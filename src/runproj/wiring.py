@@ -17,11 +17,12 @@ from runproj.settings import Settings
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from runproj.artifacts.local import LocalArtifacts
     from runproj.core.backend import Backend, Job
     from runproj.core.call import Call
+    from runproj.core.finding import RunSearch
     from runproj.core.project import Project
     from runproj.core.run import Run
     from runproj.core.services import Endpoint
@@ -208,6 +209,12 @@ class Wiring:
         from runproj.references import find_run
 
         return find_run(reference, self.tracking)
+
+    def find_runs(self, search: RunSearch) -> Sequence[Run]:
+        """The runs that a filter of the search language finds.  Raises `UsageError` for one that has no meaning."""
+        from runproj.tracking.finder import open_finder
+
+        return open_finder(self.settings.tracking_uri, home=self.settings.home, environ=os.environ).find_runs(search)
 
     def view(self, run: Run) -> RunView:
         """A run with what is stored beside it, as `--json` prints it."""

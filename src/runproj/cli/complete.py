@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from runproj.core.run import Run
 
 
 def runs(incomplete: str) -> list[tuple[str, str]]:
@@ -14,19 +18,46 @@ def runs(incomplete: str) -> list[tuple[str, str]]:
     except RunprojError:  # no store, no suggestions; whoever presses Tab wants no error message
         return []
     offered = [("@last", "the newest run")]
-    for run_id, name, status in found:
-        offered += [(name, f"{run_id[:8]} {status}"), (run_id[:8], f"{name} {status}")]
+    for run in found:
+        offered += [(run.name, f"{run.id[:8]} {run.status.value}"), (run.id[:8], f"{run.name} {run.status.value}")]
     return [item for item in offered if item[0].startswith(incomplete)]
 
 
-def _recent() -> list[tuple[str, str, str]]:
+def metrics(incomplete: str) -> list[str]:
+    """Metrics that recent runs have."""
+    return _of_runs(incomplete, lambda run: [item.key for item in run.metrics])
+
+
+def params(incomplete: str) -> list[str]:
+    """Parameters that recent runs have."""
+    return _of_runs(incomplete, lambda run: [item.key for item in run.params])
+
+
+def keys(incomplete: str) -> list[str]:
+    """Metrics and parameters that recent runs have, as the search language names them."""
+    return _of_runs(
+        incomplete,
+        lambda run: [*(f"metrics.{item.key}" for item in run.metrics), *(f"params.{item.key}" for item in run.params)],
+    )
+
+
+def _of_runs(incomplete: str, words: Callable[[Run], list[str]]) -> list[str]:
+    from runproj.errors import RunprojError
+
+    try:
+        found = dict.fromkeys(word for run in _recent() for word in words(run))
+    except RunprojError:
+        return []
+    return [word for word in found if word.startswith(incomplete)]
+
+
+def _recent() -> Sequence[Run]:
     from runproj.cli import output
     from runproj.core.run import RunQuery
     from runproj.settings import load
     from runproj.wiring import Wiring
 
-    runs = Wiring(load(), output.TerminalReporter(quiet=True)).tracking.search(RunQuery(limit=50))
-    return [(run.id, run.name, run.status.value) for run in runs]
+    return Wiring(load(), output.TerminalReporter(quiet=True)).tracking.search(RunQuery(limit=50))
 
 
 def words(*choices: str) -> Callable[[str], list[str]]:

@@ -1,4 +1,4 @@
-"""`runs list|show|logs|compare|stop|delete` and `wait`: recorded runs, looked at and steered from any terminal."""
+"""`runs list|search|show|logs|compare|stop|delete` and `wait`: recorded runs, looked at and steered from any terminal."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 from runproj.cli import options as opt
 from runproj.cli import output
 from runproj.cli.logs import logs, looking
+from runproj.cli.search import search
 from runproj.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(help="Look at recorded runs, follow, stop and delete them.", rich_markup_mode=None, no_args_is_help=True)
     for name, command in (
         ("list", list_),
+        ("search", search),
         ("show", show),
         ("logs", logs),
         ("compare", compare),

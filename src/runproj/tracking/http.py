@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TypeVar
 
+from runproj.core.finding import RunSearch
 from runproj.core.run import (
     Experiment,
     Lifecycle,
@@ -99,9 +100,21 @@ class HttpStore:
         if not experiments:
             return ()
         try:
-            return list(islice(self._found(query, experiments, _filter(query)), query.offset, query.offset + query.limit))
+            return list(islice(self._fitting(query, experiments, _filter(query)), query.offset, query.offset + query.limit))
         except RefusedError:  # an older server knows fewer filters; what it finds is looked at here in any case
-            return list(islice(self._found(query, experiments, ""), query.offset, query.offset + query.limit))
+            return list(islice(self._fitting(query, experiments, ""), query.offset, query.offset + query.limit))
+
+    def find_runs(self, search: RunSearch) -> Sequence[Run]:
+        """Active runs that fit a filter of the search language, as the server understands it."""
+        experiments = list(search.experiments) or self._experiments(Lifecycle.ACTIVE)
+        message = {
+            "experiment_ids": experiments,
+            "filter": search.filter,
+            "run_view_type": _VIEWS[Lifecycle.ACTIVE],
+            "max_results": min(_PAGE, search.limit),
+            "order_by": list(search.order),
+        }
+        return list(islice(self._found(message), search.limit)) if experiments else ()
 
     def history(self, run_id: str, key: str) -> Sequence[Metric]:
         found: list[Metric] = []
@@ -138,20 +151,23 @@ class HttpStore:
             if token is None:
                 return found
 
-    def _found(self, query: RunQuery, experiments: Sequence[str], text: str) -> Iterator[Run]:
-        """Runs that fit, page after page for as long as somebody asks for more."""
+    def _fitting(self, query: RunQuery, experiments: Sequence[str], text: str) -> Iterator[Run]:
+        """Runs that fit, among those that the server finds with the filter `text`."""
+        message = {
+            "experiment_ids": list(experiments),
+            "filter": text,
+            "run_view_type": _VIEWS[query.lifecycle],
+            "max_results": min(_PAGE, query.offset + query.limit),
+            "order_by": ["attributes.start_time DESC"],
+        }
+        return (run for run in self._found(message) if _fits(run, query))
+
+    def _found(self, message: Mapping[str, object]) -> Iterator[Run]:
+        """What the server finds, page after page for as long as somebody asks for more."""
         token: str | None = None
         while True:
-            message = {
-                "experiment_ids": list(experiments),
-                "filter": text,
-                "run_view_type": _VIEWS[query.lifecycle],
-                "max_results": min(_PAGE, query.offset + query.limit),
-                "order_by": ["attributes.start_time DESC"],
-                "page_token": token or "",
-            }
-            page = self.remote.post("runs/search", message)
-            yield from (run for run in map(_run, _messages(page, "runs")) if _fits(run, query))
+            page = self.remote.post("runs/search", {**message, "page_token": token or ""})
+            yield from map(_run, _messages(page, "runs"))
             token = _next(page)
             if token is None:
                 return
