@@ -260,7 +260,7 @@ def _restore_patch(run: Run, old: Plan, use: Services) -> None:
 def _new_run(decided: Plan, use: Services, token: str) -> NewRun:
     named = decided.options.experiment
     experiment_id = use.experiment_id if use.experiment_id and not named else use.tracking.experiment(named or use.experiment).id
-    local = use.tracking_uri.startswith("sqlite:")
+    local = not use.tracking_uri.startswith("http")
     run_id = uuid.uuid4().hex if local else None  # a remote server chooses
     return NewRun(
         experiment_id=experiment_id,

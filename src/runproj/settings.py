@@ -15,7 +15,7 @@ class Settings:
     """Where things are and what holds unless a command says otherwise.
 
     home:         everything runproj keeps (store, cache, environments, artifacts).
-    tracking_uri: `sqlite:///…` or `http(s)://…`.
+    tracking_uri: `sqlite:///…`, `postgresql://…` or `http(s)://…`.
     offline:      use only what is cached.
     capture_limit: bytes of a local folder above which its capture is refused.
     """
@@ -102,11 +102,11 @@ def _config(path: Path) -> dict[str, str]:
 
 
 def _tracking_uri(text: str) -> str:
-    if text.startswith(("sqlite:///", "http://", "https://")):
+    if text.startswith(("sqlite:///", "postgresql://", "postgres://", "http://", "https://")):
         return text
     raise UsageError(
         f"The tracking URI {text!r} is not one that runproj can use",
-        fix="Use sqlite:///PATH or http(s)://SERVER in RUNPROJ_TRACKING_URI (or MLFLOW_TRACKING_URI).",
+        fix="Set RUNPROJ_TRACKING_URI (or MLFLOW_TRACKING_URI) to sqlite:///PATH, postgresql://USER@HOST/DATABASE or http(s)://SERVER.",
     )
 
 

@@ -55,7 +55,7 @@ class Wiring:
 
     @property
     def _remote(self) -> bool:
-        return not self.settings.tracking_uri.startswith("sqlite:")
+        return self.settings.tracking_uri.startswith("http")
 
     @cached_property
     def objects(self) -> Objects:
@@ -195,7 +195,7 @@ class Wiring:
         from runproj.recovery import recover
 
         def stores(tracking_uri: str) -> Stores:
-            if everywhere or tracking_uri == self.settings.tracking_uri or tracking_uri.startswith("sqlite:"):
+            if everywhere or tracking_uri == self.settings.tracking_uri or not tracking_uri.startswith("http"):
                 return self.stores(tracking_uri)
             raise TrackingError(f"{tracking_uri} is not the store of this command")  # the lease stays
 

@@ -20,11 +20,21 @@ HOSTILE_TEXT = 'it\'s "quoted"\nline two\t`$(x)` {y} %s ünï 文字 🙂'
 AWKWARD = (0.1, 0.0, 5e-324, -1.7976931348623157e308, float(2**53), 2.0**53 + 2, math.pi, math.nan)
 
 
-@pytest.fixture(params=["sqlite", "ours over http", pytest.param("mlflow server", marks=[pytest.mark.slow, pytest.mark.network])])
+@pytest.fixture(
+    params=[
+        "sqlite",
+        "postgresql",
+        "ours over http",
+        pytest.param("mlflow server", marks=[pytest.mark.slow, pytest.mark.network]),
+    ]
+)
 def store(request: pytest.FixtureRequest, isolated: Path) -> Iterator[TrackingStore]:
     home = isolated / "runproj home"
     if request.param == "mlflow server":
         yield open_store(request.getfixturevalue("mlflow_server"), home=home, environ={})
+        return
+    if request.param == "postgresql":
+        yield open_store(request.getfixturevalue("postgres"), home=home, environ={})
         return
     local = open_store(f"sqlite:///{home / 'runproj.db'}", home=home, environ={})
     if request.param == "sqlite":

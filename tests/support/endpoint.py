@@ -17,7 +17,7 @@ from runproj.core.run import NewRun, Run
 from runproj.server.endpoint import Endpoint
 from runproj.tracking import open_store
 from runproj.tracking.full import FullStore
-from runproj.tracking.sqlite import SqliteStore
+from runproj.tracking.store import SqlStore
 
 TOKEN = "a-secret-token"
 
@@ -73,7 +73,7 @@ def served(home: Path) -> Iterator[Served]:
     uri = f"sqlite:///{home / 'runproj.db'}"
     store = open_store(uri, home=home, environ={})
     artifacts = open_artifacts(uri, home=home, environ={})
-    assert isinstance(store, SqliteStore)
+    assert isinstance(store, SqlStore)
     assert isinstance(artifacts, LocalArtifacts)
     store = FullStore(store.database)
     run = store.create_run(NewRun("0", 1))

@@ -109,7 +109,7 @@ def test_a_store_that_fails_while_the_command_runs_does_not_end_it(cli: Cli, rep
     repository.commit({"runproj.yaml": text, "run.py": code})
     before = (
         "from runproj.errors import TrackingError\n"
-        "from runproj.tracking.sqlite import SqliteStore as S\n"
+        "from runproj.tracking.store import SqlStore as S\n"
         "original, failed = S.update, []\n"
         "def fails_once(self, run_id, changes):\n"
         "    if changes.metrics and not failed: failed.append(1); raise TrackingError('away')\n"
@@ -130,7 +130,7 @@ def test_a_metric_that_the_store_refuses_costs_only_itself(cli: Cli, repository:
     repository.commit({"runproj.yaml": text, "run.py": "print('bad=1'); print('good=2')\n"})
     before = (
         "from runproj.errors import RefusedError\n"
-        "from runproj.tracking.sqlite import SqliteStore as S\n"
+        "from runproj.tracking.store import SqlStore as S\n"
         "original = S.update\n"
         "def refuses(self, run_id, changes):\n"
         "    if any(m.key == 'bad' for m in changes.metrics): raise RefusedError('a bad name')\n"

@@ -16,9 +16,10 @@ import pytest
 
 from runproj.core.run import Metric, NewRun, Param, RunChanges, RunQuery, Tag
 from runproj.errors import RefusedError, TrackingError
-from runproj.tracking import schema
+from runproj.tracking import points, schema
 from runproj.tracking.full import FullStore
-from runproj.tracking.sqlite import SqliteStore
+from runproj.tracking.sql import Dialect
+from runproj.tracking.store import SqlStore, insert_run, run_seq
 
 
 @pytest.fixture
@@ -31,16 +32,16 @@ def new(**fields: object) -> NewRun:
 
 
 def test_every_double_comes_back_bit_by_bit(path):
-    store = SqliteStore(path)
+    store = SqlStore(path)
     run = store.create_run(new())
     values = [math.nan, math.inf, -math.inf, -0.0, 0.0, 2.0**53 + 2, 5e-324, -2.2e-308, 1.7976931348623157e308, 0.1 + 0.2]
     store.update(run.id, RunChanges(metrics=tuple(Metric("m", value, 7, step) for step, value in enumerate(values))))
-    found = [point.value for point in SqliteStore(path).history(run.id, "m")]
+    found = [point.value for point in SqlStore(path).history(run.id, "m")]
     assert [struct.pack("d", value) for value in found] == [struct.pack("d", value) for value in values]
 
 
 def test_zeros_of_either_sign_are_two_points(path):
-    store = SqliteStore(path)
+    store = SqlStore(path)
     run = store.create_run(new())
     for _ in range(2):
         store.update(run.id, RunChanges(metrics=(Metric("m", 0.0, 1), Metric("m", -0.0, 1))))
@@ -48,14 +49,14 @@ def test_zeros_of_either_sign_are_two_points(path):
 
 
 def test_an_id_that_is_given_is_kept(path):
-    store = SqliteStore(path)
+    store = SqlStore(path)
     assert store.create_run(new(id="a" * 32)).id == "a" * 32
     with pytest.raises(RefusedError, match="already"):
         store.create_run(new(id="a" * 32))
 
 
 def test_text_that_is_no_unicode_is_recorded_readably(path):
-    store, odd = SqliteStore(path), os.fsdecode(b"a\xffb")
+    store, odd = SqlStore(path), os.fsdecode(b"a\xffb")
     run = store.create_run(new(name=odd, params=(Param("p", odd), Param("nul", "a\0b")), tags=(Tag("t", odd),)))
     store.update(run.id, RunChanges(params=(Param("p", odd),)))
     assert store.get_run(run.id) == run
@@ -63,7 +64,7 @@ def test_text_that_is_no_unicode_is_recorded_readably(path):
 
 
 def test_all_changes_or_none(path):
-    store = SqliteStore(path)
+    store = SqlStore(path)
     run = store.create_run(new(params=(Param("p", "1"),)))
     changes = RunChanges(params=(Param("q", "1"), Param("p", "2")), metrics=(Metric("m", 1.0, 1),), tags=(Tag("t", "1"),), end=5)
     with pytest.raises(RefusedError, match="'p'"):
@@ -75,8 +76,9 @@ CROWD = """
 import sys
 from pathlib import Path
 from runproj.core.run import Metric, NewRun, Param, RunChanges
-from runproj.tracking.sqlite import SqliteStore
-store = SqliteStore(Path(sys.argv[1]))
+from runproj.tracking.sql import Dialect
+from runproj.tracking.store import SqlStore, insert_run, run_seq
+store = SqlStore(Path(sys.argv[1]))
 sys.stdin.readline()
 experiment = store.experiment("crowd").id
 for number in range(5):
@@ -96,7 +98,7 @@ def test_a_crowd_that_starts_on_an_empty_disk(path):
         assert process.stdin
         process.stdin.write(b"go\n")
         process.stdin.flush()
-    store, problems = SqliteStore(path), []
+    store, problems = SqlStore(path), []
 
     def write(number: int) -> None:
         try:
@@ -120,29 +122,32 @@ def test_a_crowd_that_starts_on_an_empty_disk(path):
 
 
 def test_a_database_of_a_newer_version(path):
-    SqliteStore(path).experiment("x")
+    SqlStore(path).experiment("x")
     with sqlite3.connect(path) as connection:
         connection.execute(f"PRAGMA user_version = {schema.VERSION + 1}")
     with pytest.raises(TrackingError, match="newer") as caught:
-        SqliteStore(path).experiment("x")
+        SqlStore(path).experiment("x")
     assert "pgrade" in caught.value.fix
+
+
+class Speaking(sqlite3.Connection):
+    dialect = Dialect.SQLITE
 
 
 @pytest.mark.parametrize("version", range(1, schema.VERSION))
 def test_older_databases_are_brought_up_to_date(path, version):
     path.parent.mkdir()
-    with sqlite3.connect(path) as connection:
+    with sqlite3.connect(path, factory=Speaking) as connection:
         for migration in schema.MIGRATIONS[:version]:
-            for statement in migration:
-                connection.execute(statement)
+            schema.migrate(connection, migration)
         connection.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {version}")
-    store = SqliteStore(path)
+    store = SqlStore(path)
     run = store.create_run(new())
     assert FullStore(path).registry.search((), (), 10, 0) == []
     with sqlite3.connect(path) as connection:
         assert connection.execute("PRAGMA user_version").fetchone() == (schema.VERSION,)
-    assert SqliteStore(path).get_run(run.id) == run
+    assert SqlStore(path).get_run(run.id) == run
 
 
 @pytest.mark.parametrize(("table", "hint"), [("alembic_version", "mlflow server"), ("anything", "new file")])
@@ -152,7 +157,7 @@ def test_other_programs_databases_are_left_alone(path, table, hint):
         connection.execute(f"CREATE TABLE {table} (x)")
     before = path.read_bytes()
     with pytest.raises(TrackingError) as caught:
-        SqliteStore(path).experiment("x")
+        SqlStore(path).experiment("x")
     assert hint in caught.value.fix
     assert path.read_bytes() == before
 
@@ -161,12 +166,12 @@ def test_a_file_that_is_no_database(path):
     path.parent.mkdir()
     path.write_bytes(b"something else entirely" * 100)
     with pytest.raises(TrackingError, match="cannot be used") as caught:
-        SqliteStore(path).experiment("x")
+        SqlStore(path).experiment("x")
     assert caught.value.fix
 
 
 def test_a_full_disk_loses_nothing(path):
-    store = SqliteStore(path)
+    store = SqlStore(path)
     run = store.create_run(new())
     with store.database.reading() as connection:
         pages = connection.execute("PRAGMA page_count").fetchone()[0]
@@ -178,7 +183,7 @@ def test_a_full_disk_loses_nothing(path):
     assert "full" in caught.value.why
     assert "space" in caught.value.fix
     store.close()
-    again = SqliteStore(path)
+    again = SqlStore(path)
     again.update(run.id, RunChanges(tags=(Tag("after", "x"),)))
     assert again.get_run(run.id).tag("t0") == "x" * 10_000
 
@@ -186,18 +191,19 @@ def test_a_full_disk_loses_nothing(path):
 def test_a_folder_that_cannot_be_made(isolated):
     (isolated / "file").touch()
     with pytest.raises(TrackingError, match="cannot be made"):
-        SqliteStore(isolated / "file" / "runs.db").experiment("x")
+        SqlStore(isolated / "file" / "runs.db").experiment("x")
 
 
 def test_killed_while_writing(path):
     """A process that is killed inside a transaction leaves the store as it was."""
-    store = SqliteStore(path)
+    store = SqlStore(path)
     run = store.create_run(new())
     code = f"""
 import os, signal
 from pathlib import Path
-from runproj.tracking.sqlite import SqliteStore
-with SqliteStore(Path({str(path)!r})).database.writing() as connection:
+from runproj.tracking.sql import Dialect
+from runproj.tracking.store import SqlStore, insert_run, run_seq
+with SqlStore(Path({str(path)!r})).database.writing() as connection:
     connection.execute("UPDATE runs SET name = 'half done'")
     os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -207,16 +213,15 @@ with SqliteStore(Path({str(path)!r})).database.writing() as connection:
 
 
 def test_a_thousand_runs_are_found_fast(path):
-    store = SqliteStore(path)
+    store = SqlStore(path)
+    numbers = points.key_numbers(store.database, {f"m{key}" for key in range(5)})
     with store.database.writing() as connection:
-        from runproj.tracking.sqlite import apply_changes, insert_run, run_seq
-
         for number in range(1_000):
             params = tuple(Param(f"p{key}", str(number)) for key in range(10))
             insert_run(connection, f"{number:032x}", new(start=number, params=params, tags=(Tag("mark", str(number)),)))
             metrics = tuple(Metric(f"m{key}", number, 1) for key in range(5))
             run_id = f"{number:032x}"
-            apply_changes(connection, run_seq(connection, run_id), run_id, RunChanges(metrics=metrics))
+            points.write(connection, run_seq(connection, run_id), metrics, numbers)
     counted: list[str] = []
     with store.database.reading() as connection:
         connection.set_trace_callback(counted.append)
@@ -234,8 +239,8 @@ def test_a_thousand_runs_are_found_fast(path):
 
 
 def test_opening_again_does_no_work(path):
-    SqliteStore(path).experiment("x")
-    store, seen = SqliteStore(path), []
+    SqlStore(path).experiment("x")
+    store, seen = SqlStore(path), []
     connect = store.database._connect
 
     def traced() -> sqlite3.Connection:
@@ -251,7 +256,7 @@ def test_opening_again_does_no_work(path):
 
 
 def test_threads_that_come_and_go_leave_no_connections(path):
-    store = SqliteStore(path)
+    store = SqlStore(path)
     run = store.create_run(new())
     for number in range(200):
         thread = threading.Thread(target=store.update, args=(run.id, RunChanges(tags=(Tag("t", str(number)),))))
@@ -262,7 +267,7 @@ def test_threads_that_come_and_go_leave_no_connections(path):
 
 
 def test_a_fork_uses_connections_of_its_own(path):
-    store = SqliteStore(path)
+    store = SqlStore(path)
     run = store.create_run(new())
     child = os.fork()
     if child == 0:
@@ -277,7 +282,7 @@ def test_a_fork_uses_connections_of_its_own(path):
 
 
 def test_reading_goes_on_while_somebody_writes(path):
-    store, other = SqliteStore(path), SqliteStore(path)
+    store, other = SqlStore(path), SqlStore(path)
     run = store.create_run(new())
     with store.database.writing() as connection:
         connection.execute("UPDATE runs SET name = 'later'")

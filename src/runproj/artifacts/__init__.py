@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def open_artifacts(uri: str, *, home: Path, environ: Mapping[str, str]) -> ArtifactStore:
     """The artifacts of the runs that the store at tracking URI `uri` records.  Nothing is read or written before it is used."""
-    if uri.startswith("sqlite:///"):
+    if uri.startswith(("sqlite:///", "postgresql://", "postgres://")):
         from runproj.artifacts.local import LocalArtifacts
 
         return LocalArtifacts(artifact_root(uri, home))
@@ -23,10 +23,15 @@ def open_artifacts(uri: str, *, home: Path, environ: Mapping[str, str]) -> Artif
         from runproj.remote import Remote
 
         return HttpArtifacts(Remote(uri, environ))
-    raise UsageError(f"The tracking URI {uri!r} is not one that runproj can use", fix="Use sqlite:///PATH or http(s)://SERVER.")
+    raise UsageError(
+        f"The tracking URI {uri!r} is not one that runproj can use",
+        fix="Use sqlite:///PATH, postgresql://USER@HOST/DATABASE or http(s)://SERVER.",
+    )
 
 
 def artifact_root(uri: str, home: Path) -> Path:
     """Beside the database, so that everybody who uses the database finds the same files."""
+    if not uri.startswith("sqlite:///"):
+        return home / "artifacts"
     database = home / uri.removeprefix("sqlite:///")
     return home / "artifacts" if database == home / "runproj.db" else database.with_name(f"{database.stem}-artifacts")

@@ -48,9 +48,9 @@ class Endpoint:
         from runproj.server.http import Server
         from runproj.server.ownedstore import OwnedRunStore
         from runproj.server.rest import Api
-        from runproj.tracking.sqlite import SqliteStore
+        from runproj.tracking.store import SqlStore
 
-        if not isinstance(self._store, SqliteStore) or not isinstance(self._artifacts, LocalArtifacts):
+        if not isinstance(self._store, SqlStore) or not isinstance(self._artifacts, LocalArtifacts):
             raise TrackingError("Only the embedded store can be served to the project")
         if self._server is not None:
             return

@@ -1,4 +1,4 @@
-"""Where runs are recorded: an SQLite file, or any server that speaks MLflow's protocol."""
+"""Where runs are recorded: an SQLite file, PostgreSQL, or any server that speaks MLflow's protocol."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from runproj.errors import UsageError
 
 if TYPE_CHECKING:
     from runproj.core.tracking import TrackingStore
+    from runproj.tracking.full import FullStore
+    from runproj.tracking.sql import Database
+
+_POSTGRESQL = ("postgresql://", "postgres://")
 
 
 def open_store(uri: str, *, home: Path, environ: Mapping[str, str]) -> TrackingStore:
@@ -18,16 +22,37 @@ def open_store(uri: str, *, home: Path, environ: Mapping[str, str]) -> TrackingS
     home:    what a relative path in `uri` is relative to.
     environ: where credentials of a server are found (MLFLOW_TRACKING_USERNAME, _PASSWORD, _TOKEN).
     """
-    if uri.startswith("sqlite:///"):
-        from runproj.tracking.sqlite import SqliteStore
-
-        return SqliteStore(database_path(uri, home))
     if uri.startswith(("http://", "https://")):
         from runproj.remote import Remote
         from runproj.tracking.http import HttpStore
 
         return HttpStore(Remote(uri, environ))
-    raise UsageError(f"The tracking URI {uri!r} is not one that runproj can use", fix="Use sqlite:///PATH or http(s)://SERVER.")
+    from runproj.tracking.store import SqlStore
+
+    return SqlStore(open_database(uri, home=home))
+
+
+def open_full_store(uri: str, *, home: Path) -> FullStore:
+    """A database with all that MLflow's protocol knows: what a server serves.  Raises `UsageError` for any other place."""
+    from runproj.tracking.full import FullStore
+
+    return FullStore(open_database(uri, home=home))
+
+
+def open_database(uri: str, *, home: Path) -> Database:
+    """The database behind `sqlite:///…` or `postgresql://…`.  Raises `UsageError` for any other URI."""
+    if uri.startswith("sqlite:///"):
+        from runproj.tracking.database import SqliteDatabase
+
+        return SqliteDatabase(database_path(uri, home))
+    if uri.startswith(_POSTGRESQL):
+        from runproj.tracking.postgres import PostgresDatabase
+
+        return PostgresDatabase(uri)
+    raise UsageError(
+        f"The tracking URI {uri!r} is not one that runproj can use",
+        fix="Use sqlite:///PATH, postgresql://USER@HOST/DATABASE or http(s)://SERVER.",
+    )
 
 
 def database_path(uri: str, home: Path) -> Path:
@@ -38,22 +63,22 @@ def database_path(uri: str, home: Path) -> Path:
 def check_store(uri: str, *, home: Path) -> str:
     """Look through the whole database for damage; says what it holds.  Raises `TrackingError` naming the first problem."""
     from runproj.errors import TrackingError
-    from runproj.tracking.sqlite import SqliteStore
+    from runproj.remote import scrubbed
+    from runproj.tracking.sql import Dialect, one
 
-    path = database_path(uri, home)
-    if not path.exists():
+    path = None if uri.startswith(_POSTGRESQL) else database_path(uri, home)
+    if path is not None and not path.exists():
         return f"{path}, not made yet"
-    with SqliteStore(path).database.reading() as connection:
-        [(verdict,)] = connection.execute("PRAGMA quick_check(1)").fetchall()
-        [(runs,)] = connection.execute("SELECT count(*) FROM runs").fetchall()
-    if verdict != "ok":
-        raise TrackingError(f"The database {path} is damaged", why=str(verdict), fix="Restore it from a backup.")
-    return f"{path}, {runs} runs"
+    with open_database(uri, home=home).reading() as connection:
+        if connection.dialect is Dialect.SQLITE:
+            (verdict,) = one(connection.execute("PRAGMA quick_check(1)"))
+            if verdict != "ok":
+                raise TrackingError(f"The database {path} is damaged", why=str(verdict), fix="Restore it from a backup.")
+        (runs,) = one(connection.execute("SELECT count(*) FROM runs"))
+    return f"{path or scrubbed(uri)}, {runs} runs"
 
 
 def purge_run(uri: str, run_id: str, *, home: Path) -> None:
     """Remove a run that is marked as deleted, with all its points, for good."""
-    from runproj.tracking.sqlite import SqliteStore
-
-    with SqliteStore(database_path(uri, home)).database.writing() as connection:
+    with open_database(uri, home=home).writing() as connection:
         connection.execute("DELETE FROM runs WHERE id = ? AND lifecycle = 'deleted'", (run_id,))

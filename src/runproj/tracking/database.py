@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sqlite3
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from runproj.errors import RunprojError, TrackingError
 from runproj.files import Lock
 from runproj.tracking import schema
-
-if TYPE_CHECKING:
-    import sqlite3
+from runproj.tracking.sql import Connection, Dialect
 
 _BUSY_SECONDS = 30
 _MOST_IDLE = 8
@@ -30,31 +28,31 @@ _FIXES = {
 }
 
 
-class Database:
-    """The store's file.  Threads never share a connection at the same time; readers never wait; writers queue for up to 30 s."""
+class _Connection(sqlite3.Connection):
+    dialect = Dialect.SQLITE
+
+
+class SqliteDatabase:
+    """A `Database` in the file at `path`.  Readers never wait; writers queue, those of other processes for up to 30 s."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._idle: list[sqlite3.Connection] = []
+        self.metric_keys: dict[str, int] = {}
+        self._idle: list[_Connection] = []
         self._lock = threading.Lock()
+        self._turn = threading.Lock()  # SQLite lets waiting writers sleep and does not mind whose turn it is
         self._process = os.getpid()
 
     @contextlib.contextmanager
-    def reading(self) -> Iterator[sqlite3.Connection]:
-        """A connection inside a read transaction: every query in the block sees one state of the database."""
+    def reading(self) -> Iterator[Connection]:
         with self._connected() as connection:
             connection.execute("BEGIN")
             yield connection
             connection.rollback()
 
     @contextlib.contextmanager
-    def writing(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
-        """A connection inside a write transaction, committed at the end of the block, undone by an exception.
-
-        durable: on return the changes survive a loss of power.  Without it they survive the death of every process, and are
-        made durable by the next durable transaction.
-        """
-        with self._connected() as connection:
+    def writing(self, *, durable: bool = True) -> Iterator[Connection]:
+        with self._connected() as connection, self._turn:
             connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             connection.execute("BEGIN IMMEDIATE")
             yield connection
@@ -68,12 +66,12 @@ class Database:
             connection.close()
 
     @contextlib.contextmanager
-    def _connected(self) -> Iterator[sqlite3.Connection]:
+    def _connected(self) -> Iterator[_Connection]:
         """A connection for this block alone, kept for the next one.  What is not committed when the block raises is undone."""
         with self.explained():
             with self._lock:
                 if self._process != os.getpid():  # connections do not survive a fork
-                    self._idle, self._process = [], os.getpid()
+                    self._idle, self._turn, self._process = [], threading.Lock(), os.getpid()
                 connection = self._idle.pop() if self._idle else None
             connection = connection or self._open()
             try:
@@ -89,7 +87,7 @@ class Database:
                 raise
             self._keep(connection)
 
-    def _keep(self, connection: sqlite3.Connection) -> None:
+    def _keep(self, connection: _Connection) -> None:
         with self._lock:
             keep = len(self._idle) < _MOST_IDLE
             if keep:
@@ -100,8 +98,6 @@ class Database:
     @contextlib.contextmanager
     def explained(self) -> Iterator[None]:
         """Turn SQLite's refusals into `TrackingError`s.  A violated constraint is a bug of ours and passes as it is."""
-        import sqlite3
-
         try:
             yield
         except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
@@ -114,7 +110,7 @@ class Database:
         fix = next((fix for prefix, fix in _FIXES.items() if name.startswith(prefix)), "")
         return TrackingError(f"The run database {self.path} cannot be used", why=str(error), fix=fix)
 
-    def _open(self) -> sqlite3.Connection:
+    def _open(self) -> _Connection:
         if not self.path.parent.is_dir():
             self._make_folder()
         connection = self._connect()
@@ -126,11 +122,11 @@ class Database:
             raise
         return connection
 
-    def _connect(self) -> sqlite3.Connection:
-        import sqlite3
-
+    def _connect(self) -> _Connection:
         # threads use it one after the other, hence no check
-        connection = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(
+            self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, factory=_Connection
+        )
         connection.execute("PRAGMA foreign_keys = ON")
         return connection
 
@@ -145,13 +141,13 @@ class Database:
             ) from error
 
     @staticmethod
-    def _current(connection: sqlite3.Connection) -> bool:
+    def _current(connection: _Connection) -> bool:
         """Whether the schema is ours and up to date: all that opening looks at, but once in the life of a database."""
         if connection.execute("PRAGMA user_version").fetchone() != (schema.VERSION,):
             return False
         return bool(connection.execute("PRAGMA application_id").fetchone()[0] == schema.APPLICATION_ID)
 
-    def _version(self, connection: sqlite3.Connection) -> int:
+    def _version(self, connection: _Connection) -> int:
         """The schema's version; 0 for an empty file.  Raises `TrackingError` where it is not ours, or newer than we are."""
         connection.execute("BEGIN")  # somebody may be making the tables right now
         try:
@@ -170,7 +166,7 @@ class Database:
             )
         return version
 
-    def _foreign(self, connection: sqlite3.Connection) -> TrackingError:
+    def _foreign(self, connection: _Connection) -> TrackingError:
         if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchone():
             why = "It looks like a database of an MLflow server, which only that server should write."
             server = f"mlflow server --backend-store-uri sqlite:///{self.path}"
@@ -180,17 +176,18 @@ class Database:
             fix = "Set RUNPROJ_TRACKING_URI to a database that runproj made, or to a new file."
         return TrackingError(f"{self.path} is not a run database of runproj", why=why, fix=fix)
 
-    def _migrate(self, connection: sqlite3.Connection) -> None:
+    def _migrate(self, connection: _Connection) -> None:
         """Bring the schema up to date.  One process does it, the others wait for it; killed halfway, it has not happened."""
         self._version(connection)  # other people's files are not even locked
         with Lock(self.path.with_name(self.path.name + ".lock")):
             version = self._version(connection)
+            if 0 < version < schema.VERSION:
+                self._back_up(connection, version)
             connection.execute("PRAGMA journal_mode = WAL")
             while version < schema.VERSION:
                 connection.execute("BEGIN IMMEDIATE")
                 try:
-                    for statement in schema.MIGRATIONS[version]:
-                        connection.execute(statement)
+                    schema.migrate(connection, schema.MIGRATIONS[version])
                     version += 1
                     connection.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
                     connection.execute(f"PRAGMA user_version = {version}")
@@ -198,3 +195,14 @@ class Database:
                 except BaseException:
                     connection.rollback()
                     raise
+
+    def _back_up(self, connection: _Connection, version: int) -> None:
+        """Keep the database as it is, beside itself: a newer schema cannot be read by an older runproj."""
+        target = self.path.with_name(f"{self.path.name}.v{version}.backup")
+        temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+        try:
+            temporary.unlink(missing_ok=True)
+            connection.execute("VACUUM INTO ?", (os.fspath(temporary),))
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)

@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING
 from runproj.core.run import Experiment, Lifecycle, Tag
 from runproj.errors import AlreadyExistsError, NotFoundError, RefusedError
 from runproj.tracking import rows
-from runproj.tracking.database import Database
+from runproj.tracking.sql import Connection, Database, one
 from runproj.tracking.where import Where
 
 if TYPE_CHECKING:
-    import sqlite3
-
     from runproj.core.search import Clause, Order
+
+
+_SET_TAG = (
+    "INSERT INTO experiment_tags (experiment, key, value) VALUES (?, ?, ?)"
+    " ON CONFLICT (experiment, key) DO UPDATE SET value = excluded.value"
+)
 
 
 class Experiments:
@@ -89,9 +93,7 @@ class Experiments:
         """Raises `RefusedError` for a deleted experiment."""
         with self.database.writing(durable=False) as connection:
             number = int(active(connection, experiment_id).id)
-            connection.execute(
-                "INSERT OR REPLACE INTO experiment_tags (experiment, key, value) VALUES (?, ?, ?)", (number, tag.key, tag.value)
-            )
+            connection.execute(_SET_TAG, (number, tag.key, tag.value))
             connection.execute("UPDATE experiments SET updated = ? WHERE id = ?", (_now(), number))
 
     def delete_tag(self, experiment_id: str, key: str) -> None:
@@ -103,24 +105,26 @@ class Experiments:
                 raise NotFoundError(f"The experiment with id {experiment_id} has no tag {key!r}")
 
 
-def find_named(connection: sqlite3.Connection, name: str) -> Experiment | None:
+def find_named(connection: Connection, name: str) -> Experiment | None:
     """The experiment of that name, deleted or not."""
     found = connection.execute(f"SELECT {rows.EXPERIMENT_COLUMNS} FROM experiments e WHERE e.name = ?", (name,)).fetchall()
     return rows.load_experiments(connection, found)[0] if found else None
 
 
-def insert(connection: sqlite3.Connection, name: str, location: str = "", tags: Sequence[Tag] = ()) -> Experiment:
+def insert(connection: Connection, name: str, location: str = "", tags: Sequence[Tag] = ()) -> Experiment:
     """Record a new experiment.  `location` is where its artifacts go; empty stands for the store's own root."""
     now = _now()
-    cursor = connection.execute(
-        "INSERT INTO experiments (name, artifact_location, created, updated) VALUES (?, ?, ?, ?)", (name, location, now, now)
+    (number,) = one(
+        connection.execute(
+            "INSERT INTO experiments (name, artifact_location, created, updated) VALUES (?, ?, ?, ?) RETURNING id",
+            (name, location, now, now),
+        )
     )
-    number = cursor.lastrowid
     if not location:
         location = f"mlflow-artifacts:/{number}"
         connection.execute("UPDATE experiments SET artifact_location = ? WHERE id = ?", (location, number))
     connection.executemany(
-        "INSERT OR REPLACE INTO experiment_tags (experiment, key, value) VALUES (?, ?, ?)",
+        _SET_TAG,
         [(number, tag.key, tag.value) for tag in tags],
     )
     return Experiment(str(number), name, location, Lifecycle.ACTIVE, now, now, tuple(tags))
@@ -133,7 +137,7 @@ def number_of(experiment_id: str) -> int:
     return int(experiment_id)
 
 
-def _get(connection: sqlite3.Connection, experiment_id: str) -> Experiment:
+def _get(connection: Connection, experiment_id: str) -> Experiment:
     found = connection.execute(
         f"SELECT {rows.EXPERIMENT_COLUMNS} FROM experiments e WHERE e.id = ?", (number_of(experiment_id),)
     ).fetchall()
@@ -142,7 +146,7 @@ def _get(connection: sqlite3.Connection, experiment_id: str) -> Experiment:
     return rows.load_experiments(connection, found)[0]
 
 
-def active(connection: sqlite3.Connection, experiment_id: str) -> Experiment:
+def active(connection: Connection, experiment_id: str) -> Experiment:
     """The experiment, which must not be deleted.  Raises `NotFoundError` and `RefusedError`."""
     experiment = _get(connection, experiment_id)
     if experiment.lifecycle is Lifecycle.DELETED:

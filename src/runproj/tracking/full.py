@@ -8,16 +8,16 @@ from pathlib import Path
 from runproj.core.run import Lifecycle, Run
 from runproj.core.search import Clause, Order
 from runproj.tracking import experiments, query, rows
-from runproj.tracking.database import Database
 from runproj.tracking.lineage import Lineages
 from runproj.tracking.models import Models
 from runproj.tracking.registry import Registry, Versions
-from runproj.tracking.sqlite import SqliteStore
+from runproj.tracking.sql import Database
+from runproj.tracking.store import SqlStore
 from runproj.tracking.where import Where
 
 
-class FullStore(SqliteStore):
-    """A `SqliteStore` with its experiments, lineage, logged models and registry, and with the search language."""
+class FullStore(SqlStore):
+    """A `SqlStore` with its experiments, lineage, logged models and registry, and with the search language."""
 
     def __init__(self, path: Path | Database) -> None:
         super().__init__(path)

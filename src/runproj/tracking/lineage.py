@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from runproj.core.models import Dataset, DatasetInput, Lineage, ModelOutput
 from runproj.core.run import Tag
 from runproj.errors import NotFoundError
-from runproj.tracking.database import Database
-
-if TYPE_CHECKING:
-    import sqlite3
+from runproj.tracking.sql import Connection, Database, one
 
 _NOTHING = Lineage()
 
@@ -47,14 +43,14 @@ class Lineages:
             for run, number, *fields in connection.execute(
                 "SELECT r.id, d.id, d.name, d.digest, d.source_type, d.source, d.schema, d.profile FROM runs r"
                 " JOIN run_datasets rd ON rd.run = r.seq JOIN datasets d ON d.id = rd.dataset"
-                " WHERE r.id IN (SELECT value FROM json_each(?)) ORDER BY d.id",
+                " WHERE r.id IN (SELECT value FROM json_each(?) AS texts) ORDER BY d.id",
                 (chosen,),
             ):
                 datasets.setdefault(run, []).append(DatasetInput(Dataset(*fields), tuple(tags.get((run, number), ()))))
             models: dict[tuple[str, str], list[ModelOutput]] = {}
             for run, direction, model, step in connection.execute(
                 "SELECT r.id, l.direction, l.model, l.step FROM runs r JOIN run_models l ON l.run = r.seq"
-                " WHERE r.id IN (SELECT value FROM json_each(?)) ORDER BY l.step, l.model",
+                " WHERE r.id IN (SELECT value FROM json_each(?) AS texts) ORDER BY l.step, l.model",
                 (chosen,),
             ):
                 models.setdefault((run, direction), []).append(ModelOutput(model, step))
@@ -80,28 +76,31 @@ class Lineages:
             return [(str(experiment), name, digest, context) for experiment, name, digest, context in found]
 
 
-def _add_dataset(connection: sqlite3.Connection, run: int, experiment: int, used: DatasetInput) -> None:
+def _add_dataset(connection: Connection, run: int, experiment: int, used: DatasetInput) -> None:
     data = used.dataset
     connection.execute(
         "INSERT INTO datasets (experiment, name, digest, source_type, source, schema, profile) VALUES (?, ?, ?, ?, ?, ?, ?)"
         " ON CONFLICT DO NOTHING",
         (experiment, data.name, data.digest, data.source_type, data.source, data.schema, data.profile),
     )
-    (number,) = connection.execute(
-        "SELECT id FROM datasets WHERE experiment = ? AND name = ? AND digest = ?", (experiment, data.name, data.digest)
-    ).fetchone()
+    (number,) = one(
+        connection.execute(
+            "SELECT id FROM datasets WHERE experiment = ? AND name = ? AND digest = ?", (experiment, data.name, data.digest)
+        )
+    )
     if connection.execute("INSERT INTO run_datasets (run, dataset) VALUES (?, ?) ON CONFLICT DO NOTHING", (run, number)).rowcount:
         connection.executemany(
-            "INSERT OR REPLACE INTO run_dataset_tags (run, dataset, key, value) VALUES (?, ?, ?, ?)",
+            "INSERT INTO run_dataset_tags (run, dataset, key, value) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT (run, dataset, key) DO UPDATE SET value = excluded.value",
             [(run, number, tag.key, tag.value) for tag in used.tags],
         )
 
 
-def _dataset_tags(connection: sqlite3.Connection, chosen: str) -> dict[tuple[str, int], list[Tag]]:
+def _dataset_tags(connection: Connection, chosen: str) -> dict[tuple[str, int], list[Tag]]:
     tags: dict[tuple[str, int], list[Tag]] = {}
     for run, dataset, key, value in connection.execute(
         "SELECT r.id, t.dataset, t.key, t.value FROM runs r JOIN run_dataset_tags t ON t.run = r.seq"
-        " WHERE r.id IN (SELECT value FROM json_each(?)) ORDER BY t.key",
+        " WHERE r.id IN (SELECT value FROM json_each(?) AS texts) ORDER BY t.key",
         (chosen,),
     ):
         tags.setdefault((run, dataset), []).append(Tag(key, value))

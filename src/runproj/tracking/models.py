@@ -6,18 +6,14 @@ import json
 import time
 import uuid
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from runproj.core.models import LoggedModel, ModelMetric, ModelStatus
 from runproj.core.run import Metric, Param, Tag
 from runproj.core.search import Clause, Order
 from runproj.errors import NotFoundError, RefusedError
 from runproj.tracking import experiments, query, rows
-from runproj.tracking.database import Database
+from runproj.tracking.sql import Connection, Database, one
 from runproj.tracking.where import Where
-
-if TYPE_CHECKING:
-    import sqlite3
 
 _COLUMNS = "m.seq, m.id, m.experiment, m.name, m.artifact_uri, m.status, m.created, m.updated, m.model_type, m.source_run"
 
@@ -37,12 +33,13 @@ class Models:
             experiment = experiments.active(connection, experiment_id)
             uri = f"{experiment.artifact_location.rstrip('/')}/models/{model_id}/artifacts"
             values = (model_id, int(experiment.id), name, uri, ModelStatus.PENDING.value, model_type, source_run, now, now)
-            seq = connection.execute(
-                "INSERT INTO models (id, experiment, name, artifact_uri, status, model_type, source_run, created, updated)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                values,
-            ).lastrowid
-            assert seq is not None
+            (seq,) = one(
+                connection.execute(
+                    "INSERT INTO models (id, experiment, name, artifact_uri, status, model_type, source_run, created, updated)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING seq",
+                    values,
+                )
+            )
             _insert_params(connection, seq, params)
             _insert_tags(connection, seq, tags)
             return _get(connection, model_id)
@@ -113,24 +110,24 @@ class Models:
             return _load(connection, found)
 
 
-def _seq(connection: sqlite3.Connection, model_id: str, *, deleted: bool = False) -> int:
+def _seq(connection: Connection, model_id: str, *, deleted: bool = False) -> int:
     found = connection.execute("SELECT seq, lifecycle FROM models WHERE id = ?", (model_id,)).fetchone()
     if found is None or (found[1] == "deleted" and not deleted):
         raise NotFoundError(f"Logged model with ID '{model_id}' not found.")
     return int(found[0])
 
 
-def _get(connection: sqlite3.Connection, model_id: str, *, deleted: bool = False) -> LoggedModel:
+def _get(connection: Connection, model_id: str, *, deleted: bool = False) -> LoggedModel:
     seq = _seq(connection, model_id, deleted=deleted)
     found = connection.execute(f"SELECT {_COLUMNS} FROM models m WHERE m.seq = ?", (seq,)).fetchall()
     return _load(connection, found)[0]
 
 
-def _touch(connection: sqlite3.Connection, seq: int) -> None:
+def _touch(connection: Connection, seq: int) -> None:
     connection.execute("UPDATE models SET updated = ? WHERE seq = ?", (int(time.time() * 1000), seq))
 
 
-def _insert_params(connection: sqlite3.Connection, seq: int, params: Sequence[Param]) -> None:
+def _insert_params(connection: Connection, seq: int, params: Sequence[Param]) -> None:
     for param in params:
         added = connection.execute(
             "INSERT INTO model_params (model, key, value) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (seq, param.key, param.value)
@@ -139,13 +136,15 @@ def _insert_params(connection: sqlite3.Connection, seq: int, params: Sequence[Pa
             raise RefusedError(f"The parameter {param.key!r} of the logged model is set already")
 
 
-def _insert_tags(connection: sqlite3.Connection, seq: int, tags: Sequence[Tag]) -> None:
+def _insert_tags(connection: Connection, seq: int, tags: Sequence[Tag]) -> None:
     connection.executemany(
-        "INSERT OR REPLACE INTO model_tags (model, key, value) VALUES (?, ?, ?)", [(seq, tag.key, tag.value) for tag in tags]
+        "INSERT INTO model_tags (model, key, value) VALUES (?, ?, ?)"
+        " ON CONFLICT (model, key) DO UPDATE SET value = excluded.value",
+        [(seq, tag.key, tag.value) for tag in tags],
     )
 
 
-def _load(connection: sqlite3.Connection, found: Sequence[tuple[object, ...]]) -> list[LoggedModel]:
+def _load(connection: Connection, found: Sequence[tuple[object, ...]]) -> list[LoggedModel]:
     chosen = (json.dumps([row[0] for row in found]),)
     within = "WHERE model IN (SELECT value FROM json_each(?)) ORDER BY model, key"
     params = rows.grouped(

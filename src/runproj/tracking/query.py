@@ -31,7 +31,7 @@ RUNS = Target(
         "run_id": "r.id",
         "run_name": "r.name",
         "status": "r.status",
-        "user_id": "r.user",
+        "user_id": 'r."user"',
         "artifact_uri": "r.artifact_uri",
         "start_time": "r.started",
         "end_time": "r.ended",

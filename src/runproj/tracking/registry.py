@@ -6,25 +6,29 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from runproj.core.models import Alias, ModelVersion, RegisteredModel, Stage
 from runproj.core.run import Tag
 from runproj.core.search import Clause, Order
 from runproj.errors import AlreadyExistsError, NotFoundError, RefusedError
 from runproj.tracking import query, rows
-from runproj.tracking.database import Database
+from runproj.tracking.sql import Connection, Database, one
 from runproj.tracking.where import Where
-
-if TYPE_CHECKING:
-    import sqlite3
 
 _MODEL = "m.id, m.name, m.description, m.created, m.updated"
 _VERSION = (
-    "m.id, m.name, v.version, v.source, v.storage, v.created, v.updated, v.run_id, v.run_link, v.model_id, v.user, v.stage,"
+    'm.id, m.name, v.version, v.source, v.storage, v.created, v.updated, v.run_id, v.run_link, v.model_id, v."user", v.stage,'
     " v.description"
 )
 _VERSIONS = "model_versions v JOIN registered_models m ON m.id = v.model"
+_SET_TAG = (
+    "INSERT INTO registered_model_tags (model, key, value) VALUES (?, ?, ?)"
+    " ON CONFLICT (model, key) DO UPDATE SET value = excluded.value"
+)
+_SET_VERSION_TAG = (
+    "INSERT INTO model_version_tags (model, version, key, value) VALUES (?, ?, ?, ?)"
+    " ON CONFLICT (model, version, key) DO UPDATE SET value = excluded.value"
+)
 
 
 class Registry:
@@ -39,14 +43,13 @@ class Registry:
         with self.database.writing() as connection:
             if connection.execute("SELECT 1 FROM registered_models WHERE name = ?", (name,)).fetchone():
                 raise AlreadyExistsError(f"Registered Model (name={name}) already exists.")
-            model = connection.execute(
-                "INSERT INTO registered_models (name, description, created, updated) VALUES (?, ?, ?, ?)",
-                (name, description, now, now),
-            ).lastrowid
-            connection.executemany(
-                "INSERT OR REPLACE INTO registered_model_tags (model, key, value) VALUES (?, ?, ?)",
-                [(model, tag.key, tag.value) for tag in tags],
+            (model,) = one(
+                connection.execute(
+                    "INSERT INTO registered_models (name, description, created, updated) VALUES (?, ?, ?, ?) RETURNING id",
+                    (name, description, now, now),
+                )
             )
+            connection.executemany(_SET_TAG, [(model, tag.key, tag.value) for tag in tags])
             return _get(connection, name)
 
     def get(self, name: str) -> RegisteredModel:
@@ -86,7 +89,7 @@ class Registry:
     def set_tag(self, name: str, tag: Tag) -> None:
         with self.database.writing(durable=False) as connection:
             model = _id(connection, name)
-            connection.execute("INSERT OR REPLACE INTO registered_model_tags VALUES (?, ?, ?)", (model, tag.key, tag.value))
+            connection.execute(_SET_TAG, (model, tag.key, tag.value))
             _touch(connection, model)
 
     def delete_tag(self, name: str, key: str) -> None:
@@ -98,7 +101,11 @@ class Registry:
     def set_alias(self, name: str, alias: str, version: int) -> None:
         with self.database.writing() as connection:
             model = _version_id(connection, name, version)
-            connection.execute("INSERT OR REPLACE INTO aliases (model, alias, version) VALUES (?, ?, ?)", (model, alias, version))
+            connection.execute(
+                "INSERT INTO aliases (model, alias, version) VALUES (?, ?, ?)"
+                " ON CONFLICT (model, alias) DO UPDATE SET version = excluded.version",
+                (model, alias, version),
+            )
 
     def delete_alias(self, name: str, alias: str) -> None:
         """Does nothing where there is no such alias."""
@@ -127,17 +134,14 @@ class Versions:
         with self.database.writing() as connection:
             model = _id(connection, version.name)
             connection.execute("UPDATE registered_models SET versions = versions + 1, updated = ? WHERE id = ?", (now, model))
-            (number,) = connection.execute("SELECT versions FROM registered_models WHERE id = ?", (model,)).fetchone()
+            (number,) = one(connection.execute("SELECT versions FROM registered_models WHERE id = ?", (model,)))
             texts = (version.source, version.storage, version.run_id, version.run_link, version.model_id, version.user)
             connection.execute(
-                "INSERT INTO model_versions (model, version, source, storage, run_id, run_link, model_id, user, description,"
+                'INSERT INTO model_versions (model, version, source, storage, run_id, run_link, model_id, "user", description,'
                 " created, updated) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (model, number, *texts, version.description, now, now),
             )
-            connection.executemany(
-                "INSERT OR REPLACE INTO model_version_tags (model, version, key, value) VALUES (?, ?, ?, ?)",
-                [(model, number, tag.key, tag.value) for tag in version.tags],
-            )
+            connection.executemany(_SET_VERSION_TAG, [(model, number, tag.key, tag.value) for tag in version.tags])
             return _version(connection, version.name, number)
 
     def get(self, name: str, version: int) -> ModelVersion:
@@ -190,9 +194,7 @@ class Versions:
     def set_tag(self, name: str, version: int, tag: Tag) -> None:
         with self.database.writing(durable=False) as connection:
             model = _version_id(connection, name, version)
-            connection.execute(
-                "INSERT OR REPLACE INTO model_version_tags VALUES (?, ?, ?, ?)", (model, version, tag.key, tag.value)
-            )
+            connection.execute(_SET_VERSION_TAG, (model, version, tag.key, tag.value))
 
     def delete_tag(self, name: str, version: int, key: str) -> None:
         """Does nothing where there is no such tag."""
@@ -207,31 +209,31 @@ def _now() -> int:
     return int(time.time() * 1000)
 
 
-def _touch(connection: sqlite3.Connection, model: int) -> None:
+def _touch(connection: Connection, model: int) -> None:
     connection.execute("UPDATE registered_models SET updated = ? WHERE id = ?", (_now(), model))
 
 
-def _id(connection: sqlite3.Connection, name: str) -> int:
+def _id(connection: Connection, name: str) -> int:
     found = connection.execute("SELECT id FROM registered_models WHERE name = ?", (name,)).fetchone()
     if found is None:
         raise NotFoundError(f"Registered Model with name={name} not found")
     return int(found[0])
 
 
-def _version_id(connection: sqlite3.Connection, name: str, version: int) -> int:
+def _version_id(connection: Connection, name: str, version: int) -> int:
     model = _id(connection, name)
     if not connection.execute("SELECT 1 FROM model_versions WHERE model = ? AND version = ?", (model, version)).fetchone():
         raise NotFoundError(f"Model Version (name={name}, version={version}) not found")
     return model
 
 
-def _get(connection: sqlite3.Connection, name: str) -> RegisteredModel:
+def _get(connection: Connection, name: str) -> RegisteredModel:
     model = _id(connection, name)
     found = connection.execute(f"SELECT {_MODEL} FROM registered_models m WHERE m.id = ?", (model,)).fetchall()
     return _load(connection, found)[0]
 
 
-def _version(connection: sqlite3.Connection, name: str, version: int) -> ModelVersion:
+def _version(connection: Connection, name: str, version: int) -> ModelVersion:
     model = _version_id(connection, name, version)
     found = connection.execute(
         f"SELECT {_VERSION} FROM {_VERSIONS} WHERE v.model = ? AND v.version = ?", (model, version)
@@ -239,7 +241,7 @@ def _version(connection: sqlite3.Connection, name: str, version: int) -> ModelVe
     return _load_versions(connection, found)[0]
 
 
-def _load(connection: sqlite3.Connection, found: Sequence[tuple[object, ...]]) -> list[RegisteredModel]:
+def _load(connection: Connection, found: Sequence[tuple[object, ...]]) -> list[RegisteredModel]:
     chosen = (json.dumps([row[0] for row in found]),)
     within = "WHERE model IN (SELECT value FROM json_each(?)) ORDER BY model"
     tags = rows.grouped(
@@ -273,7 +275,7 @@ def _load(connection: sqlite3.Connection, found: Sequence[tuple[object, ...]]) -
     ]
 
 
-def _load_versions(connection: sqlite3.Connection, found: Sequence[tuple[object, ...]]) -> list[ModelVersion]:
+def _load_versions(connection: Connection, found: Sequence[tuple[object, ...]]) -> list[ModelVersion]:
     chosen = (json.dumps(list({rows.integer(row[0]) for row in found})),)
     within = "WHERE model IN (SELECT value FROM json_each(?))"
     tags: dict[tuple[object, object], list[Tag]] = {}

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from runproj.core.run import Experiment, Lifecycle, Metric, Param, Run, RunStatus, Tag
-
-if TYPE_CHECKING:
-    import sqlite3
+from runproj.tracking.sql import Connection
 
 T = TypeVar("T")
 
@@ -31,15 +30,26 @@ def unpack(value: float, kind: int) -> float:
     return -0.0 if kind == _NEGATIVE_ZERO else value
 
 
+_NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*", re.ASCII)
+
+
+def as_number(value: str) -> float | None:
+    """The finite number that a parameter's text is; None where it is none."""
+    if len(value) > 64 or not _NUMBER.fullmatch(value):
+        return None
+    number = float(value)
+    return number if math.isfinite(number) else None
+
+
 def text(value: str) -> str:
     """A text as it can be stored: bytes that are no UTF-8, as file names and arguments may hold, are written as `\\udcff`."""
     return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode()
 
 
-RUN_COLUMNS = "r.seq, r.id, r.experiment, r.name, r.status, r.started, r.ended, r.artifact_uri, r.user, r.lifecycle"
+RUN_COLUMNS = 'r.seq, r.id, r.experiment, r.name, r.status, r.started, r.ended, r.artifact_uri, r."user", r.lifecycle'
 
 
-def load_runs(connection: sqlite3.Connection, rows: Sequence[tuple[object, ...]]) -> list[Run]:
+def load_runs(connection: Connection, rows: Sequence[tuple[object, ...]]) -> list[Run]:
     """Runs from rows of `RUN_COLUMNS`, with their params, metrics and tags: three queries, however many runs."""
     chosen = numbers(row[0] for row in rows)
     params = grouped(
@@ -103,7 +113,7 @@ def _run(
 EXPERIMENT_COLUMNS = "e.id, e.name, e.artifact_location, e.lifecycle, e.created, e.updated"
 
 
-def load_experiments(connection: sqlite3.Connection, rows: Sequence[tuple[object, ...]]) -> list[Experiment]:
+def load_experiments(connection: Connection, rows: Sequence[tuple[object, ...]]) -> list[Experiment]:
     """Experiments from rows of `EXPERIMENT_COLUMNS`, with their tags."""
     chosen = numbers(row[0] for row in rows)
     tags = grouped(

@@ -1,4 +1,4 @@
-"""The record in one SQLite file: the store that runproj uses unless told otherwise."""
+"""The record in a database of our own: an SQLite file, which runproj uses unless told otherwise, or PostgreSQL."""
 
 from __future__ import annotations
 
@@ -6,26 +6,29 @@ import os
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from runproj.core.run import Experiment, Lifecycle, Metric, NewRun, Param, Run, RunChanges, RunQuery, Tag, TagName
 from runproj.errors import NotFoundError, RefusedError
-from runproj.tracking import experiments, rows
-from runproj.tracking.database import Database
+from runproj.tracking import experiments, points, rows
 from runproj.tracking.names import run_name
+from runproj.tracking.sql import Connection, Database, Dialect, one
 from runproj.tracking.where import Where
-
-if TYPE_CHECKING:
-    import sqlite3
 
 _SHORT = 64  # up to here tag values are indexed
 
 
-class SqliteStore:
-    """A `TrackingStore` in the file at `path`, which is made when it is first used.  Safe for threads and processes."""
+class SqlStore:
+    """A `TrackingStore` in a database, or in the SQLite file at a path, which is made when it is first used.
 
-    def __init__(self, path: Path | Database) -> None:
-        self.database = path if isinstance(path, Database) else Database(path)
+    Safe for threads and processes.
+    """
+
+    def __init__(self, place: Path | Database) -> None:
+        if isinstance(place, Path):
+            from runproj.tracking.database import SqliteDatabase
+
+            place = SqliteDatabase(place)
+        self.database: Database = place
 
     def close(self) -> None:
         """Let go of the file."""
@@ -53,10 +56,15 @@ class SqliteStore:
         with self.database.reading() as connection:
             return _get_run(connection, run_id)
 
-    def update(self, run_id: str, changes: RunChanges) -> None:
+    def update(self, run_id: str, changes: RunChanges, *, only_active: bool = False) -> None:
+        """As the protocol says.  only_active: raise `RefusedError` where the run is deleted."""
         decisive = (changes.status, changes.end, changes.lifecycle) != (None, None, None)
+        numbers = points.key_numbers(self.database, {metric.key for metric in changes.metrics})
         with self.database.writing(durable=decisive) as connection:
-            apply_changes(connection, run_seq(connection, run_id), run_id, changes)
+            seq = run_seq(connection, run_id, only_active=only_active)
+            _apply(connection, seq, run_id, changes)
+            if changes.metrics:
+                points.write(connection, seq, changes.metrics, numbers)
 
     def search(self, query: RunQuery) -> Sequence[Run]:
         where = _where(query)
@@ -69,15 +77,10 @@ class SqliteStore:
 
     def history(self, run_id: str, key: str) -> Sequence[Metric]:
         with self.database.reading() as connection:
-            found = connection.execute(
-                "SELECT p.value, p.kind, p.timestamp, p.step FROM points p WHERE p.run = (SELECT seq FROM runs WHERE id = ?)"
-                " AND p.key = (SELECT id FROM metric_keys WHERE key = ?) ORDER BY p.timestamp, p.step, p.value, p.kind",
-                (run_id, key),
-            )
-            return [Metric(key, rows.unpack(value, kind), timestamp, step) for value, kind, timestamp, step in found]
+            return points.history(connection, run_id, key)
 
 
-def insert_run(connection: sqlite3.Connection, run_id: str, new: NewRun) -> None:
+def insert_run(connection: Connection, run_id: str, new: NewRun) -> None:
     """Record a new run with its params and tags.  Raises `NotFoundError` or `RefusedError` for an experiment without a future."""
     found = connection.execute(
         "SELECT artifact_location, lifecycle FROM experiments WHERE id = ?", (experiments.number_of(new.experiment_id),)
@@ -92,49 +95,51 @@ def insert_run(connection: sqlite3.Connection, run_id: str, new: NewRun) -> None
     tags = {tag.key: tag.value for tag in new.tags}
     name = rows.text(new.name or tags.get(TagName.RUN_NAME) or run_name())
     tags[TagName.RUN_NAME] = name
-    cursor = connection.execute(
-        "INSERT INTO runs (id, experiment, name, user, status, started, artifact_uri) VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (
-            run_id,
-            int(new.experiment_id),
-            name,
-            rows.text(new.user),
-            new.status.value,
-            new.start,
-            f"{location.rstrip('/')}/{run_id}/artifacts",
-        ),
+    artifacts = f"{location.rstrip('/')}/{run_id}/artifacts"
+    values = (run_id, int(new.experiment_id), name, rows.text(new.user), new.status.value, new.start, artifacts)
+    (seq,) = one(
+        connection.execute(
+            'INSERT INTO runs (id, experiment, name, "user", status, started, artifact_uri) VALUES (?, ?, ?, ?, ?, ?, ?)'
+            " RETURNING seq",
+            values,
+        )
     )
-    seq = cursor.lastrowid
-    assert seq is not None
     _write_params(connection, seq, run_id, new.params)
     _write_tags(connection, seq, [Tag(key, value) for key, value in tags.items()])
 
 
-def run_seq(connection: sqlite3.Connection, run_id: str) -> int:
-    """The number by which the tables know the run.  Raises `NotFoundError`."""
-    found = connection.execute("SELECT seq FROM runs WHERE id = ?", (run_id,)).fetchone()
+def run_seq(connection: Connection, run_id: str, *, only_active: bool = False) -> int:
+    """The number by which the tables know the run, which nobody else changes until the end of the transaction.
+
+    Raises `NotFoundError`, and with `only_active` `RefusedError` for a deleted run.
+    """
+    alone = " FOR UPDATE" if connection.dialect is Dialect.POSTGRESQL else ""
+    found = connection.execute(f"SELECT seq, lifecycle FROM runs WHERE id = ?{alone}", (run_id,)).fetchone()
     if found is None:
         raise NotFoundError(f"There is no run with id {run_id!r}")
+    if only_active and found[1] != Lifecycle.ACTIVE.value:
+        raise RefusedError(f"The run {run_id} must be in the 'active' state. Current state is deleted.")
     return int(found[0])
 
 
-def _get_run(connection: sqlite3.Connection, run_id: str) -> Run:
+def _get_run(connection: Connection, run_id: str) -> Run:
     found = connection.execute(f"SELECT {rows.RUN_COLUMNS} FROM runs r WHERE r.id = ?", (run_id,)).fetchall()
     if not found:
         raise NotFoundError(f"There is no run with id {run_id!r}")
     return rows.load_runs(connection, found)[0]
 
 
-def apply_changes(connection: sqlite3.Connection, seq: int, run_id: str, changes: RunChanges) -> None:
-    """Write all changes into the open transaction."""
+def _apply(connection: Connection, seq: int, run_id: str, changes: RunChanges) -> None:
+    """Write all changes but metrics into the open transaction."""
     _write_params(connection, seq, run_id, changes.params)
-    write_metrics(connection, seq, changes.metrics)
     tags = list(changes.tags)
     name = changes.name or next((tag.value for tag in reversed(tags) if tag.key == TagName.RUN_NAME), None)
     if name:
         tags.append(Tag(TagName.RUN_NAME, name))
-    _write_tags(connection, seq, tags)
-    connection.executemany("DELETE FROM tags WHERE run = ? AND key = ?", [(seq, key) for key in changes.deleted_tags])
+    if tags:
+        _write_tags(connection, seq, tags)
+    if changes.deleted_tags:
+        connection.executemany("DELETE FROM tags WHERE run = ? AND key = ?", [(seq, key) for key in changes.deleted_tags])
     columns: dict[str, object] = {}
     if name:
         columns["name"] = rows.text(name)
@@ -150,15 +155,16 @@ def apply_changes(connection: sqlite3.Connection, seq: int, run_id: str, changes
         connection.execute(f"UPDATE runs SET {assignments} WHERE seq = ?", (*columns.values(), seq))
 
 
-def _write_params(connection: sqlite3.Connection, seq: int, run_id: str, params: Iterable[Param]) -> None:
+def _write_params(connection: Connection, seq: int, run_id: str, params: Iterable[Param]) -> None:
     for param in params:
-        value = rows.text(param.value)
+        key, value = rows.text(param.key), rows.text(param.value)
         added = connection.execute(
-            "INSERT INTO params (run, key, value) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (seq, rows.text(param.key), value)
+            "INSERT INTO params (run, key, value, number) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            (seq, key, value, rows.as_number(value)),
         ).rowcount
         if added:
             continue
-        (old,) = connection.execute("SELECT value FROM params WHERE run = ? AND key = ?", (seq, rows.text(param.key))).fetchone()
+        (old,) = one(connection.execute("SELECT value FROM params WHERE run = ? AND key = ?", (seq, key)))
         if old != value:
             raise RefusedError(
                 f"The parameter {param.key!r} of run {run_id} is {old!r} and cannot become {value!r}",
@@ -167,33 +173,10 @@ def _write_params(connection: sqlite3.Connection, seq: int, run_id: str, params:
             )
 
 
-def _write_tags(connection: sqlite3.Connection, seq: int, tags: Iterable[Tag]) -> None:
+def _write_tags(connection: Connection, seq: int, tags: Iterable[Tag]) -> None:
     connection.executemany(
         "INSERT INTO tags (run, key, value) VALUES (?, ?, ?) ON CONFLICT (run, key) DO UPDATE SET value = excluded.value",
         [(seq, rows.text(tag.key), rows.text(tag.value)) for tag in tags],
-    )
-
-
-def write_metrics(connection: sqlite3.Connection, seq: int, metrics: Sequence[Metric]) -> None:
-    """Add points to a run, and keep its latest values."""
-    if not metrics:
-        return
-    connection.executemany(
-        "INSERT INTO metric_keys (key) VALUES (?) ON CONFLICT DO NOTHING", [(key,) for key in {metric.key for metric in metrics}]
-    )
-    points = [(seq, metric.key, metric.timestamp, metric.step, *rows.pack(metric.value)) for metric in metrics]
-    connection.executemany(
-        "INSERT INTO points (run, key, timestamp, step, value, kind)"
-        " VALUES (?, (SELECT id FROM metric_keys WHERE key = ?), ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-        points,
-    )
-    connection.executemany(
-        "INSERT INTO latest_metrics AS old (run, key, timestamp, step, value, kind)"
-        " VALUES (?, (SELECT id FROM metric_keys WHERE key = ?), ?, ?, ?, ?)"
-        " ON CONFLICT (run, key) DO UPDATE SET timestamp = excluded.timestamp, step = excluded.step, value = excluded.value,"
-        " kind = excluded.kind"
-        " WHERE (excluded.step, excluded.timestamp, excluded.value) > (old.step, old.timestamp, old.value)",
-        points,
     )
 
 
