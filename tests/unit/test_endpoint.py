@@ -331,3 +331,18 @@ def test_pages_of_runs_and_history(here):
     bulk = here.ok("GET", "metrics/get-history-bulk-interval", run_ids=[here.run.id], metric_key="m", max_results=2)
     assert bulk["metrics"][-1]["value"] == 4
     assert here.ok("GET", "metrics/get-history", run_id="nobody", metric_key="m") == {}
+
+
+def test_a_run_that_is_asked_for_twice_with_an_id_of_the_clients_is_made_once(here):
+    tags = [{"key": "runproj.spool", "value": "chosen-1"}]
+    asked = {"experiment_id": "0", "run_id": "chosen-1", "run_name": "one", "tags": tags}
+    first = here.ok("POST", "runs/create", **asked)
+    assert first["run"]["info"]["run_id"] == "chosen-1"
+    assert here.ok("POST", "runs/create", **asked)["run"]["info"] == first["run"]["info"]
+    for wrong in ([{"key": "runproj.spool", "value": "another"}], [{"key": "runproj.spool", "value": here.run.id}]):
+        status, _ = here.call("POST", "runs/create", **{**asked, "tags": wrong})
+        assert status == 400
+    assert here.call("POST", "runs/create", **{**asked, "run_id": here.run.id})[0] == 400
+    assert here.call("POST", "runs/create", **{**asked, "run_id": "../x"})[0] == 400
+    without = here.ok("POST", "runs/create", experiment_id="0", run_id="chosen-2")
+    assert without["run"]["info"]["run_id"] != "chosen-2"

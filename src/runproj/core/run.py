@@ -154,6 +154,7 @@ class TagName:
     EXIT_CODE = "runproj.exit_code"
     SIGNAL = "runproj.signal"
     LOST = "runproj.lost"
+    SPOOL = "runproj.spool"
     ATTEMPT = "runproj.attempt"
     LOCK = "runproj.lock"
     TREE = "runproj.tree"

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from runproj.core.models import Dataset, DatasetInput, Lineage, ModelMetric, ModelOutput
 from runproj.core.run import Lifecycle, Metric, NewRun, Param, Run, RunChanges, RunStatus, Tag, TagName
 from runproj.core.search import RUNS, parse_filter, parse_order
+from runproj.errors import NotFoundError, RefusedError
 from runproj.server import limits
 from runproj.server.fields import Fields
 from runproj.server.paging import bounded, offset_of, page, page_of, view
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
 _STATUSES = (RunStatus.RUNNING, RunStatus.SCHEDULED, RunStatus.FINISHED, RunStatus.FAILED, RunStatus.KILLED)
 _EMPTY: Mapping[str, object] = {}
+_RUN_ID = re.compile(r"[a-zA-Z0-9][\w\-]{0,255}", re.ASCII)
 
 
 def create(use: Context, fields: Fields) -> Mapping[str, object]:
@@ -43,7 +47,34 @@ def create(use: Context, fields: Fields) -> Mapping[str, object]:
         user=fields.text("user_id") or "",
         tags=tuple(tags),
     )
-    return {"run": run_document(use.store.create_run(new))}
+    return {"run": run_document(_created(use, replace(new, id=_chosen_id(fields, tags))))}
+
+
+def _chosen_id(fields: Fields, tags: Sequence[Tag]) -> str | None:
+    """The id that a client with a spool chose, so that asking twice makes one run; None for all others."""
+    chosen = fields.text("run_id")
+    if not chosen or not any(tag.key == TagName.SPOOL for tag in tags):
+        return None
+    if not _RUN_ID.fullmatch(chosen):
+        raise invalid(f"Invalid run ID: {chosen[:300]!r}")
+    return chosen
+
+
+def _created(use: Context, new: NewRun) -> Run:
+    """The new run, or, where it was asked for before, the one that was made then."""
+    try:
+        return use.store.create_run(new)
+    except RefusedError:
+        if new.id is None:
+            raise
+        try:
+            found = use.store.get_run(new.id)
+        except NotFoundError:
+            found = None
+        spool = next(tag.value for tag in new.tags if tag.key == TagName.SPOOL)
+        if found is None or (found.experiment_id, found.tag(TagName.SPOOL)) != (new.experiment_id, spool):
+            raise
+        return found
 
 
 def get(use: Context, fields: Fields) -> Mapping[str, object]:
