@@ -155,18 +155,19 @@ class Wiring:
         """
         from runproj.artifacts import artifact_root
         from runproj.artifacts.local import LocalArtifacts, local_path
-        from runproj.tracking import database_path
-        from runproj.tracking.full import FullStore
+        from runproj.tracking import open_full_store
 
         uri, home = store or self.settings.tracking_uri, self.settings.home
-        if not uri.startswith("sqlite:///"):
-            raise UsageError(f"A server cannot keep its runs in {uri!r}", fix="Use --store sqlite:///PATH.")
+        if uri.startswith(("http://", "https://")):
+            raise UsageError(
+                f"A server cannot keep its runs at {uri}", fix="Use --store sqlite:///PATH or postgresql://HOST/NAME."
+            )
+        opened = open_full_store(uri, home=home)
         root = artifact_root(uri, home) if artifacts is None else local_path(artifacts)
         if root is None and artifacts and ":" not in artifacts:
             root = _here() / artifacts
         if root is None:
             raise UsageError(f"A server cannot keep its artifacts in {artifacts!r}", fix="Use --artifacts FOLDER.")
-        opened = FullStore(database_path(uri, home))
         with contextlib.closing(opened):
             opened.experiments.get("0")
             yield opened, LocalArtifacts(root)

@@ -9,17 +9,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from email.utils import formatdate
 from typing import TYPE_CHECKING, BinaryIO
-from urllib.parse import parse_qs, quote, unquote
+from urllib.parse import quote, unquote
 
 from runproj.core.tracking import ArtifactInfo
 from runproj.errors import NotFoundError
+from runproj.server.access import READ_RUN
 from runproj.server.fields import Fields
 from runproj.server.protocol import Problem, Request, Response, invalid, json_response
 from runproj.server.runs import run_id
 from runproj.server.wire import compact
 
 if TYPE_CHECKING:
-    from runproj.server.rest import Context, Handler
+    from runproj.server.rest import Context
+    from runproj.server.routes import Calls
 
 _CHUNK = 1 << 18
 
@@ -46,9 +48,8 @@ def server_info(use: Context, fields: Fields) -> Mapping[str, object]:
 
 
 def list_proxied(use: Context, request: Request, place: str) -> Response:
-    del place
-    path = _checked(parse_qs(request.query).get("path", [""])[-1].strip("/"))
-    found = use.artifacts.folder.list(path)
+    del request
+    found = use.artifacts.folder.list(_checked(place))
     return json_response(compact({"files": [file_document(info, posixpath.basename(info.path)) for info in found]}))
 
 
@@ -141,4 +142,4 @@ def _checked(path: str) -> str:
     return path
 
 
-CALLS: dict[tuple[str, str], Handler] = {("GET", "artifacts/list"): list_of_run}
+CALLS: Calls = {("GET", "artifacts/list"): (list_of_run, READ_RUN)}

@@ -56,7 +56,7 @@ class Endpoint:
             return
         api = Api(OwnedRunStore(self._store, self._owned), self._artifacts)
         host, port = self._listener.getsockname()[:2]
-        gate = Gate(frozenset({f"{host}:{port}", f"localhost:{port}"}), holder_of(self._token), api.handle)
+        gate = Gate(frozenset({f"{host}:{port}", f"localhost:{port}"}), holder_of(self._token), api)
         self._server = Server(self._listener, gate.handle)
         self._server.start()
 

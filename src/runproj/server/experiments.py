@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 from runproj.core.run import Lifecycle, Tag
 from runproj.core.search import EXPERIMENTS, parse_filter, parse_order
 from runproj.server import limits
+from runproj.server.access import ADMIN_EXPERIMENT, ANY_USER, READ_EXPERIMENT, WRITE_EXPERIMENT
 from runproj.server.fields import Fields
 from runproj.server.paging import bounded, offset_of, page, view
 from runproj.server.protocol import invalid, missing
 from runproj.server.wire import compact, experiment_document
 
 if TYPE_CHECKING:
-    from runproj.server.rest import Context, Handler
+    from runproj.server.rest import Context
+    from runproj.server.routes import Calls
 
 _EMPTY: Mapping[str, object] = {}
 
@@ -47,7 +49,8 @@ def search(use: Context, fields: Fields) -> Mapping[str, object]:
     clauses = parse_filter(fields.text("filter") or "", EXPERIMENTS)
     orders = parse_order(fields.texts("order_by"), EXPERIMENTS)
     offset = offset_of(fields.text("page_token"))
-    found = use.store.experiments.search(clauses, orders, view(fields, "view_type"), limit + 1, offset)
+    only = use.caller.readable()
+    found = use.store.experiments.search(clauses, orders, view(fields, "view_type"), limit + 1, offset, only)
     return page("experiments", [experiment_document(item) for item in found], limit, offset)
 
 
@@ -84,21 +87,21 @@ def search_datasets(use: Context, fields: Fields) -> Mapping[str, object]:
     experiments = fields.texts("experiment_ids")
     if len(experiments) > 20:
         raise invalid("At most 20 experiments can be searched for datasets at once.")
-    found = use.store.lineages.datasets_of([int(item) for item in experiments if item.isdecimal()])
+    found = use.store.lineages.datasets_of([int(item) for item in use.caller.narrowed(experiments) if item.isdecimal()])
     names = ("experiment_id", "name", "digest", "context")
     return compact({"dataset_summaries": [dict(zip(names, row, strict=True)) for row in found]})
 
 
-CALLS: dict[tuple[str, str], Handler] = {
-    ("POST", "experiments/create"): create,
-    ("GET", "experiments/get"): get,
-    ("GET", "experiments/get-by-name"): get_by_name,
-    ("POST", "experiments/search"): search,
-    ("GET", "experiments/search"): search,
-    ("POST", "experiments/delete"): delete,
-    ("POST", "experiments/restore"): restore,
-    ("POST", "experiments/update"): update,
-    ("POST", "experiments/set-experiment-tag"): set_tag,
-    ("POST", "experiments/delete-experiment-tag"): delete_tag,
-    ("POST", "experiments/search-datasets"): search_datasets,
+CALLS: Calls = {
+    ("POST", "experiments/create"): (create, ANY_USER),
+    ("GET", "experiments/get"): (get, READ_EXPERIMENT),
+    ("GET", "experiments/get-by-name"): (get_by_name, READ_EXPERIMENT),
+    ("POST", "experiments/search"): (search, ANY_USER),
+    ("GET", "experiments/search"): (search, ANY_USER),
+    ("POST", "experiments/delete"): (delete, ADMIN_EXPERIMENT),
+    ("POST", "experiments/restore"): (restore, ADMIN_EXPERIMENT),
+    ("POST", "experiments/update"): (update, WRITE_EXPERIMENT),
+    ("POST", "experiments/set-experiment-tag"): (set_tag, WRITE_EXPERIMENT),
+    ("POST", "experiments/delete-experiment-tag"): (delete_tag, WRITE_EXPERIMENT),
+    ("POST", "experiments/search-datasets"): (search_datasets, ANY_USER),
 }

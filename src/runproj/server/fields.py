@@ -109,6 +109,11 @@ class Fields:
             found.append(item)
         return found
 
+    def every(self, name: str) -> list[str]:
+        """The texts given under `name`, whether one or a list of them."""
+        raw = self._raw(name, repeated=True)
+        return [raw] if isinstance(raw, str) else self.texts(name)
+
     def messages(self, name: str) -> list[Fields]:
         """A repeated message."""
         found = []

@@ -1,4 +1,4 @@
-"""The door of a server: who may ask at all is decided before anything of a request is looked at."""
+"""The one door of a server: who may ask at all is decided before anything of a request is looked at."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from runproj.core.access import OPERATOR, Caller
+from runproj.server.access import Subject
 from runproj.server.protocol import Problem, Request, Response, problem_response
+from runproj.server.rest import Api, find_route
 
-Admit = Callable[[Request], None]
-"""Lets a request pass, or raises `Problem`."""
+Admit = Callable[[Request], Caller]
+"""Who asks.  Raises `Problem` for who cannot say so."""
 
 
 @dataclass(frozen=True)
 class Gate:
-    """Lets requests pass that are meant for this server, that no web page of somebody else has sent, and that `admit` knows.
+    """Lets requests pass that are meant for this server, that no web page of somebody else has sent, from callers it knows.
 
     A browser cannot be led here: requests for another host name (DNS rebinding) and those with a foreign `Origin` are refused,
-    whatever they ask for.
+    whatever they ask for.  What exists is told to known callers only.
 
     hosts: names with port that the server answers to, in lower case.
     pages: pages of this server itself may ask.
@@ -25,17 +28,20 @@ class Gate:
 
     hosts: frozenset[str]
     admit: Admit
-    handler: Callable[[Request], Response]
+    api: Api
     pages: bool = False
 
     def handle(self, request: Request) -> Response:
         try:
             self._check_host(request)
             self._check_origin(request)
-            self.admit(request)
+            found = find_route(request)
+            if not isinstance(found, Response) and found.route.need.subject is Subject.ANYBODY:
+                return self.api.answer(request, found, OPERATOR)
+            caller = self.admit(request)
         except Problem as problem:
             return problem_response(problem)
-        return self.handler(request)
+        return found if isinstance(found, Response) else self.api.answer(request, found, caller)
 
     def _check_host(self, request: Request) -> None:
         if request.headers.get("host", "").lower() not in self.hosts:
@@ -43,24 +49,33 @@ class Gate:
 
     def _check_origin(self, request: Request) -> None:
         origin = request.headers.get("origin")
-        if origin is None:
-            return
-        if not self.pages or origin.lower().removeprefix("http://").removeprefix("https://") != request.headers["host"].lower():
+        if origin is not None and not (self.pages and _bare(origin) == request.headers["host"].lower()):
             raise Problem("PERMISSION_DENIED", "This server does not answer to pages of others.", 403)
+        site = request.headers.get("sec-fetch-site", "none")
+        if site in ("cross-site", "same-site") and request.headers.get("sec-fetch-mode") != "navigate":
+            raise Problem("PERMISSION_DENIED", "This server does not answer to pages of others.", 403)
+
+
+def _bare(origin: str) -> str:
+    """Host and port of an origin, as the `Host` header would have them; empty for one that is no web page's."""
+    scheme, _, rest = origin.lower().partition("://")
+    return rest.removesuffix(":443" if scheme == "https" else ":80") if scheme in ("http", "https") else ""
 
 
 def holder_of(token: str) -> Admit:
     """Admits whoever holds the token."""
     expected = f"Bearer {token}".encode()
 
-    def admit(request: Request) -> None:
+    def admit(request: Request) -> Caller:
         given = request.headers.get("authorization", "").encode(errors="replace")
         if not hmac.compare_digest(given, expected):
             raise Problem("UNAUTHENTICATED", "The token of the run is missing or wrong.", 401)
+        return OPERATOR
 
     return admit
 
 
-def anyone(request: Request) -> None:
+def anyone(request: Request) -> Caller:
     """Admits everybody: a server on the loopback address that knows no users."""
     del request
+    return OPERATOR

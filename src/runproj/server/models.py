@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 from runproj.core.models import ModelStatus
 from runproj.core.run import Param, Tag
 from runproj.core.search import LOGGED_MODELS, Order, parse_filter, parse_order
+from runproj.server.access import ANY_USER, READ_MODEL, WRITE_EXPERIMENT, WRITE_MODEL
 from runproj.server.fields import Fields
 from runproj.server.paging import bounded, offset_of, page
 from runproj.server.protocol import invalid
 from runproj.server.wire import compact, logged_model_document
 
 if TYPE_CHECKING:
-    from runproj.server.rest import Context, Handler
+    from runproj.server.rest import Context
+    from runproj.server.routes import Calls
 
 _EMPTY: Mapping[str, object] = {}
 _STATUSES = (ModelStatus.PENDING, ModelStatus.READY, ModelStatus.UPLOAD_FAILED)
@@ -59,7 +61,7 @@ def search(use: Context, fields: Fields) -> Mapping[str, object]:
     experiments = fields.texts("experiment_ids")
     if not experiments:
         raise invalid("Missing value for required parameter 'experiment_ids'.")
-    found = use.store.models.search(experiments, clauses, _orders(fields), limit + 1, offset)
+    found = use.store.models.search(use.caller.narrowed(experiments), clauses, _orders(fields), limit + 1, offset)
     return page("models", [logged_model_document(model) for model in found], limit, offset)
 
 
@@ -102,14 +104,14 @@ def _tags(fields: Fields) -> list[Tag]:
     return [Tag(item.required("key"), item.text("value") or "") for item in fields.messages("tags")]
 
 
-CALLS: dict[tuple[str, str], Handler] = {
-    ("POST", "logged-models"): create,
-    ("POST", "logged-models/search"): search,
-    ("GET", "logged-models/{model_id}"): get,
-    ("PATCH", "logged-models/{model_id}"): finalize,
-    ("DELETE", "logged-models/{model_id}"): delete,
-    ("PATCH", "logged-models/{model_id}/tags"): set_tags,
-    ("DELETE", "logged-models/{model_id}/tags/{tag_key}"): delete_tag,
-    ("POST", "logged-models/{model_id}/params"): add_params,
-    ("GET", "logged-models/{model_id}/artifacts/directories"): list_files,
+CALLS: Calls = {
+    ("POST", "logged-models"): (create, WRITE_EXPERIMENT),
+    ("POST", "logged-models/search"): (search, ANY_USER),
+    ("GET", "logged-models/{model_id}"): (get, READ_MODEL),
+    ("PATCH", "logged-models/{model_id}"): (finalize, WRITE_MODEL),
+    ("DELETE", "logged-models/{model_id}"): (delete, WRITE_MODEL),
+    ("PATCH", "logged-models/{model_id}/tags"): (set_tags, WRITE_MODEL),
+    ("DELETE", "logged-models/{model_id}/tags/{tag_key}"): (delete_tag, WRITE_MODEL),
+    ("POST", "logged-models/{model_id}/params"): (add_params, WRITE_MODEL),
+    ("GET", "logged-models/{model_id}/artifacts/directories"): (list_files, READ_MODEL),
 }

@@ -14,13 +14,15 @@ from runproj.core.run import Tag
 from runproj.core.search import MODEL_VERSIONS, REGISTERED_MODELS, parse_filter, parse_order
 from runproj.errors import NotFoundError
 from runproj.server import limits
+from runproj.server.access import READ_REGISTRY, WRITE_REGISTRY
 from runproj.server.fields import Fields
 from runproj.server.paging import bounded, offset_of, page
 from runproj.server.protocol import invalid
 from runproj.server.wire import compact, registered_model_document, version_document
 
 if TYPE_CHECKING:
-    from runproj.server.rest import Context, Handler
+    from runproj.server.rest import Context
+    from runproj.server.routes import Calls
 
 _EMPTY: Mapping[str, object] = {}
 _VERSIONS_TAG = "mlflow.modelVersions"
@@ -233,27 +235,27 @@ def _tags(fields: Fields) -> list[Tag]:
     return [_tag(item) for item in fields.messages("tags")]
 
 
-CALLS: dict[tuple[str, str], Handler] = {
-    ("POST", "registered-models/create"): create,
-    ("GET", "registered-models/get"): get,
-    ("POST", "registered-models/rename"): rename,
-    ("PATCH", "registered-models/update"): update,
-    ("DELETE", "registered-models/delete"): delete,
-    ("GET", "registered-models/search"): search,
-    ("GET", "registered-models/get-latest-versions"): latest_versions,
-    ("POST", "registered-models/get-latest-versions"): latest_versions,
-    ("POST", "registered-models/set-tag"): set_tag,
-    ("DELETE", "registered-models/delete-tag"): delete_tag,
-    ("POST", "registered-models/alias"): set_alias,
-    ("DELETE", "registered-models/alias"): delete_alias,
-    ("GET", "registered-models/alias"): get_by_alias,
-    ("POST", "model-versions/create"): create_version,
-    ("GET", "model-versions/get"): get_version,
-    ("PATCH", "model-versions/update"): update_version,
-    ("DELETE", "model-versions/delete"): delete_version,
-    ("GET", "model-versions/search"): search_versions,
-    ("GET", "model-versions/get-download-uri"): download_uri,
-    ("POST", "model-versions/transition-stage"): transition,
-    ("POST", "model-versions/set-tag"): set_version_tag,
-    ("DELETE", "model-versions/delete-tag"): delete_version_tag,
+CALLS: Calls = {
+    ("POST", "registered-models/create"): (create, WRITE_REGISTRY),
+    ("GET", "registered-models/get"): (get, READ_REGISTRY),
+    ("POST", "registered-models/rename"): (rename, WRITE_REGISTRY),
+    ("PATCH", "registered-models/update"): (update, WRITE_REGISTRY),
+    ("DELETE", "registered-models/delete"): (delete, WRITE_REGISTRY),
+    ("GET", "registered-models/search"): (search, READ_REGISTRY),
+    ("GET", "registered-models/get-latest-versions"): (latest_versions, READ_REGISTRY),
+    ("POST", "registered-models/get-latest-versions"): (latest_versions, READ_REGISTRY),
+    ("POST", "registered-models/set-tag"): (set_tag, WRITE_REGISTRY),
+    ("DELETE", "registered-models/delete-tag"): (delete_tag, WRITE_REGISTRY),
+    ("POST", "registered-models/alias"): (set_alias, WRITE_REGISTRY),
+    ("DELETE", "registered-models/alias"): (delete_alias, WRITE_REGISTRY),
+    ("GET", "registered-models/alias"): (get_by_alias, READ_REGISTRY),
+    ("POST", "model-versions/create"): (create_version, WRITE_REGISTRY),
+    ("GET", "model-versions/get"): (get_version, READ_REGISTRY),
+    ("PATCH", "model-versions/update"): (update_version, WRITE_REGISTRY),
+    ("DELETE", "model-versions/delete"): (delete_version, WRITE_REGISTRY),
+    ("GET", "model-versions/search"): (search_versions, READ_REGISTRY),
+    ("GET", "model-versions/get-download-uri"): (download_uri, READ_REGISTRY),
+    ("POST", "model-versions/transition-stage"): (transition, WRITE_REGISTRY),
+    ("POST", "model-versions/set-tag"): (set_version_tag, WRITE_REGISTRY),
+    ("DELETE", "model-versions/delete-tag"): (delete_version_tag, WRITE_REGISTRY),
 }

@@ -14,13 +14,15 @@ from runproj.core.run import Lifecycle, Metric, NewRun, Param, Run, RunChanges, 
 from runproj.core.search import RUNS, parse_filter, parse_order
 from runproj.errors import NotFoundError, RefusedError
 from runproj.server import limits
+from runproj.server.access import ANY_USER, READ_RUN, WRITE_EXPERIMENT, WRITE_RUN
 from runproj.server.fields import Fields
 from runproj.server.paging import bounded, offset_of, page, page_of, view
 from runproj.server.protocol import Problem, invalid, missing
 from runproj.server.wire import compact, metric_document, run_document, run_info
 
 if TYPE_CHECKING:
-    from runproj.server.rest import Context, Handler
+    from runproj.server.rest import Context
+    from runproj.server.routes import Calls
 
 _STATUSES = (RunStatus.RUNNING, RunStatus.SCHEDULED, RunStatus.FINISHED, RunStatus.FAILED, RunStatus.KILLED)
 _EMPTY: Mapping[str, object] = {}
@@ -86,7 +88,7 @@ def search(use: Context, fields: Fields) -> Mapping[str, object]:
     limit, offset = bounded(fields, 1000, 50_000), offset_of(fields.text("page_token"))
     clauses = parse_filter(fields.text("filter") or "", RUNS)
     orders = parse_order(fields.texts("order_by"), RUNS)
-    experiments = fields.texts("experiment_ids")
+    experiments = use.caller.narrowed(fields.texts("experiment_ids"))
     if not experiments:
         return _EMPTY
     found = use.store.find(experiments, clauses, orders, view(fields, "run_view_type"), limit + 1, offset)
@@ -280,22 +282,22 @@ def _tags(fields: Fields, *, checked: bool) -> list[Tag]:
     return [Tag(limits.check_key(tag.key), tag.value) for tag in found] if checked else found
 
 
-CALLS: dict[tuple[str, str], Handler] = {
-    ("POST", "runs/create"): create,
-    ("GET", "runs/get"): get,
-    ("POST", "runs/update"): update,
-    ("POST", "runs/delete"): delete,
-    ("POST", "runs/restore"): restore,
-    ("POST", "runs/log-metric"): log_metric,
-    ("POST", "runs/log-parameter"): log_param,
-    ("POST", "runs/set-tag"): set_tag,
-    ("POST", "runs/delete-tag"): delete_tag,
-    ("POST", "runs/log-batch"): log_batch,
-    ("POST", "runs/search"): search,
-    ("POST", "runs/log-inputs"): log_inputs,
-    ("POST", "runs/outputs"): log_outputs,
-    ("POST", "runs/log-model"): log_model,
-    ("GET", "metrics/get-history"): history,
-    ("GET", "metrics/get-history-bulk"): bulk_history,
-    ("GET", "metrics/get-history-bulk-interval"): bulk_history,
+CALLS: Calls = {
+    ("POST", "runs/create"): (create, WRITE_EXPERIMENT),
+    ("GET", "runs/get"): (get, READ_RUN),
+    ("POST", "runs/update"): (update, WRITE_RUN),
+    ("POST", "runs/delete"): (delete, WRITE_RUN),
+    ("POST", "runs/restore"): (restore, WRITE_RUN),
+    ("POST", "runs/log-metric"): (log_metric, WRITE_RUN),
+    ("POST", "runs/log-parameter"): (log_param, WRITE_RUN),
+    ("POST", "runs/set-tag"): (set_tag, WRITE_RUN),
+    ("POST", "runs/delete-tag"): (delete_tag, WRITE_RUN),
+    ("POST", "runs/log-batch"): (log_batch, WRITE_RUN),
+    ("POST", "runs/search"): (search, ANY_USER),
+    ("POST", "runs/log-inputs"): (log_inputs, WRITE_RUN),
+    ("POST", "runs/outputs"): (log_outputs, WRITE_RUN),
+    ("POST", "runs/log-model"): (log_model, WRITE_RUN),
+    ("GET", "metrics/get-history"): (history, READ_RUN),
+    ("GET", "metrics/get-history-bulk"): (bulk_history, READ_RUN),
+    ("GET", "metrics/get-history-bulk-interval"): (bulk_history, READ_RUN),
 }

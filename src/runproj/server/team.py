@@ -82,7 +82,7 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
 def serving(listener: socket.socket, address: Address, store: FullStore, artifacts: LocalArtifacts) -> Iterator[None]:
     """Serve while the block lasts; at its end, requests that have arrived are answered."""
     api = Api(store, artifacts)
-    server = Server(listener, Gate(address.hosts(), anyone, api.handle, pages=True).handle)
+    server = Server(listener, Gate(address.hosts(), anyone, api, pages=True).handle)
     server.start()
     try:
         yield

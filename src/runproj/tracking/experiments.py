@@ -39,14 +39,22 @@ class Experiments:
             return find_named(connection, name)
 
     def search(
-        self, clauses: Sequence[Clause], orders: Sequence[Order], lifecycle: Lifecycle | None, limit: int, offset: int
+        self,
+        clauses: Sequence[Clause],
+        orders: Sequence[Order],
+        lifecycle: Lifecycle | None,
+        limit: int,
+        offset: int,
+        only: frozenset[int] | None = None,
     ) -> list[Experiment]:
-        """Experiments that fit, newest first unless `orders` says otherwise."""
+        """Experiments that fit, newest first unless `orders` says otherwise.  `only`: of these, by number."""
         from runproj.tracking import query
 
         where = Where()
         if lifecycle is not None:
             where.add("e.lifecycle = ?", lifecycle.value)
+        if only is not None:
+            where.one_of("e.id", sorted(only))
         query.add_clauses(where, clauses, query.EXPERIMENTS)
         order, bound = query.order_sql(orders, query.EXPERIMENTS, "e.created DESC, e.id DESC")
         with self.database.reading() as connection:

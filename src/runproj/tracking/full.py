@@ -8,6 +8,7 @@ from pathlib import Path
 from runproj.core.run import Lifecycle, Run
 from runproj.core.search import Clause, Order
 from runproj.tracking import experiments, query, rows
+from runproj.tracking.belongings import Belongings
 from runproj.tracking.lineage import Lineages
 from runproj.tracking.models import Models
 from runproj.tracking.registry import Registry, Versions
@@ -22,6 +23,7 @@ class FullStore(SqlStore):
     def __init__(self, path: Path | Database) -> None:
         super().__init__(path)
         self.experiments = experiments.Experiments(self.database)
+        self.belongings = Belongings(self.database)
         self.lineages = Lineages(self.database)
         self.models = Models(self.database)
         self.registry = Registry(self.database)

@@ -1,0 +1,57 @@
+"""Who may do what: roles on experiments and on the model registry, and the callers that hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+
+class Role(IntEnum):
+    """What somebody may do with an experiment, or with the registry.  Each role may do what the ones before it may."""
+
+    NONE = 0
+    READ = 1
+    WRITE = 2
+    ADMIN = 3
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Whoever asks, with all that they may.
+
+    account:    number of the user; None where the server knows no users, or where a token of a run stands for its project.
+    admin:      may do everything.
+    everywhere: role on every experiment, those still to be made included.
+    registry:   role on registered models and their versions.
+    grants:     roles on single experiments, by the experiment's number.
+    """
+
+    name: str
+    account: int | None = None
+    admin: bool = False
+    everywhere: Role = Role.NONE
+    registry: Role = Role.READ
+    grants: Mapping[int, Role] = field(default_factory=dict)
+
+    def role(self, experiment: int) -> Role:
+        """What the caller may do with an experiment."""
+        return Role.ADMIN if self.admin else max(self.everywhere, self.grants.get(experiment, Role.NONE))
+
+    def on_registry(self) -> Role:
+        return Role.ADMIN if self.admin else self.registry
+
+    def readable(self) -> frozenset[int] | None:
+        """Numbers of the experiments that the caller may read; None for all."""
+        if self.admin or self.everywhere >= Role.READ:
+            return None
+        return frozenset(number for number, role in self.grants.items() if role >= Role.READ)
+
+    def narrowed(self, experiments: Iterable[str]) -> Sequence[str]:
+        """Those of `experiments`, given by id, that the caller may read.  What can be no id is left for the store to refuse."""
+        readable = self.readable()
+        return [text for text in experiments if readable is None or not text.isdecimal() or int(text) in readable]
+
+
+OPERATOR = Caller("", admin=True)
+"""Whoever reaches a server that knows no users: only people of this machine can."""

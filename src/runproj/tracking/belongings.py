@@ -1,0 +1,41 @@
+"""Which experiment something belongs to: what permissions are about."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from runproj.tracking.sql import Database
+
+_MOST_KNOWN = 10_000
+
+
+class Belongings:
+    """Experiments, by number, of runs, logged models and locations.  What does not exist belongs to none."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self._runs: dict[str, int] = {}  # a run never moves to another experiment
+
+    def of_runs(self, ids: Sequence[str]) -> list[int]:
+        known = {run: self._runs[run] for run in ids if run in self._runs}
+        if unknown := [run for run in ids if run not in known]:
+            found = self._rows("SELECT id, experiment FROM runs WHERE id IN (SELECT value FROM json_each(?) AS texts)", unknown)
+            if len(self._runs) + len(found) > _MOST_KNOWN:
+                self._runs.clear()
+            self._runs.update(found)
+            known.update(found)
+        return list(dict.fromkeys(known.values()))
+
+    def of_models(self, ids: Sequence[str]) -> list[int]:
+        rows = self._rows("SELECT id, experiment FROM models WHERE id IN (SELECT value FROM json_each(?) AS texts)", ids)
+        return list(dict.fromkeys(rows.values()))
+
+    def at(self, locations: Sequence[str]) -> list[int]:
+        """The experiments that keep their artifacts at one of `locations`."""
+        sql = "SELECT id, id FROM experiments WHERE artifact_location IN (SELECT value FROM json_each(?) AS texts)"
+        return list(self._rows(sql, locations).values())
+
+    def _rows(self, sql: str, texts: Sequence[str]) -> dict[str, int]:
+        with self.database.reading() as connection:
+            return {str(key): int(experiment) for key, experiment in connection.execute(sql, (json.dumps(list(texts)),))}
