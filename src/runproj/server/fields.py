@@ -14,6 +14,8 @@ from enum import Enum
 from types import MappingProxyType
 from typing import TypeVar
 
+import msgspec
+
 from runproj.server.protocol import MAX_JSON, Problem, Request, invalid
 
 E = TypeVar("E", bound=Enum)
@@ -21,6 +23,7 @@ E = TypeVar("E", bound=Enum)
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _SPECIAL = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _INT64 = 1 << 63
+_decode = msgspec.json.Decoder().decode
 
 
 class Fields:
@@ -123,6 +126,10 @@ class Fields:
             found.append(Fields(item))
         return found
 
+    def raw_messages(self, name: str) -> Sequence[object]:
+        """As `messages`, unread."""
+        return self._list(name)
+
     def message(self, name: str) -> Fields:
         """A message; an empty one where it is absent."""
         raw = self._raw(name)
@@ -201,9 +208,16 @@ def read_body(request: Request, limit: int) -> bytes:
 def _document(body: bytes) -> Mapping[str, object]:
     """The JSON object in a body; an empty one for whatever is none.  Some old clients encode it twice."""
     try:
-        found = json.loads(body or b"{}")
+        found = _parsed(body or b"{}")
         if isinstance(found, str):
-            found = json.loads(found)
+            found = _parsed(found.encode())
     except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _parsed(text: bytes) -> object:
+    try:
+        return _decode(text)
+    except msgspec.DecodeError:
+        return json.loads(text)  # Python's clients may write NaN and Infinity as bare words

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
+
+import msgspec
 
 MAX_JSON = 64 * 1024 * 1024
 """Bytes of a JSON body above which it is refused; MLflow's clients stay far below."""
@@ -64,6 +65,11 @@ class Problem(Exception):
         self.status = status
 
 
+_JSON = {"Content-Type": "application/json"}
+_EMPTY = b"{}"
+_encode = msgspec.json.Encoder().encode
+
+
 def invalid(message: str) -> Problem:
     """The answer to a request with a field that has no meaning."""
     return Problem("INVALID_PARAMETER_VALUE", message)
@@ -76,8 +82,7 @@ def missing(message: str) -> Problem:
 
 def json_response(document: Mapping[str, object], status: int = 200) -> Response:
     """A document as the body of a response."""
-    body = json.dumps(document, indent=2, ensure_ascii=True, allow_nan=False).encode()
-    return Response(status, {"Content-Type": "application/json"}, body)
+    return Response(status, _JSON, _EMPTY if not document else _encode(document))
 
 
 def problem_response(problem: Problem) -> Response:

@@ -5,20 +5,21 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from runproj.core.models import Dataset, DatasetInput, Lineage, ModelMetric, ModelOutput
-from runproj.core.run import Lifecycle, Metric, NewRun, Param, Run, RunChanges, RunStatus, Tag, TagName
+from runproj.core.run import Lifecycle, NewRun, Param, Run, RunChanges, RunStatus, Tag, TagName
 from runproj.core.search import RUNS, parse_filter, parse_order
 from runproj.errors import NotFoundError, RefusedError
 from runproj.server import limits
 from runproj.server.access import ANY_USER, READ_RUN, WRITE_EXPERIMENT, WRITE_RUN
 from runproj.server.fields import Fields
-from runproj.server.paging import bounded, offset_of, page, page_of, view
+from runproj.server.measurements import of_models, read_metric, read_metrics
+from runproj.server.paging import bounded, offset_of, page, view
 from runproj.server.protocol import Problem, invalid, missing
-from runproj.server.wire import compact, metric_document, run_document, run_info
+from runproj.server.wire import compact, metric_document, metric_documents, run_document, run_info
 
 if TYPE_CHECKING:
     from runproj.server.rest import Context
@@ -116,30 +117,28 @@ def restore(use: Context, fields: Fields) -> Mapping[str, object]:
 
 
 def log_metric(use: Context, fields: Fields) -> Mapping[str, object]:
-    run = active(use, fields)
-    use.store.update(run.id, RunChanges(metrics=(_metric(fields),)))
-    _log_to_models(use, run, [fields])
+    metric, model = read_metric(fields), fields.text("model_id")
+    run = _log(use, fields, RunChanges(metrics=(metric,)))
+    if model:
+        data, digest = fields.text("dataset_name") or "", fields.text("dataset_digest") or ""
+        use.store.models.log_metrics([ModelMetric(metric, model, run, data, digest)])
     return _EMPTY
 
 
-def _log_to_models(use: Context, run: Run, points: Sequence[Fields]) -> None:
-    """A metric with a model belongs to the model as well as to the run."""
-    found = [
-        ModelMetric(_metric(item), model, run.id, item.text("dataset_name") or "", item.text("dataset_digest") or "")
-        for item in points
-        if (model := item.text("model_id"))
-    ]
-    if found:
-        use.store.models.log_metrics(found)
+def _log(use: Context, fields: Fields, changes: RunChanges) -> str:
+    """Record changes of the run that is meant, which must not be deleted; returns its id."""
+    run = run_id(fields)
+    use.store.update(run, changes, only_active=True)
+    return run
 
 
 def log_param(use: Context, fields: Fields) -> Mapping[str, object]:
-    use.store.update(active(use, fields).id, RunChanges(params=(_param(fields),)))
+    _log(use, fields, RunChanges(params=(_param(fields),)))
     return _EMPTY
 
 
 def set_tag(use: Context, fields: Fields) -> Mapping[str, object]:
-    use.store.update(active(use, fields).id, RunChanges(tags=(_tag(fields),)))
+    _log(use, fields, RunChanges(tags=(_tag(fields),)))
     return _EMPTY
 
 
@@ -152,18 +151,15 @@ def delete_tag(use: Context, fields: Fields) -> Mapping[str, object]:
 
 
 def log_batch(use: Context, fields: Fields) -> Mapping[str, object]:
-    metrics, params, tags = fields.messages("metrics"), fields.messages("params"), fields.messages("tags")
-    limits.check_batch(len(metrics), len(params), len(tags))
-    changes = RunChanges(
-        metrics=tuple(_metric(item) for item in metrics),
-        params=tuple(_param(item) for item in params),
-        tags=tuple(_tag(item) for item in tags),
-    )
+    points, params, tags = fields.raw_messages("metrics"), fields.messages("params"), fields.messages("tags")
+    limits.check_batch(len(points), len(params), len(tags))
+    metrics = read_metrics(points)
+    changes = RunChanges(metrics=metrics, params=tuple(map(_param, params)), tags=tuple(map(_tag, tags)))
     if len({param.key for param in changes.params}) != len(changes.params):
         raise invalid("Duplicate parameter keys have been submitted.")
-    run = active(use, fields)
-    use.store.update(run.id, changes)
-    _log_to_models(use, run, metrics)
+    run = _log(use, fields, changes)
+    if measured := of_models(run, points, metrics):
+        use.store.models.log_metrics(measured)
     return _EMPTY
 
 
@@ -213,37 +209,25 @@ def log_model(use: Context, fields: Fields) -> Mapping[str, object]:
 
 
 def bulk_history(use: Context, fields: Fields) -> Mapping[str, object]:
-    """Points of one metric of several runs; with `start_step` or thinned out to `max_results` a run, as plots need them."""
+    """Points of one metric of several runs, between two steps, thinned out to `max_results` a run as plots need them."""
     runs, key = fields.texts("run_ids") or fields.texts("run_id"), fields.required("metric_key")
     if not 0 < len(runs) <= 100:
         raise invalid(f"From 1 to 100 runs can be asked for, not {len(runs)}.")
     limit, start, end = bounded(fields, 2500, 25_000), fields.integer("start_step"), fields.integer("end_step")
     if (start is None) != (end is None) or (start is not None and end is not None and end < start):
         raise invalid("start_step and end_step need each other, and must not be the wrong way round.")
-    found: list[dict[str, object]] = []
-    for run in dict.fromkeys(runs):
-        points = sorted(use.store.history(run, key), key=lambda point: (point.step, point.timestamp))
-        if start is not None and end is not None:
-            points = [point for point in points if start <= point.step <= end]
-        found += [{**metric_document(point), "run_id": run} for point in _thinned(points, limit)]
-    return compact({"metrics": found})
-
-
-def _thinned(points: Sequence[Metric], limit: int) -> Sequence[Metric]:
-    """At most `limit` points, evenly, and the last one in any case."""
-    if len(points) <= limit:
-        return points
-    chosen = [points[index * len(points) // limit] for index in range(limit)]
-    return chosen if chosen[-1] is points[-1] else [*chosen, points[-1]]
+    steps = None if start is None or end is None else (start, end)
+    found = use.store.thinned(list(dict.fromkeys(runs)), key, limit, steps)
+    return compact({"metrics": [metric_document(point) | {"run_id": run} for run, points in found for point in points]})
 
 
 def history(use: Context, fields: Fields) -> Mapping[str, object]:
     key = fields.required("metric_key")
-    limit = fields.integer("max_results")
+    limit, offset = fields.integer("max_results"), offset_of(fields.text("page_token"))
     if limit is not None and limit < 1:
         raise invalid(f"Invalid value {limit} for parameter 'max_results' supplied: it must be at least 1.")
-    points = use.store.history(run_id(fields), key)
-    return page_of("metrics", [metric_document(point) for point in points], limit, fields.text("page_token"))
+    points = use.store.history_page(run_id(fields), key, None if limit is None else limit + 1, offset)
+    return page("metrics", metric_documents(points), len(points) if limit is None else limit, offset)
 
 
 def run_id(fields: Fields) -> str:
@@ -257,16 +241,6 @@ def active(use: Context, fields: Fields) -> Run:
     if run.lifecycle is Lifecycle.DELETED:
         raise invalid(f"The run {run.id} must be in the 'active' state. Current state is deleted.")
     return run
-
-
-def _metric(fields: Fields) -> Metric:
-    key = limits.check_key(fields.required("key"))
-    value, timestamp = fields.number("value"), fields.integer("timestamp")
-    if value is None or timestamp is None:
-        raise invalid(f"Missing value for required parameter '{'value' if value is None else 'timestamp'}' of metric {key!r}.")
-    if timestamp < 0:
-        raise invalid(f"Invalid value {timestamp} for parameter 'timestamp' supplied: it must not be negative.")
-    return Metric(key, value, timestamp, fields.integer("step") or 0)
 
 
 def _param(fields: Fields) -> Param:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from math import isfinite
 
 from runproj.core.models import DatasetInput, Lineage, LoggedModel, ModelMetric, ModelVersion, RegisteredModel
 from runproj.core.run import Experiment, Metric, Param, Run, Tag
@@ -28,6 +29,13 @@ def metric_document(metric: Metric) -> dict[str, object]:
     return {"key": metric.key, "value": double(metric.value), "timestamp": metric.timestamp, "step": metric.step}
 
 
+def metric_documents(metrics: Sequence[Metric]) -> Sequence[object]:
+    """Metrics as JSON has them: as they are, where all have a value that is a number there."""
+    if all(isfinite(metric.value) for metric in metrics):
+        return metrics
+    return [metric_document(metric) for metric in metrics]
+
+
 def double(value: float) -> float | str:
     """A double, as JSON has it: NaN and the infinities are words."""
     if math.isnan(value):
@@ -37,8 +45,9 @@ def double(value: float) -> float | str:
     return value
 
 
-def pairs(items: Iterable[Param | Tag]) -> list[dict[str, str]]:
-    return [{"key": item.key, "value": item.value} for item in items]
+def pairs(items: Sequence[Param | Tag]) -> Sequence[object]:
+    """Keys and values: the encoder writes their fields, `key` and `value`, under these names."""
+    return items
 
 
 def experiment_document(experiment: Experiment) -> dict[str, object]:
@@ -57,12 +66,12 @@ def experiment_document(experiment: Experiment) -> dict[str, object]:
 
 def compact(document: Mapping[str, object]) -> dict[str, object]:
     """Without empty lists and absent fields, as MLflow leaves them out."""
-    return {key: value for key, value in document.items() if value is not None and value != []}
+    return {key: value for key, value in document.items() if value is not None and value != [] and value != ()}
 
 
 def run_document(run: Run, lineage: Lineage | None = None) -> dict[str, object]:
     data = {
-        "metrics": [metric_document(metric) for metric in run.metrics],
+        "metrics": metric_documents(run.metrics),
         "params": pairs(run.params),
         "tags": pairs(run.tags),
     }

@@ -79,6 +79,18 @@ class SqlStore:
         with self.database.reading() as connection:
             return points.history(connection, run_id, key)
 
+    def history_page(self, run_id: str, key: str, limit: int | None, offset: int) -> Sequence[Metric]:
+        """As `history`, at most `limit` points after the first `offset`."""
+        with self.database.reading() as connection:
+            return points.history(connection, run_id, key, limit, offset)
+
+    def thinned(
+        self, run_ids: Sequence[str], key: str, limit: int, steps: tuple[int, int] | None = None
+    ) -> Sequence[tuple[str, Sequence[Metric]]]:
+        """At most `limit` points of each run, and its last one, ordered by step; between two steps, both included."""
+        with self.database.reading() as connection:
+            return [(run_id, points.thinned(connection, run_id, key, limit, steps or points.ANY_STEP)) for run_id in run_ids]
+
 
 def insert_run(connection: Connection, run_id: str, new: NewRun) -> None:
     """Record a new run with its params and tags.  Raises `NotFoundError` or `RefusedError` for an experiment without a future."""
