@@ -36,10 +36,11 @@ def _plain(item: object) -> Metric | None:
     if type(item) is not dict:
         return None
     key, value, timestamp, step = item.get("key"), item.get("value"), item.get("timestamp"), item.get("step", 0)
-    usual = type(key) is str and type(value) is float and type(timestamp) is int and type(step) is int
-    if usual and key and 0 <= timestamp <= _LATEST and -_LATEST <= step <= _LATEST:
-        return Metric(_check_key(key), value, timestamp, step)
-    return None
+    if type(key) is not str or not key or type(value) is not float or type(timestamp) is not int or type(step) is not int:
+        return None
+    if not (0 <= timestamp <= _LATEST and -_LATEST <= step <= _LATEST):
+        return None
+    return Metric(_check_key(key), value, timestamp, step)
 
 
 def of_models(run_id: str, items: Sequence[object], metrics: Sequence[Metric]) -> list[ModelMetric]:

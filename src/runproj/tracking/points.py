@@ -65,9 +65,9 @@ def history(connection: Connection, run_id: str, key: str, limit: int | None = N
     place = _place(connection, run_id, key)
     if place is None:
         return []
-    page = "" if limit is None else f" LIMIT {limit:d} OFFSET {offset:d}"
     found = connection.execute(
-        f"SELECT p.value, p.kind, p.timestamp, p.step {_OF_METRIC} ORDER BY {_IN_TIME}{page}", place
+        f"SELECT p.value, p.kind, p.timestamp, p.step {_OF_METRIC} ORDER BY {_IN_TIME} LIMIT ? OFFSET ?",
+        (*place, ANY_STEP[1] if limit is None else limit, offset),
     ).fetchall()
     return _metrics(key, found)
 

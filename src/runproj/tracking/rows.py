@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Iterable, Sequence
+from operator import itemgetter
+from typing import NamedTuple, TypeVar
 
 from runproj.core.run import Experiment, Lifecycle, Metric, Param, Run, RunStatus, Tag
-from runproj.tracking.sql import Connection
+from runproj.tracking.sql import Connection, Row
 
 T = TypeVar("T")
 
@@ -49,30 +50,75 @@ def text(value: str) -> str:
 RUN_COLUMNS = 'r.seq, r.id, r.experiment, r.name, r.status, r.started, r.ended, r.artifact_uri, r."user", r.lifecycle'
 
 
-def load_runs(connection: Connection, rows: Sequence[tuple[object, ...]]) -> list[Run]:
-    """Runs from rows of `RUN_COLUMNS`, with their params, metrics and tags: three queries, however many runs."""
-    chosen = numbers(row[0] for row in rows)
-    params = grouped(
-        (run, Param(key, value))
-        for run, key, value in connection.execute(
-            "SELECT run, key, value FROM params WHERE run IN (SELECT value FROM json_each(?)) ORDER BY run, key", (chosen,)
-        )
+class RunRow(NamedTuple):
+    """A run as plain columns: what a page of thousands is made of before it becomes values or JSON.
+
+    params and tags: (key, value);  metrics: (key, value, timestamp, step), the value as a double again.
+    """
+
+    seq: int
+    id: str
+    experiment: int
+    name: str
+    status: str
+    started: int
+    ended: int | None
+    artifact_uri: str
+    user: str
+    lifecycle: str
+    params: list[tuple[str, str]]
+    metrics: list[tuple[str, float, int, int]]
+    tags: list[tuple[str, str]]
+
+
+def load_run_rows(connection: Connection, rows: Sequence[Row]) -> list[RunRow]:
+    """Rows of `RUN_COLUMNS` with their params, metrics and tags: four queries, however many runs."""
+    chosen = (numbers(row[0] for row in rows),)
+    among = "WHERE run IN (SELECT value FROM json_each(?)) ORDER BY run, key"
+    params: dict[int, list[tuple[str, str]]] = {row[0]: [] for row in rows}
+    tags: dict[int, list[tuple[str, str]]] = {row[0]: [] for row in rows}
+    metrics: dict[int, list[tuple[str, float, int, int]]] = {row[0]: [] for row in rows}
+    for run, key, value in connection.execute(f"SELECT run, key, value FROM params {among}", chosen).fetchall():
+        params[run].append((key, value))
+    for run, key, value in connection.execute(f"SELECT run, key, value FROM tags {among}", chosen).fetchall():
+        tags[run].append((key, value))
+    found = connection.execute(f"SELECT run, key, value, kind, timestamp, step FROM latest_metrics {among}", chosen).fetchall()
+    names = _metric_names(connection, {row[1] for row in found})
+    for run, number, value, kind, timestamp, step in found:
+        metrics[run].append((names[number], unpack(value, kind) if kind else value, timestamp, step))
+    return [RunRow._make((*row, params[row[0]], sorted(metrics[row[0]], key=_first), tags[row[0]])) for row in rows]
+
+
+_first = itemgetter(0)
+
+
+def _metric_names(connection: Connection, chosen: Iterable[int]) -> dict[int, str]:
+    found = connection.execute(
+        "SELECT id, key FROM metric_keys WHERE id IN (SELECT value FROM json_each(?))", (numbers(chosen),)
+    ).fetchall()
+    return dict(found)
+
+
+def load_runs(connection: Connection, rows: Sequence[Row]) -> list[Run]:
+    """As `load_run_rows`, as values."""
+    return [_run(row) for row in load_run_rows(connection, rows)]
+
+
+def _run(row: RunRow) -> Run:
+    return Run(
+        id=row.id,
+        experiment_id=str(row.experiment),
+        name=row.name,
+        status=RunStatus(row.status),
+        start=row.started,
+        end=row.ended,
+        artifact_uri=row.artifact_uri,
+        user=row.user,
+        lifecycle=Lifecycle(row.lifecycle),
+        params=tuple([Param(key, value) for key, value in row.params]),
+        metrics=tuple([Metric(*metric) for metric in row.metrics]),
+        tags=tuple([Tag(key, value) for key, value in row.tags]),
     )
-    tags = grouped(
-        (run, Tag(key, value))
-        for run, key, value in connection.execute(
-            "SELECT run, key, value FROM tags WHERE run IN (SELECT value FROM json_each(?)) ORDER BY run, key", (chosen,)
-        )
-    )
-    metrics = grouped(
-        (run, Metric(key, unpack(value, kind), timestamp, step))
-        for run, key, value, kind, timestamp, step in connection.execute(
-            "SELECT m.run, k.key, m.value, m.kind, m.timestamp, m.step FROM latest_metrics m JOIN metric_keys k ON k.id = m.key"
-            " WHERE m.run IN (SELECT value FROM json_each(?)) ORDER BY m.run, k.key",
-            (chosen,),
-        )
-    )
-    return [_run(row, params, metrics, tags) for row in rows]
 
 
 def numbers(items: Iterable[object]) -> str:
@@ -86,28 +132,6 @@ def grouped(pairs: Iterable[tuple[int, T]]) -> dict[int, list[T]]:
     for run, value in pairs:
         found.setdefault(run, []).append(value)
     return found
-
-
-def _run(
-    row: Sequence[object], params: Mapping[int, list[Param]], metrics: Mapping[int, list[Metric]], tags: Mapping[int, list[Tag]]
-) -> Run:
-    seq, run_id, experiment, name, status, started, ended, artifact_uri, user, lifecycle = row
-    assert isinstance(seq, int)
-    assert isinstance(started, int)
-    return Run(
-        id=str(run_id),
-        experiment_id=str(experiment),
-        name=str(name),
-        status=RunStatus(status),
-        start=started,
-        end=ended if isinstance(ended, int) else None,
-        artifact_uri=str(artifact_uri),
-        user=str(user),
-        lifecycle=Lifecycle(lifecycle),
-        params=tuple(params.get(seq, ())),
-        metrics=tuple(metrics.get(seq, ())),
-        tags=tuple(tags.get(seq, ())),
-    )
 
 
 EXPERIMENT_COLUMNS = "e.id, e.name, e.artifact_location, e.lifecycle, e.created, e.updated"
