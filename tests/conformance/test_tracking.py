@@ -15,6 +15,7 @@ from runproj.core.run import Lifecycle, Metric, NewRun, Param, RunChanges, RunQu
 from runproj.core.tracking import TrackingStore
 from runproj.errors import NotFoundError, TrackingError
 from runproj.tracking import open_store
+from runproj.tracking.memory import MemoryStore
 
 HOSTILE_TEXT = 'it\'s "quoted"\nline two\t`$(x)` {y} %s ünï 文字 🙂'
 AWKWARD = (0.1, 0.0, 5e-324, -1.7976931348623157e308, float(2**53), 2.0**53 + 2, math.pi, math.nan)
@@ -22,6 +23,7 @@ AWKWARD = (0.1, 0.0, 5e-324, -1.7976931348623157e308, float(2**53), 2.0**53 + 2,
 
 @pytest.fixture(
     params=[
+        "memory",
         "sqlite",
         "postgresql",
         "ours over http",
@@ -32,6 +34,9 @@ def store(request: pytest.FixtureRequest, isolated: Path) -> Iterator[TrackingSt
     home = isolated / "runproj home"
     if request.param == "mlflow server":
         yield open_store(request.getfixturevalue("mlflow_server"), home=home, environ={})
+        return
+    if request.param == "memory":
+        yield MemoryStore()
         return
     if request.param == "postgresql":
         yield open_store(request.getfixturevalue("postgres"), home=home, environ={})

@@ -15,9 +15,8 @@ from runproj.artifacts import open_artifacts
 from runproj.artifacts.local import LocalArtifacts
 from runproj.core.run import NewRun, Run
 from runproj.server.endpoint import Endpoint
-from runproj.tracking import open_store
+from runproj.tracking import open_full_store
 from runproj.tracking.full import FullStore
-from runproj.tracking.store import SqlStore
 
 TOKEN = "a-secret-token"
 
@@ -69,13 +68,12 @@ class Served:
 
 
 @contextmanager
-def served(home: Path) -> Iterator[Served]:
-    uri = f"sqlite:///{home / 'runproj.db'}"
-    store = open_store(uri, home=home, environ={})
+def served(home: Path, uri: str = "") -> Iterator[Served]:
+    """A run's endpoint over a new store in `home`, or over the database at `uri`."""
+    uri = uri or f"sqlite:///{home / 'runproj.db'}"
+    store = open_full_store(uri, home=home)
     artifacts = open_artifacts(uri, home=home, environ={})
-    assert isinstance(store, SqlStore)
     assert isinstance(artifacts, LocalArtifacts)
-    store = FullStore(store.database)
     run = store.create_run(NewRun("0", 1))
     with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
         endpoint = Endpoint(listener, TOKEN, store, artifacts, run.id, "0")

@@ -17,9 +17,10 @@ from runproj.core.run import Lifecycle, RunStatus, TagName
 from support.endpoint import TOKEN, Served, served
 
 
-@pytest.fixture
-def here(isolated: Path) -> Iterator[Served]:
-    with served(isolated / "runproj home") as found:
+@pytest.fixture(params=["sqlite", "postgresql"])
+def here(request: pytest.FixtureRequest, isolated: Path) -> Iterator[Served]:
+    uri = request.getfixturevalue("postgres") if request.param == "postgresql" else ""
+    with served(isolated / "runproj home", uri) as found:
         yield found
 
 
