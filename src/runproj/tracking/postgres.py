@@ -64,15 +64,13 @@ class PostgresDatabase:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Connection]:
-        with self._connected() as connection:
-            connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        with self._connected("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY") as connection:
             yield connection
             connection.execute("ROLLBACK")
 
     @contextlib.contextmanager
     def writing(self, *, durable: bool = True) -> Iterator[Connection]:
-        with self._connected() as connection:
-            connection.execute("BEGIN")
+        with self._connected("BEGIN") as connection:
             if durable:
                 connection.execute("SELECT pg_advisory_xact_lock(?)", (_ONE_AT_A_TIME,))
             else:
@@ -87,10 +85,10 @@ class PostgresDatabase:
             connection.driver.close()
 
     @contextlib.contextmanager
-    def _connected(self) -> Iterator[_Connection]:
+    def _connected(self, begin: str) -> Iterator[_Connection]:
         """A connection for this block alone, kept for the next one.  What is not committed when the block raises is undone."""
         with self._explained():
-            connection = self._take()
+            connection = self._begun(begin)
             try:
                 yield connection
             except RunprojError:  # our own word on what was asked: the connection is as good as before
@@ -103,19 +101,28 @@ class PostgresDatabase:
                 raise
             self._keep(connection)
 
-    def _take(self) -> _Connection:
-        with self._lock:
-            if self._process != os.getpid():  # connections do not survive a fork
-                self._idle, self._process = [], os.getpid()
-            while self._idle:
-                connection = self._idle.pop()
-                if not connection.driver.closed:
-                    return connection
+    def _begun(self, begin: str) -> _Connection:
+        """A connection in a new transaction.  Kept ones may have died with an earlier life of the server."""
+        import psycopg
+
+        while (kept := self._take()) is not None:
+            try:
+                kept.execute(begin)
+                return kept
+            except psycopg.OperationalError:
+                kept.driver.close()
         connection = self._connect()
         if not self._ready:
             self._migrate(connection)
             self._ready = True
+        connection.execute(begin)
         return connection
+
+    def _take(self) -> _Connection | None:
+        with self._lock:
+            if self._process != os.getpid():  # connections do not survive a fork
+                self._idle, self._process = [], os.getpid()
+            return self._idle.pop() if self._idle else None
 
     def _keep(self, connection: _Connection) -> None:
         with self._lock:
@@ -126,12 +133,8 @@ class PostgresDatabase:
             connection.driver.close()
 
     def _connect(self) -> _Connection:
-        try:
-            import psycopg
-        except ImportError:
-            raise TrackingError(
-                "Recording in PostgreSQL needs the package psycopg", fix='pip install "runproj[postgresql]"'
-            ) from None
+        import psycopg
+
         return _Connection(psycopg.connect(self.uri, autocommit=True, connect_timeout=10, application_name="runproj"))
 
     @contextlib.contextmanager
@@ -141,6 +144,9 @@ class PostgresDatabase:
             yield
         except RunprojError:
             raise
+        except ImportError as error:
+            fix = 'pip install "runproj[postgresql]"'
+            raise TrackingError("Recording in PostgreSQL needs the package psycopg", why=str(error), fix=fix) from None
         except Exception as error:
             import psycopg
 
