@@ -53,9 +53,9 @@ _HELP = "Write it like: metrics.accuracy > 0.9 and params.model = 'xgb' and tags
 
 def named(text: str, sort: Sequence[str]) -> Iterator[tuple[Entity, str]]:
     """What a filter and an order speak of, in the order in which they do."""
-    from runproj.core.search import RUNS, parse_filter, parse_order
+    from runproj.core.search import RUNS, clauses_of, parse_filter, parse_order
 
-    for clause in parse_filter(text, RUNS):
+    for clause in clauses_of(parse_filter(text, RUNS)):
         yield clause.entity, clause.key
     for order in parse_order(order_texts(sort), RUNS):
         yield order.entity, order.key

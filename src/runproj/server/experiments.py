@@ -46,11 +46,11 @@ def get_by_name(use: Context, fields: Fields) -> Mapping[str, object]:
 
 def search(use: Context, fields: Fields) -> Mapping[str, object]:
     limit = bounded(fields, None, 50_000)
-    clauses = parse_filter(fields.text("filter") or "", EXPERIMENTS)
+    condition = parse_filter(fields.text("filter") or "", EXPERIMENTS)
     orders = parse_order(fields.texts("order_by"), EXPERIMENTS)
     offset = offset_of(fields.text("page_token"))
     only = use.caller.readable()
-    found = use.store.experiments.search(clauses, orders, view(fields, "view_type"), limit + 1, offset, only)
+    found = use.store.experiments.search(condition, orders, view(fields, "view_type"), limit + 1, offset, only)
     return page("experiments", [experiment_document(item) for item in found], limit, offset)
 
 

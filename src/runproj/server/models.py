@@ -57,11 +57,11 @@ def delete(use: Context, fields: Fields) -> Mapping[str, object]:
 
 def search(use: Context, fields: Fields) -> Mapping[str, object]:
     limit, offset = bounded(fields, 50, 1000), offset_of(fields.text("page_token"))
-    clauses = parse_filter(fields.text("filter") or "", LOGGED_MODELS)
+    condition = parse_filter(fields.text("filter") or "", LOGGED_MODELS)
     experiments = fields.texts("experiment_ids")
     if not experiments:
         raise invalid("Missing value for required parameter 'experiment_ids'.")
-    found = use.store.models.search(use.caller.narrowed(experiments), clauses, _orders(fields), limit + 1, offset)
+    found = use.store.models.search(use.caller.narrowed(experiments), condition, _orders(fields), limit + 1, offset)
     return page("models", [logged_model_document(model) for model in found], limit, offset)
 
 

@@ -54,9 +54,9 @@ def delete(use: Context, fields: Fields) -> Mapping[str, object]:
 
 def search(use: Context, fields: Fields) -> Mapping[str, object]:
     limit, offset = bounded(fields, 100, 1000), offset_of(fields.text("page_token"))
-    clauses = parse_filter(fields.text("filter") or "", REGISTERED_MODELS)
+    condition = parse_filter(fields.text("filter") or "", REGISTERED_MODELS)
     orders = parse_order(fields.texts("order_by"), REGISTERED_MODELS)
-    found = use.store.registry.search(clauses, orders, limit + 1, offset)
+    found = use.store.registry.search(condition, orders, limit + 1, offset)
     return page("registered_models", [registered_model_document(model) for model in found], limit, offset)
 
 
@@ -176,9 +176,9 @@ def delete_version(use: Context, fields: Fields) -> Mapping[str, object]:
 
 def search_versions(use: Context, fields: Fields) -> Mapping[str, object]:
     limit, offset = bounded(fields, 200_000, 200_000), offset_of(fields.text("page_token"))
-    clauses = parse_filter(fields.text("filter") or "", MODEL_VERSIONS)
+    condition = parse_filter(fields.text("filter") or "", MODEL_VERSIONS)
     orders = parse_order(fields.texts("order_by"), MODEL_VERSIONS)
-    found = use.store.versions.search(clauses, orders, limit + 1, offset)
+    found = use.store.versions.search(condition, orders, limit + 1, offset)
     return page("model_versions", [version_document(version) for version in found], limit, offset)
 
 

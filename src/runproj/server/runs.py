@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from runproj.core.models import Dataset, DatasetInput, Lineage, ModelMetric, ModelOutput
+from runproj.core.ordering import place
 from runproj.core.run import Lifecycle, NewRun, Param, Run, RunChanges, RunStatus, Tag, TagName
 from runproj.core.search import RUNS, parse_filter, parse_order
 from runproj.errors import NotFoundError, RefusedError
@@ -19,6 +20,7 @@ from runproj.server.fields import Fields
 from runproj.server.measurements import of_models, read_metric, read_metrics
 from runproj.server.paging import bounded, offset_of, page, view
 from runproj.server.protocol import Problem, invalid, missing
+from runproj.server.tokens import mark, start_of, token_after
 from runproj.server.wire import compact, metric_document, metric_documents, run_document, run_info
 
 if TYPE_CHECKING:
@@ -86,15 +88,21 @@ def get(use: Context, fields: Fields) -> Mapping[str, object]:
 
 
 def search(use: Context, fields: Fields) -> Mapping[str, object]:
-    limit, offset = bounded(fields, 1000, 50_000), offset_of(fields.text("page_token"))
-    clauses = parse_filter(fields.text("filter") or "", RUNS)
-    orders = parse_order(fields.texts("order_by"), RUNS)
-    experiments = use.caller.narrowed(fields.texts("experiment_ids"))
+    limit, text, order = bounded(fields, 1000, 50_000), fields.text("filter") or "", fields.texts("order_by")
+    condition, orders = parse_filter(text, RUNS), parse_order(order, RUNS)
+    wanted, lifecycle = fields.texts("experiment_ids"), view(fields, "run_view_type")
+    question = mark(text, order, sorted(wanted), lifecycle and lifecycle.value)
+    start = start_of(fields.text("page_token"), orders, question)
+    experiments = use.caller.narrowed(wanted)
     if not experiments:
         return _EMPTY
-    found = use.store.find(experiments, clauses, orders, view(fields, "run_view_type"), limit + 1, offset)
-    lineages = use.store.lineages.of([run.id for run in found])
-    return page("runs", [run_document(run, lineages.get(run.id)) for run in found], limit, offset)
+    found = use.store.find(experiments, condition, orders, lifecycle, limit + 1, start.offset, start.after)
+    lineages = use.store.lineages.of([run.id for run in found[:limit]])
+    documents = [run_document(run, lineages.get(run.id)) for run in found[:limit]]
+    more = len(found) > limit
+    return compact(
+        {"runs": documents, "next_page_token": token_after(place(found[limit - 1], orders), question) if more else None}
+    )
 
 
 def update(use: Context, fields: Fields) -> Mapping[str, object]:

@@ -13,7 +13,7 @@ from runproj.tracking.sql import Connection, Database, one
 from runproj.tracking.where import Where
 
 if TYPE_CHECKING:
-    from runproj.core.search import Clause, Order
+    from runproj.core.search import Condition, Order
 
 
 _SET_TAG = (
@@ -40,7 +40,7 @@ class Experiments:
 
     def search(
         self,
-        clauses: Sequence[Clause],
+        condition: Condition,
         orders: Sequence[Order],
         lifecycle: Lifecycle | None,
         limit: int,
@@ -55,9 +55,9 @@ class Experiments:
             where.add("e.lifecycle = ?", lifecycle.value)
         if only is not None:
             where.one_of("e.id", sorted(only))
-        query.add_clauses(where, clauses, query.EXPERIMENTS)
         order, bound = query.order_sql(orders, query.EXPERIMENTS, "e.created DESC, e.id DESC")
         with self.database.reading() as connection:
+            where.add_sql(query.condition_sql(condition, query.EXPERIMENTS, connection.dialect))
             found = connection.execute(
                 f"SELECT {rows.EXPERIMENT_COLUMNS} FROM experiments e {where.sql} {order} LIMIT ? OFFSET ?",
                 (*where.values, *bound, limit, offset),

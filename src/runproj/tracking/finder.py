@@ -7,7 +7,7 @@ from pathlib import Path
 
 from runproj.core.finding import RunFinder, RunSearch
 from runproj.core.run import Lifecycle, Run
-from runproj.core.search import RUNS, parse_filter, parse_order
+from runproj.core.search import EVERYTHING, RUNS, parse_filter, parse_order
 from runproj.tracking.full import FullStore
 
 _EVERY_EXPERIMENT = 1_000_000
@@ -20,12 +20,12 @@ class LocalFinder:
         self.store = store
 
     def find_runs(self, search: RunSearch) -> Sequence[Run]:
-        clauses, orders = parse_filter(search.filter, RUNS), parse_order(search.order, RUNS)
+        condition, orders = parse_filter(search.filter, RUNS), parse_order(search.order, RUNS)
         experiments = search.experiments or self._experiments()
-        return self.store.find(experiments, clauses, orders, Lifecycle.ACTIVE, search.limit, 0)
+        return self.store.find(experiments, condition, orders, Lifecycle.ACTIVE, search.limit)
 
     def _experiments(self) -> Sequence[str]:
-        return [found.id for found in self.store.experiments.search((), (), Lifecycle.ACTIVE, _EVERY_EXPERIMENT, 0)]
+        return [found.id for found in self.store.experiments.search(EVERYTHING, (), Lifecycle.ACTIVE, _EVERY_EXPERIMENT, 0)]
 
 
 def open_finder(uri: str, *, home: Path, environ: Mapping[str, str]) -> RunFinder:

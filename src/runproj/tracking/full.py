@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from runproj.core.ordering import Place
 from runproj.core.run import Lifecycle, Run
-from runproj.core.search import Clause, Order
-from runproj.tracking import experiments, query, rows
+from runproj.core.search import Condition, Order
+from runproj.tracking import experiments, finding, rows
 from runproj.tracking.belongings import Belongings
 from runproj.tracking.lineage import Lineages
 from runproj.tracking.models import Models
 from runproj.tracking.registry import Registry, Versions
 from runproj.tracking.sql import Database
 from runproj.tracking.store import SqlStore
-from runproj.tracking.where import Where
 
 
 class FullStore(SqlStore):
@@ -32,22 +32,18 @@ class FullStore(SqlStore):
     def find(
         self,
         experiment_ids: Sequence[str],
-        clauses: Sequence[Clause],
+        condition: Condition,
         orders: Sequence[Order],
         lifecycle: Lifecycle | None,
         limit: int,
-        offset: int,
+        offset: int = 0,
+        after: Place | None = None,
     ) -> list[Run]:
-        """Runs that fit a filter of the search language, newest first unless `orders` says otherwise."""
-        where = Where()
-        where.one_of("r.experiment", [experiments.number_of(experiment) for experiment in experiment_ids])
-        if lifecycle is not None:
-            where.add("r.lifecycle = ?", lifecycle.value)
-        query.add_clauses(where, clauses, query.RUNS)
-        order, bound = query.order_sql(orders, query.RUNS, "r.started DESC, r.id ASC")
+        """Runs that fit a filter of the search language, newest first unless `orders` says otherwise.
+
+        after: the place of the last run of the page before; better than an offset, which has to count.
+        """
+        numbers = tuple(dict.fromkeys(experiments.number_of(experiment) for experiment in experiment_ids))
+        asked = finding.Question(numbers, lifecycle, condition, tuple(orders), offset + limit, after)
         with self.database.reading() as connection:
-            found = connection.execute(
-                f"SELECT {rows.RUN_COLUMNS} FROM runs r {where.sql} {order} LIMIT ? OFFSET ?",
-                (*where.values, *bound, limit, offset),
-            ).fetchall()
-            return rows.load_runs(connection, found)
+            return rows.load_runs(connection, finding.find(connection, asked)[offset:])

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from runproj.core.models import LoggedModel, ModelMetric, ModelStatus
 from runproj.core.run import Metric, Param, Tag
-from runproj.core.search import Clause, Order
+from runproj.core.search import Condition, Order
 from runproj.errors import NotFoundError, RefusedError
 from runproj.tracking import experiments, query, rows
 from runproj.tracking.sql import Connection, Database, one
@@ -95,15 +95,15 @@ class Models:
                 )
 
     def search(
-        self, experiment_ids: Sequence[str], clauses: Sequence[Clause], orders: Sequence[Order], limit: int, offset: int
+        self, experiment_ids: Sequence[str], condition: Condition, orders: Sequence[Order], limit: int, offset: int
     ) -> list[LoggedModel]:
         """Models that fit, newest first unless `orders` says otherwise."""
         where = Where()
         where.add("m.lifecycle = 'active'")
         where.one_of("m.experiment", [experiments.number_of(experiment) for experiment in experiment_ids])
-        query.add_clauses(where, clauses, query.LOGGED_MODELS)
         order, bound = query.order_sql(orders, query.LOGGED_MODELS, "m.created DESC, m.id ASC")
         with self.database.reading() as connection:
+            where.add_sql(query.condition_sql(condition, query.LOGGED_MODELS, connection.dialect))
             found = connection.execute(
                 f"SELECT {_COLUMNS} FROM models m {where.sql} {order} LIMIT ? OFFSET ?", (*where.values, *bound, limit, offset)
             ).fetchall()

@@ -1,13 +1,16 @@
-"""Clauses of the search language → SQL conditions.  Every value is bound; names come from the tables below only."""
+"""Conditions of the search language → SQL.  Every value is bound; names come from the tables below only."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import assert_never
 
-from runproj.core.search import Clause, Entity, Operator, Order
-from runproj.tracking.where import Where
+from runproj.core.condition import And, Clause, Condition, Entity, Not, Operator, Or, Order
+from runproj.core.evaluate import lower
+from runproj.tracking.sql import Dialect
+from runproj.tracking.where import NOTHING, Sql, joined
 
 
 @dataclass(frozen=True)
@@ -15,16 +18,23 @@ class Target:
     """Where the fields of one kind of thing are.
 
     columns:     attribute → SQL expression.
-    collections: entity → a query of `value` (and `kind`, for metrics) for one thing and one key, which is bound.
+    collections: entity → a query of `value` (and `kind`, for metrics; `number`, for parameters of runs) for one thing and one
+                 key, which is bound.
     datasets:    dataset field → a query of `value`.
+    absent:      columns that may be NULL.
+    lenient:     tags that differ from a text also where they are not there.
     """
 
     columns: Mapping[str, str]
     collections: Mapping[Entity, str] = field(default_factory=dict)
     datasets: Mapping[str, str] = field(default_factory=dict)
+    absent: frozenset[str] = frozenset()
+    lenient: frozenset[str] = frozenset()
 
 
 _OF_RUN = "SELECT d.{column} AS value FROM run_datasets rd JOIN datasets d ON d.id = rd.dataset WHERE rd.run = r.seq"
+_PROMPTS = frozenset({"mlflow.prompt.is_prompt"})
+"""Clients ask that this tag differs from 'true' for everything that is no prompt, and mean what lacks it, too."""
 
 RUNS = Target(
     columns={
@@ -37,7 +47,7 @@ RUNS = Target(
         "end_time": "r.ended",
     },
     collections={
-        Entity.PARAM: "SELECT value FROM params WHERE run = r.seq AND key = ?",
+        Entity.PARAM: "SELECT value, number FROM params WHERE run = r.seq AND key = ?",
         Entity.TAG: "SELECT value FROM tags WHERE run = r.seq AND key = ?",
         Entity.METRIC: "SELECT value, kind FROM latest_metrics WHERE run = r.seq"
         " AND key = (SELECT id FROM metric_keys WHERE key = ?)",
@@ -47,6 +57,7 @@ RUNS = Target(
         "digest": _OF_RUN.format(column="digest"),
         "context": "SELECT value FROM run_dataset_tags WHERE run = r.seq AND key = 'mlflow.data.context'",
     },
+    absent=frozenset({"end_time"}),
 )
 EXPERIMENTS = Target(
     columns={
@@ -60,6 +71,7 @@ EXPERIMENTS = Target(
 REGISTERED_MODELS = Target(
     columns={"name": "m.name", "last_updated_timestamp": "m.updated"},
     collections={Entity.TAG: "SELECT value FROM registered_model_tags WHERE model = m.id AND key = ?"},
+    lenient=_PROMPTS,
 )
 MODEL_VERSIONS = Target(
     columns={
@@ -71,6 +83,7 @@ MODEL_VERSIONS = Target(
         "last_updated_timestamp": "v.updated",
     },
     collections={Entity.TAG: "SELECT value FROM model_version_tags WHERE model = v.model AND version = v.version AND key = ?"},
+    lenient=_PROMPTS,
 )
 LOGGED_MODELS = Target(
     columns={
@@ -93,79 +106,102 @@ LOGGED_MODELS = Target(
 )
 
 
-def add_clauses(where: Where, clauses: Sequence[Clause], target: Target) -> None:
-    """The conditions of a filter."""
-    for clause in clauses:
-        match clause.entity:
-            case Entity.ATTRIBUTE:
-                condition, values = _compare(target.columns[clause.key], clause)
-                where.add(condition, *values)
-            case Entity.DATASET:
-                condition, values = _compare("value", clause)
-                where.add(f"EXISTS (SELECT 1 FROM ({target.datasets[clause.key]}) WHERE {condition})", *values)
-            case Entity.METRIC:
-                # NaN is stored as 0 beside its mark: it differs from every number, and compares with none
-                guard = "kind = 1 OR" if clause.operator is Operator.UNEQUAL else "kind <> 1 AND"
-                query = f"SELECT 1 FROM ({target.collections[clause.entity]}) WHERE {guard} value {clause.operator.value} ?"
-                where.add(f"EXISTS ({query})", clause.key, clause.value)
-            case Entity.PARAM | Entity.TAG:
-                _add_text(where, clause, target.collections[clause.entity])
-            case other:
-                assert_never(other)
+def condition_sql(condition: Condition, target: Target, dialect: Dialect) -> Sql:
+    """A condition that is true or false, never NULL, about the thing that the target's queries name."""
+    match condition:
+        case And(parts):
+            return joined(" AND ", [condition_sql(part, target, dialect) for part in parts])
+        case Or(parts):
+            return joined(" OR ", [condition_sql(part, target, dialect) for part in parts])
+        case Not(part):
+            inner = condition_sql(part, target, dialect)
+            return Sql(f"NOT ({inner.text})", inner.values)
+        case Clause():
+            return _clause(condition, target, dialect)
+        case _:
+            assert_never(condition)
 
 
-_PROMPT_TAG = "mlflow.prompt.is_prompt"
+def _clause(clause: Clause, target: Target, dialect: Dialect) -> Sql:
+    match clause.entity:
+        case Entity.ATTRIBUTE:
+            return _attribute(clause, target, dialect)
+        case Entity.DATASET:
+            return _exists(target.datasets[clause.key], NOTHING, _compare("value", clause, dialect))
+        case Entity.METRIC | Entity.PARAM | Entity.TAG:
+            collection, key = target.collections[clause.entity], Sql("", (clause.key,))
+            if clause.operator is Operator.IS_NULL:
+                return _exists(collection, key, NOTHING, absent=True)
+            if clause.key in target.lenient and clause.operator is Operator.UNEQUAL:
+                return _exists(collection, key, Sql("value = ?", (clause.value,)), absent=True)
+            return _exists(collection, key, _value(clause, dialect))
+        case other:
+            assert_never(other)
 
 
-def _add_text(where: Where, clause: Clause, collection: str) -> None:
-    if clause.operator is Operator.IS_NULL:
-        where.add(f"NOT EXISTS ({collection})", clause.key)
-    elif clause.operator is Operator.IS_NOT_NULL:
-        where.add(f"EXISTS ({collection})", clause.key)
-    elif clause.key == _PROMPT_TAG and clause.operator is Operator.UNEQUAL:
-        # clients ask so for everything that is no prompt, and mean what lacks the tag, too
-        where.add(f"NOT EXISTS (SELECT 1 FROM ({collection}) WHERE value = ?)", clause.key, clause.value)
-    else:
-        condition, values = _compare("value", clause)
-        where.add(f"EXISTS (SELECT 1 FROM ({collection}) WHERE {condition})", clause.key, *values)
+def _attribute(clause: Clause, target: Target, dialect: Dialect) -> Sql:
+    column = target.columns[clause.key]
+    if clause.operator in (Operator.IS_NULL, Operator.IS_NOT_NULL):
+        return Sql(f"{column} {clause.operator.value}")
+    compared = _compare(column, clause, dialect)
+    return Sql(f"({column} IS NOT NULL AND {compared.text})", compared.values) if clause.key in target.absent else compared
 
 
-def _compare(expression: str, clause: Clause) -> tuple[str, tuple[object, ...]]:
-    """A condition on one expression, and what is bound to it."""
+def _exists(query: str, key: Sql, condition: Sql, *, absent: bool = False) -> Sql:
+    restricted = f"({query})" if not condition.text else f"(SELECT 1 FROM ({query}) AS c WHERE {condition.text})"
+    return Sql(f"{'NOT ' * absent}EXISTS {restricted}", (*key.values, *condition.values))
+
+
+def _value(clause: Clause, dialect: Dialect) -> Sql:
+    """What is asked of the value under a key."""
+    unequal = clause.operator is Operator.UNEQUAL
+    if clause.operator is Operator.IS_NOT_NULL:
+        return NOTHING
+    if clause.entity is Entity.METRIC:
+        # NaN is stored as 0 beside its mark: it differs from every number, and compares with none
+        return Sql(f"({'kind = 1 OR' if unequal else 'kind <> 1 AND'} value {clause.operator.value} ?)", (clause.value,))
+    if clause.entity is Entity.PARAM and isinstance(clause.value, int | float):
+        # `number` is NULL where the text is no number
+        return Sql(f"({'number IS NULL OR ' if unequal else ''}number {clause.operator.value} ?)", (clause.value,))
+    return _compare("value", clause, dialect)
+
+
+def _compare(expression: str, clause: Clause, dialect: Dialect) -> Sql:
+    """A comparison of one expression."""
     value = clause.value
     match clause.operator:
         case Operator.LIKE:
-            return f"{expression} GLOB ?", (_as_glob(str(value)),)
+            return _like(expression, str(value), dialect)
         case Operator.ILIKE:
-            return f"{expression} LIKE ?", (value,)
+            return _like(f"lower({expression})", lower(str(value)), dialect)
         case Operator.IN | Operator.NOT_IN:
-            items = value if isinstance(value, tuple) else ()
-            return f"{expression} {clause.operator.value} ({', '.join('?' * len(items))})", items
+            listed = "(SELECT value FROM json_each(?) AS texts)"
+            return Sql(f"{expression} {clause.operator.value} {listed}", (json.dumps(value),))
         case _:
-            return f"{expression} {clause.operator.value} ?", (value,)
+            return Sql(f"{expression} {clause.operator.value} ?", (value,))
 
 
-def _as_glob(pattern: str) -> str:
-    """LIKE's pattern in the language of GLOB, which minds the case."""
+def _like(expression: str, pattern: str, dialect: Dialect) -> Sql:
+    """LIKE without an escape, and minding the case, which SQLite's own does not."""
+    if dialect is Dialect.POSTGRESQL:
+        return Sql(f"{expression} LIKE ? ESCAPE ''", (pattern,))
     signs = {"%": "*", "_": "?", "*": "[*]", "?": "[?]", "[": "[[]"}
-    return "".join(signs.get(sign, sign) for sign in pattern)
+    return Sql(f"{expression} GLOB ?", ("".join(signs.get(sign, sign) for sign in pattern),))
 
 
-def order_sql(orders: Sequence[Order], target: Target, ties: str) -> tuple[str, list[object]]:
+def order_sql(orders: Sequence[Order], target: Target, ties: str) -> tuple[str, tuple[object, ...]]:
     """An ORDER BY and what is bound to it.  What is missing comes last in either direction, NaN before it."""
     terms: list[str] = []
     values: list[object] = []
     for order in orders:
         direction = "ASC" if order.ascending else "DESC"
         if order.entity is Entity.ATTRIBUTE:
-            column = target.columns[order.key]
-            terms += [f"{column} IS NULL", f"{column} {direction}"]
+            terms.append(f"{target.columns[order.key]} {direction}")
             continue
         collection = target.collections[order.entity]
-        if order.entity is Entity.METRIC:
-            terms.append(f"coalesce((SELECT kind = 1 FROM ({collection})), 2)")
-        else:
-            terms.append(f"(SELECT value FROM ({collection})) IS NULL")
-        terms.append(f"(SELECT value FROM ({collection})) {direction}")
+        absent = "coalesce((SELECT CASE WHEN kind = 1 THEN 1 ELSE 0 END FROM ({}) AS c), 2)"
+        if order.entity is not Entity.METRIC:
+            absent = "CASE WHEN EXISTS ({}) THEN 0 ELSE 1 END"
+        terms += [absent.format(collection), f"(SELECT value FROM ({collection}) AS c) {direction}"]
         values += [order.key, order.key]
-    return "ORDER BY " + ", ".join([*terms, ties]), values
+    return "ORDER BY " + ", ".join([*terms, ties]), tuple(values)

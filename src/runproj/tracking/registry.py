@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from runproj.core.models import Alias, ModelVersion, RegisteredModel, Stage
 from runproj.core.run import Tag
-from runproj.core.search import Clause, Order
+from runproj.core.search import Condition, Order
 from runproj.errors import AlreadyExistsError, NotFoundError, RefusedError
 from runproj.tracking import query, rows
 from runproj.tracking.sql import Connection, Database, one
@@ -74,12 +74,12 @@ class Registry:
         with self.database.writing() as connection:
             connection.execute("DELETE FROM registered_models WHERE id = ?", (_id(connection, name),))
 
-    def search(self, clauses: Sequence[Clause], orders: Sequence[Order], limit: int, offset: int) -> list[RegisteredModel]:
+    def search(self, condition: Condition, orders: Sequence[Order], limit: int, offset: int) -> list[RegisteredModel]:
         """Models that fit, by name unless `orders` says otherwise."""
         where = Where()
-        query.add_clauses(where, clauses, query.REGISTERED_MODELS)
         order, bound = query.order_sql(orders, query.REGISTERED_MODELS, "m.name ASC")
         with self.database.reading() as connection:
+            where.add_sql(query.condition_sql(condition, query.REGISTERED_MODELS, connection.dialect))
             found = connection.execute(
                 f"SELECT {_MODEL} FROM registered_models m {where.sql} {order} LIMIT ? OFFSET ?",
                 (*where.values, *bound, limit, offset),
@@ -179,12 +179,12 @@ class Versions:
             model = _version_id(connection, name, version)
             connection.execute("DELETE FROM model_versions WHERE model = ? AND version = ?", (model, version))
 
-    def search(self, clauses: Sequence[Clause], orders: Sequence[Order], limit: int, offset: int) -> list[ModelVersion]:
+    def search(self, condition: Condition, orders: Sequence[Order], limit: int, offset: int) -> list[ModelVersion]:
         """Versions that fit, the last changed first unless `orders` says otherwise."""
         where = Where()
-        query.add_clauses(where, clauses, query.MODEL_VERSIONS)
         order, bound = query.order_sql(orders, query.MODEL_VERSIONS, "v.updated DESC, m.name ASC, v.version DESC")
         with self.database.reading() as connection:
+            where.add_sql(query.condition_sql(condition, query.MODEL_VERSIONS, connection.dialect))
             found = connection.execute(
                 f"SELECT {_VERSION} FROM {_VERSIONS} {where.sql} {order} LIMIT ? OFFSET ?",
                 (*where.values, *bound, limit, offset),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Sequence
 from operator import itemgetter
 from typing import NamedTuple, TypeVar
@@ -29,17 +28,6 @@ def unpack(value: float, kind: int) -> float:
     if kind == _NAN:
         return math.nan
     return -0.0 if kind == _NEGATIVE_ZERO else value
-
-
-_NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*", re.ASCII)
-
-
-def as_number(value: str) -> float | None:
-    """The finite number that a parameter's text is; None where it is none."""
-    if len(value) > 64 or not _NUMBER.fullmatch(value):
-        return None
-    number = float(value)
-    return number if math.isfinite(number) else None
 
 
 def text(value: str) -> str:

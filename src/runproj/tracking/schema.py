@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 
-from runproj.tracking.rows import as_number
+from runproj.core.numbers import as_number
 from runproj.tracking.sql import Connection, Dialect
 
 Step = str | Callable[[Connection], None]
@@ -279,6 +279,7 @@ _SEARCH: tuple[Step, ...] = (
     "CREATE INDEX params_by_value ON params (key, value) WHERE length(value) <= 64",
     "CREATE INDEX params_by_number ON params (key, number) WHERE number IS NOT NULL",
     "CREATE INDEX latest_metrics_by_value ON latest_metrics (key, value, run) WHERE kind <> 1",
+    "CREATE INDEX latest_metrics_nan ON latest_metrics (key, run) WHERE kind = 1",
     "CREATE INDEX points_by_step ON points (run, key, step)",
 )
 

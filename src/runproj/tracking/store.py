@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from runproj.core.numbers import as_number
 from runproj.core.run import Experiment, Lifecycle, Metric, NewRun, Param, Run, RunChanges, RunQuery, Tag, TagName
 from runproj.errors import NotFoundError, RefusedError
 from runproj.tracking import experiments, points, rows
@@ -172,7 +173,7 @@ def _write_params(connection: Connection, seq: int, run_id: str, params: Iterabl
         key, value = rows.text(param.key), rows.text(param.value)
         added = connection.execute(
             "INSERT INTO params (run, key, value, number) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
-            (seq, key, value, rows.as_number(value)),
+            (seq, key, value, as_number(value)),
         ).rowcount
         if added:
             continue

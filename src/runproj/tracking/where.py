@@ -1,9 +1,26 @@
-"""A WHERE clause that grows condition by condition, with what is bound to it."""
+"""Pieces of SQL with what is bound to them, and a WHERE clause that grows condition by condition."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Sql:
+    """A piece of a statement, and the values of its placeholders."""
+
+    text: str
+    values: tuple[object, ...] = ()
+
+
+NOTHING = Sql("")
+
+
+def joined(word: str, parts: Sequence[Sql]) -> Sql:
+    """The parts with a word between them, in parentheses where there are several; nothing where there are none."""
+    text = word.join(part.text for part in parts)
+    return Sql(f"({text})" if len(parts) > 1 else text, tuple(value for part in parts for value in part.values))
 
 
 @dataclass
@@ -16,6 +33,11 @@ class Where:
     def add(self, condition: str, *values: object) -> None:
         self.conditions.append(condition)
         self.values.extend(values)
+
+    def add_sql(self, part: Sql) -> None:
+        """A condition that may be empty."""
+        if part.text:
+            self.add(part.text, *part.values)
 
     def one_of(self, expression: str, values: Sequence[object]) -> None:
         self.add(f"{expression} IN ({', '.join('?' * len(values))})", *values)
