@@ -109,6 +109,10 @@ LOGGED_MODELS = Target(
 def condition_sql(condition: Condition, target: Target, dialect: Dialect) -> Sql:
     """A condition that is true or false, never NULL, about the thing that the target's queries name."""
     match condition:
+        case And(()):
+            return Sql("1 = 1")
+        case Or(()):
+            return Sql("1 = 0")
         case And(parts):
             return joined(" AND ", [condition_sql(part, target, dialect) for part in parts])
         case Or(parts):
