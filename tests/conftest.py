@@ -34,7 +34,11 @@ def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("RUNPROJ_HOME", str(home / "runproj home"))
     for name in list(os.environ):
-        if name.startswith(("MLFLOW_", "GIT_AUTHOR", "GIT_COMMITTER", "XDG_")) or name in ("RUNPROJ_TRACKING_URI", "VIRTUAL_ENV"):
+        if name.startswith(("MLFLOW_", "GIT_AUTHOR", "GIT_COMMITTER", "XDG_")) or name in (
+            "RUNPROJ_TRACKING_URI",
+            "RUNPROJ_ARTIFACTS_URI",
+            "VIRTUAL_ENV",
+        ):
             monkeypatch.delenv(name)
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(home / ".gitconfig"))
     monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")

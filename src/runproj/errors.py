@@ -102,6 +102,10 @@ class StorageError(StartError):
     kind = "storage"
 
 
+class DamagedError(StorageError):
+    """A file is not what was stored."""
+
+
 class Interrupted(KeyboardInterrupt):
     """SIGINT, SIGTERM or SIGHUP arrived: whatever is under way stops, cleans up and says so.  Not an error."""
 

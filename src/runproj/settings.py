@@ -16,12 +16,14 @@ class Settings:
 
     home:         everything runproj keeps (store, cache, environments, artifacts).
     tracking_uri: `sqlite:///…`, `postgresql://…` or `http(s)://…`.
+    artifacts_uri: where artifacts are kept: a folder or a bucket; empty for beside the database.
     offline:      use only what is cached.
     capture_limit: bytes of a local folder above which its capture is refused.
     """
 
     home: Path
     tracking_uri: str
+    artifacts_uri: str = ""
     experiment: str = "Default"
     experiment_id: str | None = None
     offline: bool = False
@@ -60,6 +62,7 @@ def load(environ: Mapping[str, str] | None = None, home: Path | None = None) -> 
     return Settings(
         home=home,
         tracking_uri=_tracking_uri(tracking),
+        artifacts_uri=variables.get("RUNPROJ_ARTIFACTS_URI") or config.get("artifacts_uri") or "",
         experiment=variables.get("MLFLOW_EXPERIMENT_NAME") or config.get("experiment") or "Default",
         experiment_id=_experiment_id(variables),
         offline=_flag(variables.get("RUNPROJ_OFFLINE") or config.get("offline") or ""),
@@ -95,7 +98,7 @@ def _config(path: Path) -> dict[str, str]:
         content = tomllib.loads(path.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not valid TOML", why=str(error)) from error
-    known = {"tracking_uri", "experiment", "offline", "capture_limit"}
+    known = {"tracking_uri", "artifacts_uri", "experiment", "offline", "capture_limit"}
     if unknown := sorted(set(content) - known):
         raise UsageError(f"{path} has unknown keys: {', '.join(unknown)}", fix=f"Known keys: {', '.join(sorted(known))}")
     return {key: str(value) for key, value in content.items()}

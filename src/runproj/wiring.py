@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Iterator, Sequence
 
-    from runproj.artifacts.local import LocalArtifacts
+    from runproj.artifacts.direct import DirectArtifacts
     from runproj.core.backend import Backend, Job
     from runproj.core.call import Call
     from runproj.core.finding import RunSearch
@@ -71,7 +71,8 @@ class Wiring:
     def artifacts(self) -> ArtifactStore:
         from runproj.artifacts import open_artifacts
 
-        return open_artifacts(self.settings.tracking_uri, home=self.settings.home, environ=os.environ)
+        settings = self.settings
+        return open_artifacts(settings.tracking_uri, home=settings.home, environ=os.environ, place=settings.artifacts_uri)
 
     @cached_property
     def sources(self) -> SourceStore:
@@ -148,13 +149,12 @@ class Wiring:
         return Endpoint(listener, token, self.tracking, self.artifacts, run_id, experiment_id)
 
     @contextlib.contextmanager
-    def served(self, store: str | None, artifacts: str | None) -> Iterator[tuple[FullStore, LocalArtifacts]]:
+    def served(self, store: str | None, artifacts: str | None) -> Iterator[tuple[FullStore, DirectArtifacts]]:
         """What a server serves: the store at a URL, and the artifacts at another; by default the configured ones.
 
         The database is opened, and brought up to date, before the block begins.
         """
-        from runproj.artifacts import artifact_root
-        from runproj.artifacts.local import LocalArtifacts, local_path
+        from runproj.artifacts import open_direct
         from runproj.tracking import open_full_store
 
         uri, home = store or self.settings.tracking_uri, self.settings.home
@@ -162,15 +162,13 @@ class Wiring:
             raise UsageError(
                 f"A server cannot keep its runs at {uri}", fix="Use --store sqlite:///PATH or postgresql://HOST/NAME."
             )
+        if artifacts and ":" not in artifacts:
+            artifacts = str(_here() / artifacts)
+        files = open_direct(uri, home=home, place=artifacts or self.settings.artifacts_uri)
         opened = open_full_store(uri, home=home)
-        root = artifact_root(uri, home) if artifacts is None else local_path(artifacts)
-        if root is None and artifacts and ":" not in artifacts:
-            root = _here() / artifacts
-        if root is None:
-            raise UsageError(f"A server cannot keep its artifacts in {artifacts!r}", fix="Use --artifacts FOLDER.")
         with contextlib.closing(opened):
             opened.experiments.get("0")
-            yield opened, LocalArtifacts(root)
+            yield opened, files
 
     def stores(self, tracking_uri: str) -> Stores:
         """The stores of a tracking URI, ours or one that an earlier command used."""
@@ -182,7 +180,7 @@ class Wiring:
             return Stores(self.tracking, self.artifacts)
         return Stores(
             open_store(tracking_uri, home=self.settings.home, environ=os.environ),
-            open_artifacts(tracking_uri, home=self.settings.home, environ=os.environ),
+            open_artifacts(tracking_uri, home=self.settings.home, environ=os.environ, place=self.settings.artifacts_uri),
         )
 
     def recover(self, *, everywhere: bool = False) -> list[str]:
@@ -260,19 +258,25 @@ class Wiring:
             for run in self.tracking.search(RunQuery(lifecycle=Lifecycle.DELETED, limit=1_000_000)):
                 removed.append(f"run {run.id[:8]} ({run.name})")
                 freed += 0 if dry_run else self._purge(run)
+        if not self._remote and (size := self._direct_artifacts().collect(dry_run=dry_run)):
+            removed.append("contents of artifacts that are gone")
+            freed += size
         return GcReport(tuple(removed), freed, dry_run)
 
     def _purge(self, run: Run) -> int:
         if self._remote:
             raise UsageError("Deleted runs of a remote server are removed by that server", fix="Leave out --deleted.")
-        from runproj.artifacts import artifact_root
-        from runproj.artifacts.local import LocalArtifacts
         from runproj.tracking import purge_run
 
-        uri, home = self.settings.tracking_uri, self.settings.home
-        freed = LocalArtifacts(artifact_root(uri, home)).delete(run)
-        purge_run(uri, run.id, home=home)
+        freed = self._direct_artifacts().delete(run)
+        purge_run(self.settings.tracking_uri, run.id, home=self.settings.home)
         return freed
+
+    def _direct_artifacts(self) -> DirectArtifacts:
+        from runproj.artifacts import open_direct
+
+        settings = self.settings
+        return open_direct(settings.tracking_uri, home=settings.home, place=settings.artifacts_uri)
 
 
 _REMOTE_VARIABLES = (

@@ -12,7 +12,8 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 from runproj.artifacts import open_artifacts
-from runproj.artifacts.local import LocalArtifacts
+from runproj.artifacts.direct import DirectArtifacts
+from runproj.artifacts.folder import Folder
 from runproj.core.run import NewRun, Run
 from runproj.server.endpoint import Endpoint
 from runproj.tracking import open_full_store
@@ -24,10 +25,19 @@ TOKEN = "a-secret-token"
 @dataclass
 class Served:
     store: FullStore
-    artifacts: LocalArtifacts
+    artifacts: DirectArtifacts
     run: Run
     endpoint: Endpoint
     port: int
+
+    def folder(self, run: Run) -> Path:
+        """Where a run's artifacts are."""
+        return self.root / self.artifacts.place(run.artifact_uri)[1]
+
+    @property
+    def root(self) -> Path:
+        assert isinstance(self.artifacts.files, Folder)
+        return self.artifacts.files.root
 
     @property
     def environment(self) -> dict[str, str]:
@@ -73,7 +83,7 @@ def served(home: Path, uri: str = "") -> Iterator[Served]:
     uri = uri or f"sqlite:///{home / 'runproj.db'}"
     store = open_full_store(uri, home=home)
     artifacts = open_artifacts(uri, home=home, environ={})
-    assert isinstance(artifacts, LocalArtifacts)
+    assert isinstance(artifacts, DirectArtifacts)
     run = store.create_run(NewRun("0", 1))
     with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
         endpoint = Endpoint(listener, TOKEN, store, artifacts, run.id, "0")

@@ -79,7 +79,7 @@ def check(here: Served, done: subprocess.CompletedProcess[str], inside: Path) ->
     assert math.isnan(metrics["nan"].value)
     assert (metrics["inf"].value, metrics["inf"].step, metrics["inf"].timestamp) == (-math.inf, 5, 77)
     assert found.tag("t") == "True"
-    files = here.artifacts.path(found)
+    files = here.folder(found)
     assert (files / "out/deep/b ü.txt").read_text() == "out/deep/b ü.txt"
     assert (files / "elsewhere/a.txt").exists()
 

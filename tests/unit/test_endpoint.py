@@ -54,7 +54,7 @@ def test_who_may_ask(here, headers, status):
 def test_the_token_is_needed_for_files_too(here):
     path = "/api/2.0/mlflow-artifacts/artifacts/0/x"
     assert here.ask("PUT", path, b"x", Authorization="")[0] == 401
-    assert here.artifacts.folder.list("0") == ()
+    assert here.artifacts.files.list("0") == ()
 
 
 def test_the_state_of_the_run_is_the_executors(here):
@@ -122,7 +122,7 @@ def test_closing_answers_what_has_arrived(here):
         assert client.recv(1000).startswith(b"HTTP/1.1 200 ")
         closer.join(10)
         assert not closer.is_alive()
-    with here.artifacts.folder.reading("0/late") as found:
+    with here.artifacts.files.reading("0/late") as found:
         assert found.size == len(body)
 
 
@@ -149,8 +149,8 @@ def test_an_upload_that_breaks_off_leaves_nothing(here):
         client.sendall(f"{head}Authorization: Bearer {TOKEN}\r\nContent-Length: 1000\r\n\r\nhalf".encode())
         time.sleep(0.1)
     here.endpoint.close()
-    assert not here.artifacts.folder.list("0")
-    assert [path for path in here.artifacts.root.rglob("*") if path.is_file()] == []
+    assert not here.artifacts.files.list("0")
+    assert [path for path in here.root.rglob("*") if path.is_file()] == []
 
 
 def test_chunked_uploads(here):
@@ -167,14 +167,14 @@ def test_chunked_uploads(here):
 )
 def test_uploads_cannot_leave_the_root(here, path):
     assert here.ask("PUT", f"/api/2.0/mlflow-artifacts/artifacts/{path}", b"x")[0] == 400
-    assert not here.artifacts.root.exists() or not any(file.is_file() for file in here.artifacts.root.parent.rglob("x*"))
+    assert not here.root.exists() or not any(file.is_file() for file in here.root.parent.rglob("x*"))
 
 
 def test_links_are_not_followed(here, tmp_path):
     (tmp_path / "secret").write_text("secret")
-    (here.artifacts.root / "0").mkdir(parents=True)
-    (here.artifacts.root / "0" / "link").symlink_to(tmp_path)
-    (here.artifacts.root / "0" / "file").symlink_to(tmp_path / "secret")
+    (here.root / "0").mkdir(parents=True)
+    (here.root / "0" / "link").symlink_to(tmp_path)
+    (here.root / "0" / "file").symlink_to(tmp_path / "secret")
     base = "/api/2.0/mlflow-artifacts/artifacts"
     for path in ("0/link/secret", "0/file"):
         status, content = here.ask("GET", f"{base}/{path}")

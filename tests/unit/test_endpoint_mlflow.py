@@ -96,7 +96,7 @@ def test_what_it_logs_lands_in_the_run(client, here, tmp_path):
     assert (metrics["loss"], metrics["big"]) == (1 / 3, 2.0**53)
     assert math.isnan(metrics["nan"])
     assert (run.tag("kind"), run.tag("a"), run.tag("b")) == ("test", "1", "2")
-    files = here.artifacts.path(run)
+    files = here.folder(run)
     assert (files / "notes/hello ü.txt").read_text() == "hello"
     assert (files / "data/local file.bin").read_bytes() == bytes(range(256)) * 5000
     assert (files / "tree/sub/x.txt").read_text() == "x"

@@ -1,4 +1,4 @@
-"""Where the files of runs are kept: a folder of this machine, or a server that speaks MLflow's protocol."""
+"""Where the files of runs are kept: a folder of this machine, a bucket, or a server that speaks MLflow's protocol."""
 
 from __future__ import annotations
 
@@ -9,29 +9,43 @@ from typing import TYPE_CHECKING
 from runproj.errors import UsageError
 
 if TYPE_CHECKING:
+    from runproj.artifacts.direct import DirectArtifacts
     from runproj.core.tracking import ArtifactStore
 
 
-def open_artifacts(uri: str, *, home: Path, environ: Mapping[str, str]) -> ArtifactStore:
-    """The artifacts of the runs that the store at tracking URI `uri` records.  Nothing is read or written before it is used."""
-    if uri.startswith(("sqlite:///", "postgresql://", "postgres://")):
-        from runproj.artifacts.local import LocalArtifacts
+def open_artifacts(uri: str, *, home: Path, environ: Mapping[str, str], place: str = "") -> ArtifactStore:
+    """The artifacts of the runs that the store at tracking URI `uri` records.  Nothing is read or written before it is used.
 
-        return LocalArtifacts(artifact_root(uri, home))
+    place: where to keep them, see `open_files`; empty stands for beside the database.  A server decides that by itself.
+    """
     if uri.startswith(("http://", "https://")):
         from runproj.artifacts.http import HttpArtifacts
         from runproj.remote import Remote
 
         return HttpArtifacts(Remote(uri, environ))
+    return open_direct(uri, home=home, place=place)
+
+
+def open_direct(uri: str, *, home: Path, place: str = "") -> DirectArtifacts:
+    """As `open_artifacts`, for a store that is a database."""
+    from runproj.artifacts.direct import DirectArtifacts, local_path
+    from runproj.artifacts.folder import Folder
+
+    if not place:
+        return DirectArtifacts(Folder(artifact_root(uri, home), pooled=True))
+    if (path := local_path(place)) is not None:
+        return DirectArtifacts(Folder(path, pooled=True))
+    raise UsageError(f"Artifacts cannot be kept at {place!r}", fix="Use the absolute path of a folder.")
+
+
+def artifact_root(uri: str, home: Path) -> Path:
+    """Beside the database, so that everybody who uses the database finds the same files; in `home` for one on a server."""
+    if uri.startswith("sqlite:///"):
+        database = home / uri.removeprefix("sqlite:///")
+        return home / "artifacts" if database == home / "runproj.db" else database.with_name(f"{database.stem}-artifacts")
+    if uri.startswith(("postgresql://", "postgres://")):
+        return home / "artifacts"
     raise UsageError(
         f"The tracking URI {uri!r} is not one that runproj can use",
         fix="Use sqlite:///PATH, postgresql://USER@HOST/DATABASE or http(s)://SERVER.",
     )
-
-
-def artifact_root(uri: str, home: Path) -> Path:
-    """Beside the database, so that everybody who uses the database finds the same files."""
-    if not uri.startswith("sqlite:///"):
-        return home / "artifacts"
-    database = home / uri.removeprefix("sqlite:///")
-    return home / "artifacts" if database == home / "runproj.db" else database.with_name(f"{database.stem}-artifacts")

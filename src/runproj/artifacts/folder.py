@@ -12,79 +12,68 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from runproj.artifacts.files import CHUNK, INCOMING, Sink, inside, put, split, verified
+from runproj.artifacts.pool import Pool
 from runproj.core.tracking import ArtifactInfo
 from runproj.errors import NotFoundError, RefusedError
-from runproj.files import explained, storage_error
+from runproj.files import explained, storage_error, tree_size
 
-_INCOMING = ".incoming-"  # names of files that are not complete yet; never listed, never read
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_CHUNK = 1 << 20
-
-
-def split(path: str) -> tuple[str, ...]:
-    """The parts of a relative path; none for the folder itself.  Raises `RefusedError` for one that could lead elsewhere."""
-    if not path or path == ".":
-        return ()
-    parts = tuple(path.split("/"))
-    if any(part in ("", ".", "..") or "\0" in part or part.startswith(_INCOMING) for part in parts):
-        raise RefusedError(
-            f"{path!r} is not a path for an artifact", fix="Use a relative path without empty parts, `.` and `..`."
-        )
-    return parts
-
-
-def inside(path: str) -> tuple[str, ...]:
-    """As `split`, for the path of a file."""
-    parts = split(path)
-    if not parts:
-        raise RefusedError("An artifact needs a path")
-    return parts
+POOL = ".blobs"
+"""Name of the folder below the root where contents are pooled; no path leads there."""
 
 
 @dataclass(frozen=True)
 class OpenFile:
-    """A file that is open for reading, with its size in bytes and the time of its last change in seconds."""
+    """An `Opened` file of a file system."""
 
+    path: str
     file: BinaryIO
     size: int
     changed: float
+    sha256: str | None = None
+
+    def chunks(self, first: int = 0, last: int | None = None) -> Iterator[bytes]:
+        length = (self.size if last is None else last + 1) - first
+        found = self._read(first, length)
+        return verified(found, self.sha256, self.path) if self.sha256 and length >= self.size else found
+
+    def _read(self, first: int, length: int) -> Iterator[bytes]:
+        self.file.seek(first)
+        while length > 0 and (data := self.file.read(min(CHUNK, length))):
+            length -= len(data)
+            yield data
 
 
 class Folder:
-    """Files below `root`.  Paths are relative, with `/`.  Files appear when they are complete, and replace older ones."""
+    """`Files` below `root`, where people can look at them too.
 
-    def __init__(self, root: Path) -> None:
+    With `pooled`, identical files are stored once and their hashes are kept: in a folder `.blobs` of its own below `root`, which
+    no path leads to.  Without it nothing but the files themselves is written.
+    """
+
+    def __init__(self, root: Path, *, pooled: bool = False) -> None:
         self.root = root
+        self.pool = Pool(root / POOL) if pooled else None
 
     @contextlib.contextmanager
-    def writing(self, path: str) -> Iterator[BinaryIO]:
-        """A file to write; it is under `path` when the block ends, and nowhere if the block raises."""
-        *above, name = inside(path)
-        with self._explained(path), self._folder(above, create=True) as folder:
-            temporary = _INCOMING + os.urandom(8).hex()
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=folder)
-            try:
-                with os.fdopen(descriptor, "wb") as file:
-                    yield file
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
-            except BaseException:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(temporary, dir_fd=folder)
-                raise
-            os.fsync(folder)
-
-    def put(self, source: Path, path: str) -> None:
-        """Copy a file into the folder."""
-        with explained(source, "read"):
-            file = source.open("rb")
-        with file, self.writing(path) as target:
-            _copy(file, target)
+    def writing(self, path: str) -> Iterator[Sink]:
+        *above, name = self._inside(path)
+        if self.pool is None:
+            with self._explained(path), self._folder(above, create=True) as folder, _written(folder, name) as file:
+                yield file
+            return
+        with self._explained(path):
+            self._check(above, name)
+            with self.pool.incoming() as written:
+                yield written
+                with self._folder(above, create=True) as folder:
+                    self.pool.name(written, name, folder)
+                    os.fsync(folder)
 
     def adopt(self, source: Path, path: str) -> None:
-        """Move a file into the folder; copies where it is on another file system."""
-        *above, name = inside(path)
+        """Move a file into the folder, without reading it: its hash stays unknown.  Copies from another file system."""
+        *above, name = self._inside(path)
         if source.is_symlink() or not source.is_file():
             raise NotFoundError(f"There is no file {source}")
         with self._explained(path), self._folder(above, create=True) as folder:
@@ -96,30 +85,30 @@ class Folder:
             else:
                 os.fsync(folder)
                 return
-        self.put(source, path)
+        put(self, source, path)
         source.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def reading(self, path: str) -> Iterator[OpenFile]:
-        """The file at `path`, open.  Raises `NotFoundError` where there is none."""
-        *above, name = inside(path)
+        *above, name = self._inside(path)
         with self._explained(path, "read"):
             with self._folder(above) as folder:
                 descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
-            with os.fdopen(descriptor, "rb") as file:
+            with os.fdopen(descriptor, "rb", 0) as file:
                 found = os.fstat(descriptor)
                 if not stat.S_ISREG(found.st_mode):
                     raise NotFoundError(f"{path!r} is not a file", fix="Name a file below it.")
-                yield OpenFile(file, found.st_size, found.st_mtime)
+                sha256 = self.pool.sha256(found) if self.pool else None
+                yield OpenFile(path, file, found.st_size, found.st_mtime, sha256)
 
     def list(self, path: str = "") -> Sequence[ArtifactInfo]:
-        """Files and folders directly below `path`, by name, with paths relative to this folder; empty where there is none."""
-        prefix = "/".join(split(path))
+        parts = self._split(path)
+        prefix = "/".join(parts)
         found = []
         try:
-            with self._explained(path, "list"), self._folder(split(path)) as folder, os.scandir(folder) as entries:
+            with self._explained(path, "list"), self._folder(parts) as folder, os.scandir(folder) as entries:
                 for entry in entries:
-                    if entry.is_symlink() or entry.name.startswith(_INCOMING):
+                    if entry.is_symlink() or entry.name.startswith(INCOMING) or (not parts and self._ours(entry.name)):
                         continue
                     name = f"{prefix}/{entry.name}" if prefix else entry.name
                     if entry.is_dir(follow_symlinks=False):
@@ -130,18 +119,44 @@ class Folder:
             return ()
         return sorted(found, key=lambda info: info.path)
 
-    def remove(self, path: str) -> None:
-        """Remove a file, or a folder with everything in it; does nothing where there is none."""
-        *above, name = inside(path)
+    def remove(self, path: str) -> int:
+        *above, name = self._inside(path)
         try:
             with self._explained(path, "remove"), self._folder(above) as folder:
+                freed = tree_size(self.root / path)
                 found = os.stat(name, dir_fd=folder, follow_symlinks=False)
                 if stat.S_ISDIR(found.st_mode):
                     shutil.rmtree(name, dir_fd=folder)
                 else:
                     os.unlink(name, dir_fd=folder)
         except NotFoundError:
-            return
+            return 0
+        return freed
+
+    def collect(self, *, dry_run: bool = False) -> int:
+        if self.pool is None:
+            return 0
+        with explained(self.root):
+            return self.pool.collect(dry_run=dry_run)
+
+    def _split(self, path: str) -> tuple[str, ...]:
+        parts = split(path)
+        if parts and self._ours(parts[0]):
+            raise RefusedError(f"{path!r} is not a path for an artifact", why=f"{POOL} is the store's own.")
+        return parts
+
+    def _inside(self, path: str) -> tuple[str, ...]:
+        inside(path)
+        return self._split(path)
+
+    def _ours(self, name: str) -> bool:
+        return self.pool is not None and name.casefold() == POOL
+
+    def _check(self, above: Sequence[str], name: str) -> None:
+        """Meet what makes it impossible to write the file before it is there."""
+        with contextlib.suppress(FileNotFoundError), self._folder(above) as folder:
+            if stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
 
     @contextlib.contextmanager
     def _folder(self, parts: Sequence[str], *, create: bool = False) -> Iterator[int]:
@@ -179,6 +194,19 @@ class Folder:
             raise storage_error(error, self.root / path, doing) from error
 
 
-def _copy(source: BinaryIO, target: BinaryIO) -> None:
-    while data := source.read(_CHUNK):
-        target.write(data)
+@contextlib.contextmanager
+def _written(folder: int, name: str) -> Iterator[BinaryIO]:
+    """A file to write, which replaces `name` in an open folder when it is complete."""
+    temporary = INCOMING + os.urandom(8).hex()
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=folder)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary, dir_fd=folder)
+        raise
+    os.fsync(folder)

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from runproj.artifacts.folder import Folder, inside, split
-from runproj.artifacts.local import PROXIED, local_path
+from runproj.artifacts.direct import PROXIED, local_path
+from runproj.artifacts.files import inside, put, split
+from runproj.artifacts.folder import Folder
 from runproj.core.run import Run
 from runproj.core.tracking import ArtifactInfo
 from runproj.errors import StorageError
@@ -25,7 +26,7 @@ class HttpArtifacts:
     def put(self, run: Run, source: Path, path: str) -> None:
         inside(path)
         if folder := _shared(run):
-            folder.put(source, path)
+            put(folder, source, path)
             return
         with explained(source, "read"), source.open("rb") as file:
             self.remote.upload(f"{self._prefix(run)}/{path}", file, source.stat().st_size)
@@ -44,7 +45,7 @@ class HttpArtifacts:
             with explained(into), temporary.open("wb") as target:
                 if folder := _shared(run):
                     with folder.reading(path) as source:
-                        while data := source.file.read(1 << 20):
+                        for data in source.chunks():
                             target.write(data)
                 else:
                     self._download(run, path, target.write)

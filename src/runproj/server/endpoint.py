@@ -43,14 +43,14 @@ class Endpoint:
 
     def start(self) -> None:
         """Serve from now on, in the background.  Raises `TrackingError` for stores that cannot be served."""
-        from runproj.artifacts.local import LocalArtifacts
+        from runproj.artifacts.direct import DirectArtifacts
         from runproj.server.gate import Gate, holder_of
         from runproj.server.http import Server
         from runproj.server.ownedstore import OwnedRunStore
         from runproj.server.rest import Api
         from runproj.tracking.store import SqlStore
 
-        if not isinstance(self._store, SqlStore) or not isinstance(self._artifacts, LocalArtifacts):
+        if not isinstance(self._store, SqlStore) or not isinstance(self._artifacts, DirectArtifacts):
             raise TrackingError("Only the embedded store can be served to the project")
         if self._server is not None:
             return

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from runproj.core.access import OPERATOR, Caller
-from runproj.errors import AlreadyExistsError, NotFoundError, RefusedError, RunprojError
+from runproj.errors import AlreadyExistsError, DamagedError, NotFoundError, RefusedError, RunprojError
 from runproj.server import access
 from runproj.server.fields import read_fields
 from runproj.server.protocol import Problem, Request, Response, json_response, missing, problem_response, text_response
 from runproj.server.routes import Call, Found, WrongMethod, find
 
 if TYPE_CHECKING:
-    from runproj.artifacts.local import LocalArtifacts
+    from runproj.artifacts.direct import DirectArtifacts
     from runproj.tracking.full import FullStore
 
 
@@ -22,14 +22,14 @@ class Context:
     """What handlers work with, and for whom."""
 
     store: FullStore
-    artifacts: LocalArtifacts
+    artifacts: DirectArtifacts
     caller: Caller = OPERATOR
 
 
 class Api:
     """Answers requests of callers that the gate let in.  `answer` never raises for what a client can do."""
 
-    def __init__(self, store: FullStore, artifact_store: LocalArtifacts) -> None:
+    def __init__(self, store: FullStore, artifact_store: DirectArtifacts) -> None:
         self._for_operator = Context(store, artifact_store)
 
     def answer(self, request: Request, found: Found, caller: Caller) -> Response:
@@ -70,7 +70,7 @@ def find_route(request: Request) -> Found | Response:
 def as_problem(error: RunprojError) -> Problem:
     """The answer to a request that met `error`.  Only what is no fault of the client's has a status above 499.
 
-    A full or broken disk is 507: clients repeat a request after 500 or 503 for minutes, and it would not help.
+    A full or broken disk, or a damaged file, is 507: clients repeat a request after 500 or 503 for minutes, which would not help.
     """
     match error:
         case AlreadyExistsError():
@@ -79,4 +79,6 @@ def as_problem(error: RunprojError) -> Problem:
             return Problem("INVALID_PARAMETER_VALUE", str(error))
         case NotFoundError():
             return missing(str(error))
+        case DamagedError():
+            return Problem("DATA_LOSS", str(error), 507)
     return Problem("INTERNAL_ERROR", str(error), 507)

@@ -16,7 +16,7 @@ from runproj.server.http import Server
 from runproj.server.rest import Api
 
 if TYPE_CHECKING:
-    from runproj.artifacts.local import LocalArtifacts
+    from runproj.artifacts.direct import DirectArtifacts
     from runproj.tracking.full import FullStore
 
 _BACKLOG = 1024
@@ -79,7 +79,7 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
 
 
 @contextlib.contextmanager
-def serving(listener: socket.socket, address: Address, store: FullStore, artifacts: LocalArtifacts) -> Iterator[None]:
+def serving(listener: socket.socket, address: Address, store: FullStore, artifacts: DirectArtifacts) -> Iterator[None]:
     """Serve while the block lasts; at its end, requests that have arrived are answered."""
     api = Api(store, artifacts)
     server = Server(listener, Gate(address.hosts(), anyone, api, pages=True).handle)

@@ -1,4 +1,4 @@
-"""Artifacts in a folder of this machine."""
+"""Artifacts in a place that this process reads and writes itself: a folder, or a bucket."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from runproj.artifacts.folder import Folder, split
+from runproj.artifacts.files import Files, put, split
+from runproj.artifacts.folder import Folder
 from runproj.core.run import Run
 from runproj.core.tracking import ArtifactInfo
 from runproj.errors import StorageError
@@ -16,28 +17,27 @@ PROXIED = "mlflow-artifacts:"
 """Scheme of locations inside the store's own root, as MLflow's clients know it: `mlflow-artifacts:/EXPERIMENT/RUN/artifacts`."""
 
 
-class LocalArtifacts:
-    """An `ArtifactStore` below `root`.  A run whose location is a `file:` URI has its files there instead."""
+class DirectArtifacts:
+    """An `ArtifactStore` in `files`.  A run whose location is a `file:` URI has its files there instead."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.folder = Folder(root)
+    def __init__(self, files: Files) -> None:
+        self.files = files
 
     def put(self, run: Run, source: Path, path: str) -> None:
-        folder, prefix = self.place(run.artifact_uri)
-        folder.put(source, prefix + path)
+        files, prefix = self.place(run.artifact_uri)
+        put(files, source, prefix + path)
 
     def adopt(self, run: Run, source: Path, path: str) -> None:
-        folder, prefix = self.place(run.artifact_uri)
-        folder.adopt(source, prefix + path)
+        files, prefix = self.place(run.artifact_uri)
+        files.adopt(source, prefix + path)
 
     def get(self, run: Run, path: str, into: Path) -> None:
-        folder, prefix = self.place(run.artifact_uri)
+        files, prefix = self.place(run.artifact_uri)
         temporary = into.with_name(f".{os.urandom(8).hex()}.tmp")
-        with folder.reading(prefix + path) as source, explained(into):
+        with files.reading(prefix + path) as source, explained(into):
             try:
                 with temporary.open("wb") as target:
-                    while data := source.file.read(1 << 20):
+                    for data in source.chunks():
                         target.write(data)
                 temporary.replace(into)
             except BaseException:
@@ -49,27 +49,29 @@ class LocalArtifacts:
 
     def list_at(self, uri: str, path: str = "") -> Sequence[ArtifactInfo]:
         """As `list`, below any location: a logged model has one of its own."""
-        folder, prefix = self.place(uri)
-        found = folder.list((prefix + path).rstrip("/"))
+        files, prefix = self.place(uri)
+        found = files.list((prefix + path).rstrip("/"))
         return [ArtifactInfo(info.path.removeprefix(prefix), info.size) for info in found]
 
-    def path(self, run: Run) -> Path:
-        """Where the run's files are, for people; it need not exist."""
-        folder, prefix = self.place(run.artifact_uri)
-        return folder.root / prefix
-
     def delete(self, run: Run) -> int:
-        """Remove all of a run's files for good; returns the bytes that this frees."""
-        path = self.path(run)
-        size = tree_size(path)
-        remove_tree(path.parent if path.name == "artifacts" else path)
-        return size
+        """Remove all of a run's files for good; returns the bytes that this frees at once."""
+        if (path := local_path(run.artifact_uri)) is not None:
+            folder = path.parent if path.name == "artifacts" else path
+            freed = tree_size(folder)
+            remove_tree(folder)
+            return freed
+        files, prefix = self.place(run.artifact_uri)
+        return files.remove(prefix.removesuffix("/").removesuffix("/artifacts"))
 
-    def place(self, uri: str) -> tuple[Folder, str]:
-        """The folder that a location is in, and the prefix of its paths there.  Raises `StorageError` for a place elsewhere."""
+    def collect(self, *, dry_run: bool = False) -> int:
+        """Remove content that no file has any more; returns the bytes that this frees."""
+        return self.files.collect(dry_run=dry_run)
+
+    def place(self, uri: str) -> tuple[Files, str]:
+        """The files that a location is among, and the prefix of its paths there.  Raises `StorageError` for a place elsewhere."""
         if uri.startswith(PROXIED + "/") and not uri.startswith(PROXIED + "//"):
             prefix = "/".join(split(uri.removeprefix(PROXIED + "/")))
-            return self.folder, prefix + "/" if prefix else ""
+            return self.files, prefix + "/" if prefix else ""
         if (path := local_path(uri)) is not None:
             return Folder(path), ""
         raise StorageError(
