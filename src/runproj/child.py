@@ -27,6 +27,9 @@ _NEVER_PASSED_ON = frozenset(
         *("PYTHONDONTWRITEBYTECODE", "PYTHONSTARTUP", "PYTHONINSPECT"),
     )
 )
+_PATIENCE = 60.0
+"""Seconds for what is sent after the command has ended."""
+
 _KEPT_WHEN_CLEAN = (
     "PATH",
     "HOME",
@@ -99,13 +102,36 @@ def environment(plan: Plan, run: Run, built: Environment, use: Services, link: M
     for name in ("NO_PROXY", "no_proxy"):  # the way to this machine's own endpoint leads past every proxy
         base[name] = ",".join(filter(None, [base.get(name, ""), "127.0.0.1"]))
     base |= {"RUNPROJ_RUN_ID": run.id, "RUNPROJ_GUARDED": run.id, "RUNPROJ_HOME": str(use.home)}
+    base["RUNPROJ_SPOOL"] = str(spool(run, use))
     base["RUNPROJ_TRACKING_URI"] = use.tracking_uri  # for a runproj that the project itself starts
     return base
 
 
+def spool(run: Run, use: Services) -> Path:
+    """Where the run's processes keep what they have logged and not sent yet.  Not with the run's files: it may outlive them."""
+    return use.home / "spool" / f"run-{run.id}"
+
+
+def send_what_is_left(link: Link, run: Run, use: Services) -> str:
+    """Send what processes logged that ended without sending it; returns what to say where that cannot be done."""
+    root = spool(run, use)
+    if not root.is_dir():
+        return ""
+    from runproj.client.sync import send_of_run
+    from runproj.client.wire import Http, Server
+
+    if link.listener is not None:
+        link.listener[1]()
+    left, problem = send_of_run(str(root), Server(Http(link.variables["MLFLOW_TRACKING_URI"], link.variables)), _PATIENCE)
+    return f"{left} events that the project logged are not recorded yet ({problem}); `runproj sync` sends them." if left else ""
+
+
 def _client(folder: Path) -> str:
     """A folder in which `import runproj` finds the small logging client, whatever the environment has installed."""
-    inside = folder / "inside" / "runproj"
-    inside.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(Path(__file__).with_name("client.py"), inside / "__init__.py")
+    inside, package = folder / "inside" / "runproj", Path(__file__).with_name("client")
+    copy = inside / "client"
+    copy.mkdir(parents=True, exist_ok=True)
+    for source in package.glob("*.py"):
+        shutil.copyfile(source, copy / source.name)
+    shutil.copyfile(package / "standalone.py", inside / "__init__.py")
     return str(inside.parent)

@@ -232,6 +232,8 @@ def _command(
             recording.ending = supervise.run(spec, out, err, listener=link.listener, tick=metrics.store)
             metrics.watcher.close()
             metrics.store(last=True)
+            if left := child.send_what_is_left(link, run, use):
+                recording.note(left)
     finally:
         if link is not None:  # closed by now: no run can be begun any more
             _close_children(recording, link.endpoint)

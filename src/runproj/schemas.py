@@ -10,7 +10,7 @@ from pathlib import Path
 from runproj.codec import json_schema
 from runproj.core.plan import Plan
 from runproj.core.record import RunRecord
-from runproj.core.views import Checkup, Comparison, EnvironmentList, GcReport, RunList, RunView, ValidationReport
+from runproj.core.views import Checkup, Comparison, EnvironmentList, GcReport, RunList, RunView, SyncReport, ValidationReport
 from runproj.descriptor import descriptor_schema
 
 DOCUMENTS: Mapping[str, type] = {
@@ -23,6 +23,7 @@ DOCUMENTS: Mapping[str, type] = {
     "env-list": EnvironmentList,
     "gc": GcReport,
     "doctor": Checkup,
+    "sync": SyncReport,
 }
 
 

@@ -19,6 +19,7 @@ class Settings:
     artifacts_uri: where artifacts are kept: a folder or a bucket; empty for beside the database.
     offline:      use only what is cached.
     capture_limit: bytes of a local folder above which its capture is refused.
+    own_spool:    where processes outside of runs keep what they logged until it was sent; in `home` without it.
     """
 
     home: Path
@@ -29,6 +30,7 @@ class Settings:
     offline: bool = False
     capture_limit: int = 512 * 1024 * 1024
     plain: bool = False
+    own_spool: Path | None = None
 
     @property
     def cache(self) -> Path:
@@ -45,6 +47,11 @@ class Settings:
     @property
     def objects(self) -> Path:
         return self.home / "objects"
+
+    @property
+    def spools(self) -> tuple[Path, ...]:
+        """Folders in which processes keep what they logged until it was sent."""
+        return tuple(filter(None, (self.own_spool, self.home / "spool")))
 
 
 def load(environ: Mapping[str, str] | None = None, home: Path | None = None) -> Settings:
@@ -67,6 +74,7 @@ def load(environ: Mapping[str, str] | None = None, home: Path | None = None) -> 
         experiment_id=_experiment_id(variables),
         offline=_flag(variables.get("RUNPROJ_OFFLINE") or config.get("offline") or ""),
         capture_limit=parse_size(limit) if limit else 512 * 1024 * 1024,
+        own_spool=Path(spool).absolute() if (spool := variables.get("RUNPROJ_SPOOL")) else None,
         plain=bool(variables.get("CI") or variables.get("NO_COLOR") or variables.get("TERM") == "dumb"),
     )
 

@@ -17,7 +17,7 @@ from runproj.settings import Settings
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from runproj.artifacts.direct import DirectArtifacts
     from runproj.core.backend import Backend, Job
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from runproj.core.run import Run
     from runproj.core.services import Endpoint
     from runproj.core.tracking import ArtifactStore, TrackingStore
-    from runproj.core.views import Check, GcReport, RunView
+    from runproj.core.views import Check, GcReport, RunView, SyncedSpool
     from runproj.environments import EnvironmentCache
     from runproj.recovery import Stores
     from runproj.source import SourceStore
@@ -202,6 +202,25 @@ class Wiring:
         for run_id in closed:
             self.reporter.note(f"Run {run_id[:8]} was left open by an executor that is gone; it is closed now.")
         return closed
+
+    def unsent(self) -> int:
+        """How many processes that are gone have left something to send."""
+        found = [folder for folder in self.settings.spools if folder.is_dir() and os.listdir(folder)]
+        if not found:
+            return 0
+        from runproj.client.sync import waiting
+
+        return sum(len(waiting(str(folder))) for folder in found)
+
+    def sync(self, progress: Callable[[str, int], None]) -> Iterator[SyncedSpool]:
+        """Send what processes logged that ended without sending it; `progress` is told a spool and how much was sent so far."""
+        from runproj.client.places import connect
+        from runproj.client.sync import send_all
+        from runproj.core.views import SyncedSpool
+
+        for folder in self.settings.spools:
+            for spool in send_all(str(folder), connect, progress) if folder.is_dir() else ():
+                yield SyncedSpool(**spool._asdict())
 
     def find_run(self, reference: str) -> Run:
         """The run that a reference (id, beginning of an id, name, @last) means."""

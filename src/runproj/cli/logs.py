@@ -27,6 +27,8 @@ def looking() -> Wiring:
 
     wiring = Wiring(load(), output.TerminalReporter())
     wiring.recover()
+    if left := wiring.unsent():
+        wiring.reporter.note(f"What {left} process{'' if left == 1 else 'es'} logged has not been sent yet: runproj sync")
     return wiring
 
 

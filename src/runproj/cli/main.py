@@ -27,6 +27,7 @@ COMMANDS = {
     "gc": "maintenance",
     "doctor": "maintenance",
     "server": "server",
+    "sync": "sync",
     "execute-job": "job",
 }
 """Which module of this package has a command: only that one is imported, so that a command pays for itself alone."""

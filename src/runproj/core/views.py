@@ -113,3 +113,22 @@ class Checkup:
     """`doctor`."""
 
     checks: tuple[Check, ...]
+
+
+@dataclass(frozen=True)
+class SyncedSpool:
+    """What became of one spool, in events.  `left` says how many it still holds, `problem` why; `refused` ones are kept."""
+
+    folder: str
+    uri: str
+    sent: int
+    refused: int
+    left: int
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class SyncReport:
+    """`sync`."""
+
+    spools: tuple[SyncedSpool, ...]

@@ -1,0 +1,43 @@
+"""`sync`: send what was logged while the server was away."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from runproj.cli import options as opt
+from runproj.cli import output
+
+
+def register(app: typer.Typer) -> None:
+    app.command("sync")(sync)
+
+
+def sync(json: opt.Json = False) -> int:
+    """Send what was logged while the server was away, by processes that have ended; the exit code is 1 if something is left.
+
+    It can be run at any time and any number of times: everything is recorded once.
+    """
+    from runproj.core.views import SyncReport
+    from runproj.settings import load
+    from runproj.wiring import Wiring
+
+    reporter = output.TerminalReporter(quiet=json)
+    reporter.phase("sync", "Looking for what was not sent")
+    wiring = Wiring(load(), reporter)
+    found = []
+    for spool in wiring.sync(lambda folder, sent: reporter.progress(f"{Path(folder).name}: {sent} events")):
+        found.append(spool)
+        if json:
+            continue
+        output.write(f"{Path(spool.folder).name}  {output.count(spool.sent, 'event')} sent to {output.clean(spool.uri)}")
+        if spool.refused:
+            output.say(f"  The server refused {output.count(spool.refused, 'event')}; see {spool.folder}/refused.jsonl.")
+        if spool.problem:
+            output.say(f"  {output.count(spool.left, 'event')} left: {output.clean(spool.problem)}")
+    if json:
+        output.write_json(SyncReport(tuple(found)))
+    elif not found:
+        output.say("Everything was sent already.")
+    return 1 if any(spool.left or spool.problem for spool in found) else 0

@@ -1,0 +1,118 @@
+"""The thread that sends what is logged, while the training goes on."""
+
+import threading
+import time
+from typing import Callable, Optional
+
+from runproj.client.delivery import Delivery, warn
+from runproj.client.wire import Away, Server
+
+_GATHER = 0.2
+"""Seconds in which events gather, so that they share a request."""
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 30.0
+_SILENCE = 30.0
+"""Seconds without an answer after which the user is told."""
+
+
+class Worker:
+    """Started by the first event.  The server is made in the thread: what it needs is loaded there."""
+
+    def __init__(self, connect: Callable[[], Server], delivery: Callable[[Server], Delivery], where: str) -> None:
+        self._connect = connect
+        self._make = delivery
+        self._where = where
+        self.delivery: Optional[Delivery] = None
+        self.problem = ""
+        self._reached = False
+        self._attempts = 0
+        self._something = threading.Event()
+        self._hurry = threading.Event()
+        self._changed = threading.Condition()
+        self._stopped = False
+        self._thread: Optional[threading.Thread] = None
+        self._starting = threading.Lock()
+
+    def wake(self) -> None:
+        """There is something to send."""
+        if not self._something.is_set():
+            self._something.set()
+        if self._thread is None:
+            self._start()
+
+    def _start(self) -> None:
+        with self._starting:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="runproj-sender", daemon=True)
+                try:
+                    self._thread.start()
+                except RuntimeError:  # the interpreter is ending: `stop` sends what there is
+                    pass
+
+    def _work(self) -> None:
+        pause, silent_since = _FIRST_PAUSE, time.monotonic()
+        while not self._stopped:
+            self._something.wait()
+            self._hurry.wait(_GATHER)
+            self._something.clear()
+            hurried = self._hurry.is_set()
+            if self.attempt():
+                pause, silent_since = _FIRST_PAUSE, time.monotonic()
+                if hurried:
+                    self._hurry.clear()
+                continue
+            self._something.set()
+            if time.monotonic() - silent_since > _SILENCE:
+                silent_since = float("inf")
+                warn(f"{self._where} cannot be reached ({self.problem}); what is logged is kept, and sent when it can be")
+            time.sleep(min(pause, 0.05))
+            self._hurry.clear()
+            self._hurry.wait(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def attempt(self) -> bool:
+        """Send everything there is; whether that could be done."""
+        try:
+            if self.delivery is None:
+                self.delivery = self._make(self._connect())
+            while not self._stopped and self.delivery.step():
+                self._reached = True
+                self._tell()
+            self.problem = ""
+            return True
+        except Away as error:
+            self.problem = str(error)
+        except Exception as bug:
+            self.problem = f"{type(bug).__name__}: {bug}"
+            warn(f"sending failed ({self.problem}); what is logged is kept")
+        finally:
+            self._attempts += 1
+            self._tell()
+        return False
+
+    def _tell(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def wait(self, until: Callable[[], bool], seconds: float, give_up: bool = False) -> bool:
+        """Wait until something is so, while events are sent at once.
+
+        give_up: not for a server that has never been reached, and is not reached now.
+        """
+        deadline = time.monotonic() + seconds
+        attempts = self._attempts
+        while not until():
+            self._hurry.set()
+            if self._thread is None or not self._thread.is_alive():
+                self.attempt()
+            left = deadline - time.monotonic()
+            if left <= 0 or (give_up and not self._reached and self._attempts > attempts + 1 and self.problem):
+                return until()
+            with self._changed:
+                self._changed.wait(min(left, 0.05))
+        return True
+
+    def stop(self) -> None:
+        """No further attempts."""
+        self._stopped = True
+        self._something.set()
+        self._hurry.set()

@@ -1,0 +1,43 @@
+"""The protocol without a network: requests of this process's own client, answered from a store."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO
+
+from runproj.artifacts import artifact_root
+from runproj.artifacts.local import LocalArtifacts
+from runproj.core.access import OPERATOR
+from runproj.server.protocol import Request, Response
+from runproj.server.rest import Api, find_route
+from runproj.tracking import open_full_store
+
+
+class InProcess:
+    """Answers like the server of the store at `uri`."""
+
+    def __init__(self, uri: str, home: Path) -> None:
+        self._store = open_full_store(uri, home=home)
+        self._api = Api(self._store, LocalArtifacts(artifact_root(uri, home)))
+
+    def exchange(self, method: str, path: str, body: bytes | IO[bytes] | None, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        """Status and content of the answer to a request."""
+        place, _, query = path.partition("?")
+        source = io.BytesIO(body or b"") if body is None or isinstance(body, bytes) else body
+        given = {name.lower(): value for name, value in headers.items()}
+        length = len(body) if isinstance(body, bytes) else int(given.get("content-length", 0))
+        request = Request(method, place, query, given, source, length)
+        found = find_route(request)
+        response = found if isinstance(found, Response) else self._api.answer(request, found, OPERATOR)
+        if response.chunks is None:
+            return response.status, response.body
+        try:
+            return response.status, b"".join(response.chunks)
+        finally:
+            response.chunks.close()
+
+    def close(self) -> None:
+        """Let go of the store."""
+        self._store.close()
