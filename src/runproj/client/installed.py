@@ -3,8 +3,6 @@
 The copy of the client that runs give to their projects lacks all this; there the import of this module fails.
 """
 
-from pathlib import Path
-
 from runproj import settings
 from runproj.client.wire import Exchange
 
@@ -23,4 +21,5 @@ def exchange(uri: str) -> Exchange:
     """The store at a tracking URI, spoken to as if it were a server."""
     from runproj.server.inprocess import InProcess
 
-    return InProcess(uri, Path(settings.load().home)).exchange
+    found = settings.load()
+    return InProcess(uri, found.home, found.artifacts_uri).exchange

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
-from runproj.artifacts import artifact_root
-from runproj.artifacts.local import LocalArtifacts
+from runproj.artifacts import open_direct
 from runproj.core.access import OPERATOR
 from runproj.server.protocol import Request, Response
 from runproj.server.rest import Api, find_route
@@ -16,11 +15,11 @@ from runproj.tracking import open_full_store
 
 
 class InProcess:
-    """Answers like the server of the store at `uri`."""
+    """Answers like the server of the store at `uri`; `place` as of `open_artifacts`."""
 
-    def __init__(self, uri: str, home: Path) -> None:
+    def __init__(self, uri: str, home: Path, place: str = "") -> None:
         self._store = open_full_store(uri, home=home)
-        self._api = Api(self._store, LocalArtifacts(artifact_root(uri, home)))
+        self._api = Api(self._store, open_direct(uri, home=home, place=place))
 
     def exchange(self, method: str, path: str, body: bytes | IO[bytes] | None, headers: Mapping[str, str]) -> tuple[int, bytes]:
         """Status and content of the answer to a request."""
