@@ -10,6 +10,7 @@ from pathlib import Path
 from runproj.codec import json_schema
 from runproj.core.plan import Plan
 from runproj.core.record import RunRecord
+from runproj.core.transfer import TransferReport
 from runproj.core.views import Checkup, Comparison, EnvironmentList, GcReport, RunList, RunView, SyncReport, ValidationReport
 from runproj.descriptor import descriptor_schema
 
@@ -24,6 +25,7 @@ DOCUMENTS: Mapping[str, type] = {
     "gc": GcReport,
     "doctor": Checkup,
     "sync": SyncReport,
+    "transfer": TransferReport,
 }
 
 

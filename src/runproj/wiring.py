@@ -27,11 +27,13 @@ if TYPE_CHECKING:
     from runproj.core.run import Run
     from runproj.core.services import Endpoint
     from runproj.core.tracking import ArtifactStore, TrackingStore
+    from runproj.core.transfer import TransferReport
     from runproj.core.views import Check, GcReport, RunView, SyncedSpool
     from runproj.environments import EnvironmentCache
     from runproj.recovery import Stores
     from runproj.source import SourceStore
     from runproj.tracking.full import FullStore
+    from runproj.transfer.engine import Wishes
 
 
 class Wiring:
@@ -255,6 +257,18 @@ class Wiring:
         from runproj.tracking import check_store
 
         return check_store(self.settings.tracking_uri, home=self.settings.home)
+
+    def transfer(self, source: str | None, target: str | None, artifacts: Sequence[Path], wishes: Wishes) -> TransferReport:
+        """Move a record from one place to another; None stands for the configured store."""
+        from runproj.transfer import Surroundings, open_source, open_target
+        from runproj.transfer.engine import Transfer
+        from runproj.transfer.journal import Journal
+
+        use = Surroundings(self.settings.home, _here(), os.environ, artifacts)
+        reading = open_source(source or self.settings.tracking_uri, use)
+        writing = open_target(target or self.settings.tracking_uri, use)
+        with Journal(self.settings.home / "transfers", reading.name, writing.name) as known:
+            return Transfer(reading, writing, known, self.reporter, wishes).move()
 
     def collect_garbage(self, *, days: float, deleted: bool, dry_run: bool) -> GcReport:
         """Remove what no run needs."""

@@ -28,6 +28,8 @@ COMMANDS = {
     "doctor": "maintenance",
     "server": "server",
     "sync": "sync",
+    "import": "transfer",
+    "export": "transfer",
     "execute-job": "job",
 }
 """Which module of this package has a command: only that one is imported, so that a command pays for itself alone."""

@@ -81,12 +81,12 @@ def read_bounded(path: Path, name: str, limit: int = LARGEST_FILE) -> bytes:
     return content
 
 
-def load(content: bytes, name: str) -> Node | None:
+def load(content: bytes, name: str, limit: int = LARGEST_FILE) -> Node | None:
     """The root node of a document, or None where it is empty.  Raises `YamlError`."""
     import yaml
 
-    if len(content) > LARGEST_FILE:
-        raise YamlError(Problem(name, 0, 0, f"is larger than {LARGEST_FILE >> 20} MB"))
+    if len(content) > limit:
+        raise YamlError(Problem(name, 0, 0, f"is larger than {limit >> 20} MB"))
     composer = _Composer(name)
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml is ten times as fast; wheels have it
     try:

@@ -27,7 +27,7 @@ class Lineages:
                 raise NotFoundError(f"There is no run with id {run_id!r}")
             run, experiment = found
             for used in lineage.datasets:
-                _add_dataset(connection, run, experiment, used)
+                add_dataset(connection, run, experiment, used)
             links = [(run, "input", model, 0) for model in lineage.models_in]
             links += [(run, "output", output.model_id, output.step) for output in lineage.models_out]
             connection.executemany(
@@ -76,7 +76,8 @@ class Lineages:
             return [(str(experiment), name, digest, context) for experiment, name, digest, context in found]
 
 
-def _add_dataset(connection: Connection, run: int, experiment: int, used: DatasetInput) -> None:
+def add_dataset(connection: Connection, run: int, experiment: int, used: DatasetInput) -> None:
+    """Record that a run used a dataset; what is known of it already stays."""
     data = used.dataset
     connection.execute(
         "INSERT INTO datasets (experiment, name, digest, source_type, source, schema, profile) VALUES (?, ?, ?, ?, ?, ?, ?)"

@@ -1,0 +1,102 @@
+"""Moving a record between stores: what SOURCE and TARGET are is found out here; `engine` does the rest."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runproj.core.transfer import Source, Target
+from runproj.errors import UsageError
+
+if TYPE_CHECKING:
+    from runproj.transfer.ours import OurStore
+
+_SQLITE = "sqlite:///"
+_DATABASES = ("postgresql://", "postgres://")
+_SERVERS = ("http://", "https://")
+_KINDS = "a server (http://…), a database (sqlite:///PATH, a .db file, postgresql://…), or an `mlruns` folder"
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What places are relative to, and where credentials come from.
+
+    home:      what relative `sqlite:///` URIs of ours are relative to;  cwd: where the user is.
+    artifacts: folders that the user named as places of artifacts.
+    """
+
+    home: Path
+    cwd: Path
+    environ: Mapping[str, str]
+    artifacts: Sequence[Path] = ()
+
+
+def open_source(where: str, use: Surroundings) -> Source:
+    """The store at a URL or path, whatever it is.  Raises `UsageError` where it is nothing that can be read."""
+    from runproj.transfer.trees import Places
+
+    given = tuple(use.cwd / folder for folder in use.artifacts)
+    if where.startswith(_SERVERS):
+        raise UsageError(f"{where} cannot be read yet")
+    if where.startswith(_DATABASES):
+        return _ours(where, use)
+    path = _path(where, use)
+    if path.is_dir():
+        from runproj.transfer.mlruns import Mlruns
+
+        root = path if not (path / "mlruns").is_dir() else path / "mlruns"
+        return Mlruns(root, Places(root.parent, (root, *_beside(root)), given))
+    if not path.is_file():
+        raise UsageError(f"There is no {path}", fix=f"Name {_KINDS}.")
+    if _made_by_us(path):
+        return _ours(f"{_SQLITE}{path}", use)
+    from runproj.transfer.mlflowdb import MlflowDatabase
+
+    return MlflowDatabase(path, Places(path.parent, _beside(path), given))
+
+
+def open_target(where: str, use: Surroundings) -> Target:
+    """The store at a URL or path, to be written.  Raises `UsageError` where it is nothing that can be."""
+    if where.startswith((*_DATABASES, _SQLITE)):
+        return _ours(where, use)
+    raise UsageError(f"{where!r} is nothing that can be written", fix=f"Name {_KINDS}.")
+
+
+def _ours(uri: str, use: Surroundings) -> OurStore:
+    from runproj.artifacts import open_artifacts
+    from runproj.remote import scrubbed
+    from runproj.tracking import open_full_store
+    from runproj.transfer.ours import OurStore
+
+    files = open_artifacts(uri, home=use.home, environ=use.environ)
+    shown = uri if uri.startswith(_SQLITE) else scrubbed(uri)
+    return OurStore(open_full_store(uri, home=use.home), files, shown)
+
+
+def _path(where: str, use: Surroundings) -> Path:
+    """The file or folder that a text means.  Paths are relative to where the user is, `sqlite:///` ones to our home."""
+    if where.startswith(_SQLITE):
+        path = where.removeprefix(_SQLITE)
+        return use.cwd / path if (use.cwd / path).exists() else use.home / path
+    return use.cwd / Path(where.removeprefix("file://")).expanduser()
+
+
+def _beside(path: Path) -> tuple[Path, ...]:
+    """The folders in which MLflow keeps artifacts unless it is told otherwise."""
+    return path.parent / "mlruns", path.parent / "mlartifacts"
+
+
+def _made_by_us(path: Path) -> bool:
+    from runproj.tracking.schema import APPLICATION_ID
+
+    try:
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+        try:
+            return bool(connection.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID)
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        raise UsageError(f"{path} cannot be read as a database", why=str(error), fix=f"Name {_KINDS}.") from error

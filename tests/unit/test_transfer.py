@@ -1,0 +1,226 @@
+"""Records of MLflow, made by hand in the layouts of several of its ages, come over as they are."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import sqlite3
+import struct
+from pathlib import Path
+
+import pytest
+
+from runproj.core.run import Lifecycle, RunStatus
+from runproj.core.transfer import Block
+from runproj.tracking import open_full_store
+from runproj.tracking.full import FullStore
+from runproj.transfer import points
+from support.program import Cli
+
+RUN = "0123456789abcdef0123456789abcdef"
+OTHER = "fedcba9876543210fedcba9876543210"
+MODEL = "m-0123456789abcdef0123456789abcdef"
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def mlruns(root: Path) -> Path:
+    """A small `mlruns` folder as MLflow writes it: two experiments, one of them deleted, a model and a registry."""
+    one, gone = root / "7", root / ".trash" / "8"
+    write(
+        one / "meta.yaml",
+        f"artifact_location: {one}\nexperiment_id: '7'\nlifecycle_stage: active\nname: Größe\ncreation_time: 5\n",
+    )
+    write(one / "tags" / "team", "a\nb")
+    write(gone / "meta.yaml", f"artifact_location: {gone}\nexperiment_id: '8'\nlifecycle_stage: deleted\nname: gone\n")
+    for folder, run, state in ((one, RUN, "active"), (gone, OTHER, "deleted")):
+        meta = f"run_id: {run}\nrun_uuid: {run}\nexperiment_id: '{folder.name}'\nrun_name: first run\nstatus: 4\nstart_time: 10\n"
+        meta += f"end_time: 20\nlifecycle_stage: {state}\nuser_id: me\nartifact_uri: file:///somewhere/else/{run}/artifacts\n"
+        write(folder / run / "meta.yaml", meta)
+        write(folder / run / "params" / "lr", "0.1")
+        write(folder / run / "tags" / "mlflow.runName", "first run")
+        write(folder / run / "metrics" / "val" / "loss", "1 0.5 0\n2 nan 1\n3 -inf 2\n3 -inf 2\n4 -0.0 3 data name 99\n")
+        write(folder / run / "artifacts" / "a folder" / "file.txt", "content")
+    write(
+        one / "datasets" / "d1" / "meta.yaml",
+        "name: train\ndigest: '99'\nsource: s\nsource_type: code\nschema: null\nprofile: p\n",
+    )
+    write(
+        one / RUN / "inputs" / "i1" / "meta.yaml", "source_type: DATASET\nsource_id: d1\ntags:\n  mlflow.data.context: training\n"
+    )
+    write(one / RUN / "outputs" / MODEL / "meta.yaml", f"source_type: RUN_OUTPUT\nsource_id: {MODEL}\nstep: 3\n")
+    model = one / "models" / MODEL
+    meta = f"artifact_location: {model}/artifacts\nmodel_id: {MODEL}\nexperiment_id: '7'\nname: net\nstatus: 2\n"
+    write(model / "meta.yaml", meta + f"source_run_id: {RUN}\ncreation_timestamp: 30\nlast_updated_timestamp: 40\n")
+    write(model / "metrics" / "acc", f"7 0.25 1 {RUN} train set 99\n")
+    write(model / "artifacts" / "MLmodel", "flavors: {}")
+    registered = root / "models" / "net"
+    write(registered / "meta.yaml", "name: net\ndescription: best\ncreation_timestamp: 50\nlast_updated_timestamp: 60\n")
+    write(registered / "aliases" / "champion", "1")
+    version = f"name: net\nversion: 1\nsource: models:/{MODEL}\nstorage_location: {model}/artifacts\nrun_id: {RUN}\n"
+    write(registered / "version-1" / "meta.yaml", version + "current_stage: Production\ncreation_timestamp: 51\n")
+    write(registered / "version-2" / "meta.yaml", "name: net\nversion: 2\nsource: x\ncurrent_stage: Deleted_Internal\n")
+    return root
+
+
+def store(cli: Cli) -> FullStore:
+    home = Path(cli.env["RUNPROJ_HOME"])
+    return open_full_store(f"sqlite:///{home / 'runproj.db'}", home=home)
+
+
+def test_a_folder_comes_over_with_everything(cli: Cli, tmp_path: Path) -> None:
+    source = mlruns(tmp_path / "mlruns")
+    report = cli.json("import", str(source))
+    assert report["verified"], report
+    assert (report["experiments"], report["runs"], report["models"], report["versions"], report["files"]) == (2, 2, 1, 1, 3)
+    assert report["losses"] == []
+    target = store(cli)
+    experiment = target.experiments.named("Größe")
+    assert experiment
+    assert (experiment.created, [tag.value for tag in experiment.tags]) == (5, ["a\nb"])
+    run = target.get_run(RUN)
+    assert (run.status, run.start, run.end, run.user, run.lifecycle) == (RunStatus.FAILED, 10, 20, "me", Lifecycle.ACTIVE)
+    history = target.history(RUN, "val/loss")
+    assert [(point.timestamp, point.step) for point in history] == [(1, 0), (2, 1), (3, 2), (4, 3)]
+    assert [struct.pack("<d", point.value) for point in history[2:]] == [struct.pack("<d", value) for value in (-math.inf, -0.0)]
+    assert math.isnan(history[1].value)
+    lineage = target.lineages.of([RUN])[RUN]
+    assert (lineage.datasets[0].dataset.name, lineage.models_out[0].model_id, lineage.models_out[0].step) == ("train", MODEL, 3)
+    model = target.models.get(MODEL)
+    assert (model.metrics[0].dataset_name, model.metrics[0].dataset_digest, model.created) == ("train set", "99", 30)
+    version = target.registry.aliased("net", "champion")
+    assert (version.storage, version.stage.value, version.created) == (model.artifact_uri, "Production", 51)
+    gone = target.experiments.named("gone")
+    assert gone and gone.lifecycle is target.get_run(OTHER).lifecycle is Lifecycle.DELETED
+
+
+def test_numbers_of_deleted_versions_are_not_given_again(cli: Cli, tmp_path: Path) -> None:
+    from runproj.core.models import ModelVersion
+
+    cli.json("import", str(mlruns(tmp_path / "mlruns")))
+    assert store(cli).versions.create(ModelVersion("net", 0, "s", "s", 0, 0)).version == 3
+
+
+def test_what_is_there_is_kept_and_what_is_new_is_taken(cli: Cli, tmp_path: Path) -> None:
+    source = mlruns(tmp_path / "mlruns")
+    cli.json("import", str(source))
+    write(source / "7" / RUN / "metrics" / "late", "9 1.5 0\n")
+    write(source / "7" / RUN / "tags" / "new", "tag")
+    report = cli.json("import", str(source))
+    assert sorted(item["state"] for item in report["items"]) == ["copied", "kept", "kept"]
+    target = store(cli)
+    assert [point.value for point in target.history(RUN, "late")] == [1.5]
+    assert len(target.history(RUN, "val/loss")) == 4
+    assert len(target.experiments.search((), (), None, 10, 0)) == 3
+
+
+def test_a_dry_run_writes_nothing(cli: Cli, tmp_path: Path) -> None:
+    report = cli.json("import", str(mlruns(tmp_path / "mlruns")), "--dry-run")
+    assert (report["runs"], report["points"], report["dry_run"]) == (2, 8, True)
+    assert store(cli).experiments.named("Größe") is None
+
+
+def test_one_experiment_under_another_name(cli: Cli, tmp_path: Path) -> None:
+    source = mlruns(tmp_path / "mlruns")
+    store(cli).experiments.create("Größe")
+    report = cli.json("import", str(source), "--experiment", "Größe", "--suffix", " (old)")
+    assert (report["experiments"], report["registered_models"]) == (1, 1)
+    target = store(cli)
+    made = target.experiments.named("Größe (old)")
+    assert made and target.get_run(RUN).experiment_id == made.id
+    assert target.experiments.named("gone") is None
+    again = cli.json("import", str(source), "--experiment", "Größe", "--suffix", " (old)")
+    assert {item["state"] for item in again["items"]} == {"kept"}
+
+
+def test_folders_outside_of_the_source_are_not_read(cli: Cli, tmp_path: Path) -> None:
+    """A record from elsewhere cannot make us copy what it has no business with."""
+    source, secret = mlruns(tmp_path / "mlruns"), tmp_path / "secret"
+    write(secret / "key", "secret")
+    meta = source / "7" / RUN / "meta.yaml"
+    meta.write_text(meta.read_text().replace(f"file:///somewhere/else/{RUN}/artifacts", str(secret)))
+    artifacts = source / "7" / RUN / "artifacts"
+    (artifacts / "a folder" / "file.txt").unlink()
+    (artifacts / "a folder").rmdir()
+    artifacts.rmdir()
+    (source / "7" / "models" / MODEL / "artifacts" / "link").symlink_to(secret / "key")
+    report = cli.json("import", str(source))
+    assert not [file for item in report["items"] for file in item["files"] if file["path"] in ("key", "link")]
+    assert [loss for loss in report["losses"] if str(secret) in loss["why"]]
+    assert [loss for loss in report["losses"] if "link" in loss["what"]]
+    allowed = cli.json("import", str(source), "--artifacts", str(secret))
+    files = {file["path"]: file["sha256"] for item in allowed["items"] for file in item["files"]}
+    assert files["key"] == hashlib.sha256(b"secret").hexdigest()
+
+
+def test_a_damaged_history_is_told_and_the_rest_comes_over(cli: Cli, tmp_path: Path) -> None:
+    source = mlruns(tmp_path / "mlruns")
+    write(source / "7" / RUN / "metrics" / "broken", "1 one 0\n")
+    result = cli("import", str(source), "--json")
+    assert result.returncode == 1
+    report = json.loads(result.stdout)
+    assert {item["id"]: item["state"] for item in report["items"]} == {RUN: "wrong", OTHER: "copied", MODEL: "copied"}
+
+
+OLD = """
+CREATE TABLE alembic_version (version_num VARCHAR(32));
+INSERT INTO alembic_version VALUES ('acf3f17fdcc7');
+CREATE TABLE experiments (experiment_id INTEGER PRIMARY KEY, name TEXT, artifact_location TEXT, lifecycle_stage TEXT);
+CREATE TABLE runs (run_uuid TEXT PRIMARY KEY, name TEXT, user_id TEXT, status TEXT, start_time BIGINT, end_time BIGINT,
+    lifecycle_stage TEXT, artifact_uri TEXT, experiment_id INTEGER);
+CREATE TABLE params (key TEXT, value TEXT, run_uuid TEXT);
+CREATE TABLE tags (key TEXT, value TEXT, run_uuid TEXT);
+CREATE TABLE metrics (key TEXT, value FLOAT, timestamp BIGINT, run_uuid TEXT, step BIGINT, is_nan BOOLEAN);
+INSERT INTO experiments VALUES (0, 'Default', 'mlflow-artifacts:/0', 'active'), (3, 'old', 'mlflow-artifacts:/3', 'active');
+INSERT INTO runs VALUES ('{run}', '', NULL, 'FINISHED', 10, 20, 'active', 'mlflow-artifacts:/3/{run}/artifacts', 3);
+INSERT INTO tags VALUES ('mlflow.runName', 'from a tag', '{run}');
+INSERT INTO params VALUES ('lr', '0.1', '{run}');
+INSERT INTO metrics VALUES ('loss', 0, 1, '{run}', 0, 1), ('loss', 2, 2, '{run}', 1, 0), ('a', 1e300, 2, '{run}', -5, 0);
+"""
+
+
+def test_an_old_database_comes_over(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "mlflow.db"
+    connection = sqlite3.connect(path)
+    connection.executescript(OLD.replace("{run}", RUN))
+    connection.close()
+    before = path.read_bytes()
+    write(tmp_path / "kept by the server" / "3" / RUN / "artifacts" / "model.bin", "bytes")
+    without = cli.json("import", str(path))
+    assert [loss["what"] for loss in without["losses"]] == [f"files of run {RUN}"]
+    report = cli.json("import", f"sqlite:///{path}", "--artifacts", str(tmp_path / "kept by the server"))
+    assert report["verified"] and not report["losses"] and report["files"] == 1
+    target = store(cli)
+    assert target.get_run(RUN).name == "from a tag"
+    assert math.isnan(target.history(RUN, "loss")[0].value)
+    assert [point.step for point in target.history(RUN, "a")] == [-5]
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [("nothing", "There is no"), ("file.txt", "cannot be read as a database"), ("other.db", "is not a database of MLflow")],
+)
+def test_what_is_no_record_is_refused(cli: Cli, tmp_path: Path, source: str, words: str) -> None:
+    (tmp_path / "file.txt").write_text("not a database" * 100)
+    connection = sqlite3.connect(tmp_path / "other.db")
+    connection.execute("CREATE TABLE x (y)")
+    connection.close()
+    result = cli("import", str(tmp_path / source))
+    assert result.returncode == 2
+    assert words in result.stderr
+
+
+def test_fingerprints_do_not_depend_on_how_a_history_is_cut() -> None:
+    from runproj.core.run import Run
+
+    run = Run(RUN, "0", "name", RunStatus.FINISHED, 1)
+    rows = [(1, 1, 0.5, 0), (2, 2, 0.0, 1), (3, 3, math.inf, 0)]
+    whole = points.fingerprint(run, [Block("a", rows), Block("b", rows)], exact=True)
+    cut = points.fingerprint(run, [Block("a", rows[:1]), Block("a", rows[1:]), Block("b", rows)], exact=True)
+    other = points.fingerprint(run, [Block("a", rows), Block("b", rows[:2])], exact=True)
+    assert whole == cut != other
