@@ -264,7 +264,7 @@ class Wiring:
         from runproj.transfer.engine import Transfer
         from runproj.transfer.journal import Journal
 
-        use = Surroundings(self.settings.home, _here(), os.environ, artifacts)
+        use = Surroundings(self.settings.home, _here(), os.environ, artifacts, self.settings.artifacts_uri)
         reading = open_source(source or self.settings.tracking_uri, use)
         writing = open_target(target or self.settings.tracking_uri, use)
         with Journal(self.settings.home / "transfers", reading.name, writing.name) as known:

@@ -8,6 +8,7 @@ from itertools import chain, groupby, islice, repeat
 from operator import itemgetter
 
 from runproj.core.models import Lineage, ModelVersion
+from runproj.core.numbers import as_number
 from runproj.core.run import Experiment, Lifecycle
 from runproj.core.transfer import Block, MovedModel, MovedRun, Registration
 from runproj.tracking import experiments, lineage, rows
@@ -42,7 +43,7 @@ def put_run(connection: Connection, moved: MovedRun, experiment: int, artifact_u
             (*texts, run.start, run.end, artifact_uri, run.lifecycle.value, moved.deleted),
         )
     )
-    params = [(seq, text(param.key), text(param.value), rows.as_number(param.value)) for param in run.params]
+    params = [(seq, text(param.key), text(param.value), as_number(text(param.value))) for param in run.params]
     _insert(connection, "params (run, key, value, number)", params, "ON CONFLICT DO NOTHING")
     tags = {tag.key: (seq, text(tag.key), text(tag.value)) for tag in run.tags}
     update = "ON CONFLICT (run, key) DO UPDATE SET value = excluded.value"

@@ -26,12 +26,14 @@ class Surroundings:
 
     home:      what relative `sqlite:///` URIs of ours are relative to;  cwd: where the user is.
     artifacts: folders that the user named as places of artifacts.
+    place:     where a store of ours keeps its artifacts; empty stands for beside its database.
     """
 
     home: Path
     cwd: Path
     environ: Mapping[str, str]
     artifacts: Sequence[Path] = ()
+    place: str = ""
 
 
 def open_source(where: str, use: Surroundings) -> Source:
@@ -71,7 +73,7 @@ def _ours(uri: str, use: Surroundings) -> OurStore:
     from runproj.tracking import open_full_store
     from runproj.transfer.ours import OurStore
 
-    files = open_artifacts(uri, home=use.home, environ=use.environ)
+    files = open_artifacts(uri, home=use.home, environ=use.environ, place=use.place)
     shown = uri if uri.startswith(_SQLITE) else scrubbed(uri)
     return OurStore(open_full_store(uri, home=use.home), files, shown)
 
