@@ -11,7 +11,7 @@ import pytest
 
 from support.program import PROJECT, Cli
 
-pytest_plugins = ["support.mlflow", "support.postgres"]
+pytest_plugins = ["support.mlflow", "support.postgres", "support.s3"]
 
 HOSTILE = 'it\'s a "Größe" $(x) `y`\n;&'
 """A folder name with everything that breaks careless code; used in path fixtures."""
@@ -34,7 +34,7 @@ def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("RUNPROJ_HOME", str(home / "runproj home"))
     for name in list(os.environ):
-        if name.startswith(("MLFLOW_", "GIT_AUTHOR", "GIT_COMMITTER", "XDG_")) or name in (
+        if name.startswith(("MLFLOW_", "AWS_", "GIT_AUTHOR", "GIT_COMMITTER", "XDG_")) or name in (
             "RUNPROJ_TRACKING_URI",
             "RUNPROJ_ARTIFACTS_URI",
             "VIRTUAL_ENV",

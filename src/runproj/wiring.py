@@ -166,7 +166,7 @@ class Wiring:
             )
         if artifacts and ":" not in artifacts:
             artifacts = str(_here() / artifacts)
-        files = open_direct(uri, home=home, place=artifacts or self.settings.artifacts_uri)
+        files = open_direct(uri, home=home, environ=os.environ, place=artifacts or self.settings.artifacts_uri)
         opened = open_full_store(uri, home=home)
         with contextlib.closing(opened):
             opened.experiments.get("0")
@@ -309,7 +309,7 @@ class Wiring:
         from runproj.artifacts import open_direct
 
         settings = self.settings
-        return open_direct(settings.tracking_uri, home=settings.home, place=settings.artifacts_uri)
+        return open_direct(settings.tracking_uri, home=settings.home, environ=os.environ, place=settings.artifacts_uri)
 
 
 _REMOTE_VARIABLES = (

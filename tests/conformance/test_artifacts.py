@@ -1,4 +1,4 @@
-"""One suite for every ArtifactStore: a folder, our endpoint over HTTP, and a real MLflow server's proxy."""
+"""One suite for every ArtifactStore: a folder, a bucket, our endpoint in front of both, and a real MLflow server's proxy."""
 
 from __future__ import annotations
 
@@ -26,7 +26,15 @@ class Place(NamedTuple):
     home: Path
 
 
-@pytest.fixture(params=["folder", "ours over http", pytest.param("mlflow server", marks=[pytest.mark.slow, pytest.mark.network])])
+@pytest.fixture(
+    params=[
+        "folder",
+        "s3",
+        "ours over http",
+        "s3 over http",
+        pytest.param("mlflow server", marks=[pytest.mark.slow, pytest.mark.network]),
+    ]
+)
 def place(request: pytest.FixtureRequest, isolated: Path) -> Iterator[Place]:
     home = isolated / "runproj home"
     uri = f"sqlite:///{home / 'runproj.db'}"
@@ -34,8 +42,9 @@ def place(request: pytest.FixtureRequest, isolated: Path) -> Iterator[Place]:
         uri = request.getfixturevalue("mlflow_server")
     store = open_store(uri, home=home, environ={})
     run = store.create_run(NewRun(store.experiment("files").id, 0))
-    artifacts = open_artifacts(uri, home=home, environ={})
-    if request.param != "ours over http":
+    bucket = request.getfixturevalue("s3") if request.param.startswith("s3") else ""
+    artifacts = open_artifacts(uri, home=home, environ=os.environ, place=bucket)
+    if not request.param.endswith("over http"):
         yield Place(artifacts, run, home)
         return
     from runproj.server.endpoint import Endpoint

@@ -16,17 +16,18 @@ if TYPE_CHECKING:
 def open_artifacts(uri: str, *, home: Path, environ: Mapping[str, str], place: str = "") -> ArtifactStore:
     """The artifacts of the runs that the store at tracking URI `uri` records.  Nothing is read or written before it is used.
 
-    place: where to keep them, see `open_files`; empty stands for beside the database.  A server decides that by itself.
+    place: where to keep them: an absolute path, or a URL of `file:` or of an object store; empty stands for beside the database.
+    A server decides that by itself.
     """
     if uri.startswith(("http://", "https://")):
         from runproj.artifacts.http import HttpArtifacts
         from runproj.remote import Remote
 
         return HttpArtifacts(Remote(uri, environ))
-    return open_direct(uri, home=home, place=place)
+    return open_direct(uri, home=home, environ=environ, place=place)
 
 
-def open_direct(uri: str, *, home: Path, place: str = "") -> DirectArtifacts:
+def open_direct(uri: str, *, home: Path, environ: Mapping[str, str], place: str = "") -> DirectArtifacts:
     """As `open_artifacts`, for a store that is a database."""
     from runproj.artifacts.direct import DirectArtifacts, local_path
     from runproj.artifacts.folder import Folder
@@ -35,7 +36,17 @@ def open_direct(uri: str, *, home: Path, place: str = "") -> DirectArtifacts:
         return DirectArtifacts(Folder(artifact_root(uri, home), pooled=True))
     if (path := local_path(place)) is not None:
         return DirectArtifacts(Folder(path, pooled=True))
-    raise UsageError(f"Artifacts cannot be kept at {place!r}", fix="Use the absolute path of a folder.")
+    from runproj.artifacts.buckets import EXTRAS
+
+    scheme, separator, rest = place.partition("://")
+    if separator and scheme in EXTRAS and rest.strip("/"):
+        from runproj.artifacts.objects import ObjectFiles
+
+        return DirectArtifacts(ObjectFiles(place, home / "cache" / "uploads", environ))
+    raise UsageError(
+        f"Artifacts cannot be kept at {place!r}",
+        fix="Use the absolute path of a folder, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX.",
+    )
 
 
 def artifact_root(uri: str, home: Path) -> Path:
