@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from runproj.codec import json_schema
+from runproj.core.access import TokenView, UserList, UserView
 from runproj.core.plan import Plan
 from runproj.core.record import RunRecord
 from runproj.core.transfer import TransferReport
@@ -26,6 +27,9 @@ DOCUMENTS: Mapping[str, type] = {
     "doctor": Checkup,
     "sync": SyncReport,
     "transfer": TransferReport,
+    "user": UserView,
+    "user-list": UserList,
+    "user-token": TokenView,
 }
 
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from runproj.recovery import Stores
     from runproj.source import SourceStore
     from runproj.tracking.full import FullStore
+    from runproj.tracking.users import Users
     from runproj.transfer.engine import Wishes
 
 
@@ -171,6 +172,19 @@ class Wiring:
         with contextlib.closing(opened):
             opened.experiments.get("0")
             yield opened, files
+
+    def users(self, store: str | None) -> Users:
+        """The users that the server of a store knows; by default of the configured one."""
+        from runproj.tracking import open_database
+        from runproj.tracking.users import Users
+
+        uri = store or self.settings.tracking_uri
+        if uri.startswith(("http://", "https://")):
+            raise UsageError(
+                f"The users of {uri} are kept where that server runs",
+                fix="Run this there, or name the server's database with --store.",
+            )
+        return Users(open_database(uri, home=self.settings.home))
 
     def stores(self, tracking_uri: str) -> Stores:
         """The stores of a tracking URI, ours or one that an earlier command used."""

@@ -30,6 +30,7 @@ COMMANDS = {
     "sync": "sync",
     "import": "transfer",
     "export": "transfer",
+    "user": "user",
     "execute-job": "job",
 }
 """Which module of this package has a command: only that one is imported, so that a command pays for itself alone."""

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from runproj.cli import output
-from runproj.errors import Interrupted, UsageError
+from runproj.errors import Interrupted
 
 
 def register(app: typer.Typer) -> None:
@@ -26,27 +26,27 @@ def server(
     allowed_host: Annotated[
         list[str] | None, typer.Option("--allowed-host", metavar="NAME", help="A further host name to answer to.")
     ] = None,
+    auth: Annotated[bool, typer.Option("--auth", help="Ask who somebody is even while there are no users.")] = False,
 ) -> int:
     """Serve runs, artifacts and models to MLflow's clients: MLFLOW_TRACKING_URI is the address that is printed.
+
+    Where there are users (`runproj user add`), everybody is asked who they are; without, only this machine is served.
 
     Ends on Ctrl-C and SIGTERM, after what has arrived is answered.
     """
     import threading
 
+    from runproj.server.accounts import Accounts
     from runproj.server.team import Address, listening, serving
     from runproj.settings import load
+    from runproj.tracking.users import Users
     from runproj.wiring import Wiring
 
-    if not Address(host, port).loopback:
-        raise UsageError(
-            f"Serving on {host} would let everybody on the network read and change everything",
-            fix="Leave out --host, and reach the server through an SSH tunnel or a proxy that asks for passwords.",
-        )
     wiring = Wiring(load(), output.TerminalReporter())
     try:
         with wiring.served(store, artifacts) as (records, files), listening(host, port) as listener:
             address = Address(host, listener.getsockname()[1], tuple(allowed_host or ()))
-            with serving(listener, address, records, files):
+            with serving(listener, address, records, files, Accounts(Users(records.database), required=auth)):
                 output.write_now(address.url)
                 threading.Event().wait()
     except Interrupted:

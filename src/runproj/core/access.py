@@ -55,3 +55,47 @@ class Caller:
 
 OPERATOR = Caller("", admin=True)
 """Whoever reaches a server that knows no users: only people of this machine can."""
+
+
+@dataclass(frozen=True)
+class GrantView:
+    """A role on one experiment."""
+
+    experiment: str
+    name: str
+    role: str
+
+
+@dataclass(frozen=True)
+class UserView:
+    """A user.  Times in milliseconds since the epoch.
+
+    password: there is one; without it, only tokens let the user in.
+    everywhere, registry: roles on all experiments and on registered models.
+    tokens:   when each of them ends; None for one that does not.
+    """
+
+    name: str
+    admin: bool
+    password: bool
+    everywhere: str
+    registry: str
+    created: int
+    grants: tuple[GrantView, ...] = ()
+    tokens: tuple[int | None, ...] = ()
+
+
+@dataclass(frozen=True)
+class UserList:
+    """`user list`."""
+
+    users: tuple[UserView, ...]
+
+
+@dataclass(frozen=True)
+class TokenView:
+    """`user token`: shown once, kept nowhere.  `expires` in milliseconds since the epoch, None for never."""
+
+    user: str
+    token: str
+    expires: int | None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, assert_never
 from urllib.parse import parse_qs
@@ -55,11 +55,29 @@ WRITE_REGISTRY = Need(Subject.REGISTRY, Role.WRITE)
 _NOTHING = Fields({})
 
 
-def check(need: Need, use: Context, fields: Fields = _NOTHING, place: str = "") -> None:
-    """Raises `Problem` (403) unless the caller has what is needed; what does not exist is left for the handler to miss.
+def checked(need: Need, use: Context, fields: Fields = _NOTHING, place: str = "") -> Context:
+    """The context of a caller who has what is needed.  Raises `Problem` (403, 401).
+
+    Nobody is refused, and nothing is left out of a list, by roles that may be out of date.
 
     fields: of a call.  place: the path of a file, as it is used.
     """
+    if use.caller.admin:
+        return use
+    if need.subject is not Subject.USER:
+        try:
+            check(need, use, fields, place)
+            return use
+        except Problem as problem:
+            if problem.status != 403:
+                raise
+    use = replace(use, caller=use.renew(use.caller))
+    check(need, use, fields, place)
+    return use
+
+
+def check(need: Need, use: Context, fields: Fields = _NOTHING, place: str = "") -> None:
+    """Raises `Problem` (403) unless the caller has what is needed; what does not exist is left for the handler to miss."""
     if use.caller.admin:
         return
     match need.subject:

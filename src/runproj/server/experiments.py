@@ -29,7 +29,7 @@ def create(use: Context, fields: Fields) -> Mapping[str, object]:
     tags = [Tag(item.required("key"), item.text("value") or "") for item in fields.messages("tags")]
     for tag in tags:
         limits.check_tag(tag.key, tag.value, 250, 20_000)
-    return {"experiment_id": use.store.experiments.create(name, location, tags).id}
+    return {"experiment_id": use.store.experiments.create(name, location, tags, use.caller.account).id}
 
 
 def get(use: Context, fields: Fields) -> Mapping[str, object]:

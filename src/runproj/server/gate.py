@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from runproj.core.access import OPERATOR, Caller
 from runproj.server.access import Subject
-from runproj.server.protocol import Problem, Request, Response, problem_response
-from runproj.server.rest import Api, find_route
+from runproj.server.protocol import Problem, Request, Response
+from runproj.server.rest import Api, answered, find_route
 
 Admit = Callable[[Request], Caller]
 """Who asks.  Raises `Problem` for who cannot say so."""
@@ -23,7 +23,8 @@ class Gate:
     whatever they ask for.  What exists is told to known callers only.
 
     hosts: names with port that the server answers to, in lower case.
-    pages: pages of this server itself may ask.
+    pages: pages of this server itself may ask; and it answers to the address that a connection came to, which no other name
+           can stand for.
     """
 
     hosts: frozenset[str]
@@ -32,19 +33,21 @@ class Gate:
     pages: bool = False
 
     def handle(self, request: Request) -> Response:
-        try:
-            self._check_host(request)
-            self._check_origin(request)
-            found = find_route(request)
-            if not isinstance(found, Response) and found.route.need.subject is Subject.ANYBODY:
-                return self.api.answer(request, found, OPERATOR)
-            caller = self.admit(request)
-        except Problem as problem:
-            return problem_response(problem)
+        """The answer.  Never raises for what a client can do."""
+        return answered(request, self._handle)
+
+    def _handle(self, request: Request) -> Response:
+        self._check_host(request)
+        self._check_origin(request)
+        found = find_route(request)
+        if not isinstance(found, Response) and found.route.need.subject is Subject.ANYBODY:
+            return self.api.answer(request, found, OPERATOR)
+        caller = self.admit(request)
         return found if isinstance(found, Response) else self.api.answer(request, found, caller)
 
     def _check_host(self, request: Request) -> None:
-        if request.headers.get("host", "").lower() not in self.hosts:
+        host = request.headers.get("host", "").lower()
+        if host not in self.hosts and not (self.pages and host == request.local and host):
             raise Problem("PERMISSION_DENIED", "This server does not answer to that host name.", 403)
 
     def _check_origin(self, request: Request) -> None:
@@ -73,9 +76,3 @@ def holder_of(token: str) -> Admit:
         return OPERATOR
 
     return admit
-
-
-def anyone(request: Request) -> Caller:
-    """Admits everybody: a server on the loopback address that knows no users."""
-    del request
-    return OPERATOR

@@ -5,25 +5,56 @@ from __future__ import annotations
 import contextlib
 import selectors
 import socket
+import struct
 import threading
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler
 
+from runproj.server.head import Head, Malformed, parse
+from runproj.server.incoming import ChunkedBody, Gone, Incoming, SizedBody
 from runproj.server.protocol import Problem, Request, Response, problem_response
 
 Handle = Callable[[Request], Response]
+Watch = Callable[[Request, Response, float], None]
+"""Told of each answer, after it was sent, and the seconds that it took from the head of the request on."""
 
-_IDLE_SECONDS = 300
+_SEND_SECONDS = 60  # for one block of an answer
 _WASTE = 1 << 20  # bytes of an unread body that are read to keep the connection; beyond that it is closed
+_SMALL = 1 << 16  # bytes of a body that go out with the head
+_ALWAYS = (
+    "Server: runproj\r\n"
+    "X-Content-Type-Options: nosniff\r\n"
+    "Cross-Origin-Resource-Policy: same-origin\r\n"
+    "Referrer-Policy: no-referrer\r\n"
+)
+_POLICY = "Content-Security-Policy: sandbox; default-src 'none'; frame-ancestors 'none'\r\n"
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
+_FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """connections: served at the same time; who comes after that is told to come again."""
+
+    connections: int = 1000
 
 
 class Server:
     """Serves a listening socket until `close`.  The socket stays the caller's."""
 
-    def __init__(self, listener: socket.socket, handle: Handle) -> None:
+    def __init__(
+        self,
+        listener: socket.socket,
+        handle: Handle,
+        watch: Watch | None = None,
+        limits: Limits = Limits(),
+    ) -> None:
+        self.handle = handle
+        self.watch = watch
+        self._limits = limits
         self._listener = listener
-        self._handle = handle
         self._connections: dict[socket.socket, bool] = {}  # whether a request is being answered
         self._changed = threading.Condition()
         self._closing = False
@@ -51,36 +82,62 @@ class Server:
         self._alarm.close()
         self._bell.close()
 
+    @property
+    def connections(self) -> int:
+        """Those that are open."""
+        return len(self._connections)
+
     def _accept(self) -> None:
         self._listener.setblocking(False)
+        until = float("inf")
         with selectors.DefaultSelector() as selector:
             selector.register(self._listener, selectors.EVENT_READ)
-            selector.register(self._alarm, selectors.EVENT_READ)
-            while True:
-                ready = {key.fileobj for key, _ in selector.select()}
+            alarm = selector.register(self._alarm, selectors.EVENT_READ)
+            while time.monotonic() < until:
+                ready = {key.fileobj for key, _ in selector.select(0 if self._closing else None)}
+                if self._closing and until == float("inf"):
+                    selector.unregister(alarm.fileobj)
+                    until = time.monotonic() + 1  # for those who are waiting at the door
+                elif self._closing and not ready:
+                    return
                 if self._listener in ready:
                     self._welcome()
-                elif self._closing:  # and nobody is waiting at the door
-                    return
 
     def _welcome(self) -> None:
-        with contextlib.suppress(BlockingIOError, ConnectionError):
+        try:
             connection, _ = self._listener.accept()
-            with self._changed:
-                self._connections[connection] = False
+        except (BlockingIOError, ConnectionError):
+            return
+        except OSError:  # out of descriptors: those that are open have to end first
+            time.sleep(0.05)
+            return
+        if len(self._connections) >= self._limits.connections:
+            with contextlib.suppress(OSError), connection:
+                connection.setblocking(False)
+                connection.send(_FULL)
+                _end(connection, socket.SHUT_RDWR)
+            return
+        with self._changed:
+            self._connections[connection] = False
+        try:
             threading.Thread(target=self._serve, args=(connection,), name="runproj-request", daemon=True).start()
+        except RuntimeError:  # the system has no more threads
+            self._forget(connection)
 
     def _serve(self, connection: socket.socket) -> None:
         try:
-            connection.settimeout(_IDLE_SECONDS)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            with contextlib.suppress(OSError):
-                _Connection(connection, self)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _SEND_SECONDS, 0))
+            with contextlib.suppress(OSError, Gone):
+                _Connection(connection, self).serve()
         finally:
-            with self._changed:
-                self._connections.pop(connection, None)
-                self._changed.notify_all()
-            connection.close()
+            self._forget(connection)
+
+    def _forget(self, connection: socket.socket) -> None:
+        with self._changed:
+            self._connections.pop(connection, None)
+            self._changed.notify_all()
+        connection.close()
 
     def idle(self, connection: socket.socket) -> bool:
         """The connection waits for a request.  False where there will be none, because the server closes."""
@@ -89,12 +146,9 @@ class Server:
             return not self._closing
 
     def busy(self, connection: socket.socket) -> None:
-        """A request has begun to arrive on the connection."""
+        """A request has arrived on the connection."""
         with self._changed:
             self._connections[connection] = True
-
-    def answer(self, request: Request) -> Response:
-        return self._handle(request)
 
 
 def _end(connection: socket.socket, how: int) -> None:
@@ -102,134 +156,98 @@ def _end(connection: socket.socket, how: int) -> None:
         connection.shutdown(how)
 
 
-class _Connection(BaseHTTPRequestHandler):
-    """One connection, in its own thread: the standard library reads request lines and headers, the rest is ours."""
-
-    protocol_version = "HTTP/1.1"
+class _Connection:
+    """One connection, in its own thread."""
 
     def __init__(self, connection: socket.socket, server: Server) -> None:
+        self._socket = connection
         self._server = server
-        self._first = True
-        super().__init__(connection, connection.getpeername(), None)  # type: ignore[arg-type]  # it only keeps the third
+        self._incoming = Incoming(connection)
+        self._peer = str(connection.getpeername()[0])
+        host, port = connection.getsockname()[:2]
+        self._local = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
-    def handle_one_request(self) -> None:
-        if not self._first and not self._server.idle(self.connection):
-            self.close_connection = True
-            return
-        self._first = False
-        self.raw_requestline = self.rfile.readline(65537)
-        self._server.busy(self.connection)
-        if not self.raw_requestline or len(self.raw_requestline) > 65536:
-            self.close_connection = True
-            return
-        if not self.parse_request():
-            return
-        self._respond()
-
-    def _respond(self) -> None:
-        path, _, query = self.path.partition("?")
-        headers = {name.lower(): value for name, value in self.headers.items()}
+    def serve(self) -> None:
+        """Answer requests until the connection ends."""
         try:
-            body, length = self._body(headers)
-        except Problem as problem:
-            self.close_connection = True
-            self._send(problem_response(problem))
-            return
-        request = Request(self.command, path, query, headers, body, length)
-        response = self._server.answer(request)
-        if not body.spent(_WASTE):
-            self.close_connection = True
-        self._send(response)
+            while (data := self._incoming.head()) is not None:
+                self._server.busy(self._socket)
+                if not self._exchange(parse(data)) or not self._server.idle(self._socket):
+                    return
+        except Malformed as bad:
+            self._refuse(bad)
 
-    def _body(self, headers: dict[str, str]) -> tuple[_Body, int | None]:
-        coding = headers.get("transfer-encoding", "").lower()
-        given = headers.get("content-length")
-        if coding:
-            if coding != "chunked" or given is not None:
-                raise Problem("BAD_REQUEST", "The length of the request is ambiguous.")
-            return _ChunkedBody(self), None
-        if given is not None and not (given.isascii() and given.isdigit()):
-            raise Problem("BAD_REQUEST", f"Content-Length {given!r} is not a number.")
-        length = int(given or 0)
-        return _Body(self, length), length
+    def _exchange(self, head: Head) -> bool:
+        """Answer one request; whether another may follow."""
+        begun = time.perf_counter()
+        wanted = head.headers.get("expect", "").lower()
+        if wanted not in ("", "100-continue"):
+            raise Malformed(417, "Only 'Expect: 100-continue' is understood.")
+        incoming = self._incoming
+        body = (
+            ChunkedBody(incoming, wanted=bool(wanted))
+            if head.length is None
+            else SizedBody(incoming, head.length, wanted=bool(wanted))
+        )
+        request = Request(head.method, head.path, head.query, head.headers, body, head.length, self._peer, self._local)
+        response = self._server.handle(request)
+        keep = body.spent(_WASTE) and head.keep
+        try:
+            return self._send(response, head.method, keep=keep) and keep
+        finally:
+            if self._server.watch is not None:
+                self._server.watch(request, response, time.perf_counter() - begun)
 
-    def _send(self, response: Response) -> None:
-        """One write for head and small body, so that no answer waits for a delayed acknowledgement."""
+    def _refuse(self, bad: Malformed) -> None:
+        """Say why, and do not take the rest for another request."""
+        self._send(problem_response(Problem("BAD_REQUEST", bad.message, bad.status)), "GET", keep=False)
+        _end(self._socket, socket.SHUT_WR)
+        with contextlib.suppress(Gone):  # closing with unread bytes would take the answer back
+            for _ in range(16):
+                self._incoming.take(_SMALL)
+
+    def _send(self, response: Response, method: str, *, keep: bool) -> bool:
+        """One write for head and small body, so that no answer waits for a delayed acknowledgement; whether it is complete."""
         length = len(response.body) if response.chunks is None else (response.length or 0)
-        fields = {"Server": "runproj", "Date": self.date_time_string(), **response.headers, "Content-Length": str(length)}
-        if self.close_connection:
-            fields["Connection"] = "close"
-        phrase = self.responses.get(HTTPStatus(response.status), ("", ""))[0]
-        lines = [f"HTTP/1.1 {response.status} {phrase}", *(f"{name}: {value}" for name, value in fields.items())]
-        head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+        fields = "".join([f"{name}: {value}\r\n" for name, value in response.headers.items()])
+        if fields.count("\n") != len(response.headers):
+            raise ValueError("a header has a line end in it")
+        policy = "" if "Content-Security-Policy" in response.headers else _POLICY
+        end = "\r\n" if keep else "Connection: close\r\n\r\n"
+        status = f"HTTP/1.1 {response.status} {_PHRASES.get(response.status, '')}\r\n"
+        head = f"{status}{_ALWAYS}{policy}Date: {_now()}\r\n{fields}Content-Length: {length}\r\n{end}".encode("latin-1")
         try:
-            if response.chunks is None or self.command == "HEAD":
-                self.connection.sendall(head + (b"" if self.command == "HEAD" else response.body))
-                return
-            self.connection.sendall(head)
-            for chunk in response.chunks:
-                self.connection.sendall(chunk)
-                length -= len(chunk)
-            if length:  # the file shrank while it was sent: only a broken connection can say so now
-                self.close_connection = True
+            if method == "HEAD" or (response.chunks is None and not response.body):
+                self._socket.sendall(head)
+            elif response.chunks is None and length <= _SMALL:
+                self._socket.sendall(head + response.body)
+            elif response.chunks is None:
+                self._socket.sendall(head)
+                self._socket.sendall(response.body)
+            else:
+                self._socket.sendall(head)
+                for chunk in response.chunks:
+                    self._socket.sendall(chunk)
+                    length -= len(chunk)
+                return not length  # the file shrank while it was sent: only a broken connection can say so now
         finally:
             if response.chunks is not None:
                 response.chunks.close()
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Requests are not logged: the terminal belongs to the project."""
-
-
-class _Body:
-    """A body of known length."""
-
-    def __init__(self, connection: _Connection, length: int) -> None:
-        self._file = connection.rfile
-        self._left = length
-
-    def read(self, size: int) -> bytes:
-        if self._left <= 0:
-            return b""
-        data = self._file.read1(min(size, self._left)) if hasattr(self._file, "read1") else self._file.read(min(size, self._left))
-        if not data:
-            raise ConnectionResetError("the request ended early")
-        self._left -= len(data)
-        return data
-
-    def spent(self, waste: int) -> bool:
-        """Read what is left, up to `waste` bytes; whether that was all."""
-        if self._left > waste:
-            return False
-        while self.read(1 << 16):
-            pass
         return True
 
 
-class _ChunkedBody(_Body):
-    """A body that says its length bit by bit."""
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_clock = (0, "")
 
-    def __init__(self, connection: _Connection) -> None:
-        super().__init__(connection, 0)
-        self._ended = False
 
-    def read(self, size: int) -> bytes:
-        if self._ended:
-            return b""
-        if not self._left:
-            line = self._file.readline(1024).partition(b";")[0].strip()
-            try:
-                self._left = int(line, 16)
-            except ValueError:
-                raise ConnectionResetError("the request is not chunked as it says") from None
-            if self._left <= 0:
-                self._ended, self._left = True, 0
-                while self._file.readline(65537).strip():
-                    pass
-                return b""
-        data = super().read(size)
-        if not self._left:
-            self._file.readline(8)
-        return data
-
-    def spent(self, waste: int) -> bool:
-        return any(not self.read(1 << 16) for _ in range(max(1, waste >> 16)))
+def _now() -> str:
+    """The time for the `Date` header, worked out once a second."""
+    global _clock  # noqa: PLW0603 - whoever comes too late sets what is right, too
+    second = int(time.time())
+    known, text = _clock
+    if known != second:
+        at = time.gmtime(second)
+        text = time.strftime(f"{_DAYS[at.tm_wday]}, %d {_MONTHS[at.tm_mon - 1]} %Y %H:%M:%S GMT", at)
+        _clock = (second, text)
+    return text

@@ -10,7 +10,7 @@ from typing import IO
 from runproj.artifacts import open_direct
 from runproj.core.access import OPERATOR
 from runproj.server.protocol import Request, Response
-from runproj.server.rest import Api, find_route
+from runproj.server.rest import Api, answered, find_route
 from runproj.tracking import open_full_store
 
 
@@ -28,14 +28,17 @@ class InProcess:
         given = {name.lower(): value for name, value in headers.items()}
         length = len(body) if isinstance(body, bytes) else int(given.get("content-length", 0))
         request = Request(method, place, query, given, source, length)
-        found = find_route(request)
-        response = found if isinstance(found, Response) else self._api.answer(request, found, OPERATOR)
+        response = answered(request, self._answer)
         if response.chunks is None:
             return response.status, response.body
         try:
             return response.status, b"".join(response.chunks)
         finally:
             response.chunks.close()
+
+    def _answer(self, request: Request) -> Response:
+        found = find_route(request)
+        return found if isinstance(found, Response) else self._api.answer(request, found, OPERATOR)
 
     def close(self) -> None:
         """Let go of the store."""

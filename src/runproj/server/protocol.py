@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import msgspec
@@ -24,6 +24,8 @@ class Request:
     """A request.  `path` is as sent, without the query and still percent-encoded; names of `headers` are in lower case.
 
     length: bytes of the body, None where it ends when it ends (chunked).
+    peer:   address that it came from.
+    local:  address, with port, that it came to.
     """
 
     method: str
@@ -32,6 +34,8 @@ class Request:
     headers: Mapping[str, str]
     body: Body
     length: int | None = 0
+    peer: str = ""
+    local: str = ""
 
 
 class Chunks(Protocol):
@@ -55,14 +59,18 @@ class Response:
     length: int | None = None
 
 
+_NO_HEADERS: Mapping[str, str] = {}
+
+
 class Problem(Exception):
     """A request that is answered with an error.  `code` is one of MLflow's words, on which its clients decide what to do."""
 
-    def __init__(self, code: str, message: str, status: int = 400) -> None:
+    def __init__(self, code: str, message: str, status: int = 400, headers: Mapping[str, str] = _NO_HEADERS) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.status = status
+        self.headers = headers
 
 
 _JSON = {"Content-Type": "application/json"}
@@ -87,7 +95,8 @@ def json_response(document: Mapping[str, object], status: int = 200) -> Response
 
 def problem_response(problem: Problem) -> Response:
     """An error in the shape that MLflow's clients read."""
-    return json_response({"error_code": problem.code, "message": problem.message}, problem.status)
+    answer = json_response({"error_code": problem.code, "message": problem.message}, problem.status)
+    return replace(answer, headers={**answer.headers, **problem.headers}) if problem.headers else answer
 
 
 def text_response(text: str, status: int = 200) -> Response:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from runproj.core.access import OPERATOR, Caller
 from runproj.errors import AlreadyExistsError, DamagedError, NotFoundError, RefusedError, RunprojError
 from runproj.server import access
 from runproj.server.fields import read_fields
+from runproj.server.head import Malformed
+from runproj.server.incoming import Gone
 from runproj.server.protocol import Problem, Request, Response, json_response, missing, problem_response, text_response
 from runproj.server.routes import Call, Found, WrongMethod, find
 
@@ -17,45 +20,58 @@ if TYPE_CHECKING:
     from runproj.tracking.full import FullStore
 
 
+def _same(caller: Caller) -> Caller:
+    return caller
+
+
 @dataclass(frozen=True)
 class Context:
-    """What handlers work with, and for whom."""
+    """What handlers work with, and for whom.
+
+    renew: the caller with the roles of this moment; `caller` may have those of a moment ago.
+    """
 
     store: FullStore
     artifacts: DirectArtifacts
     caller: Caller = OPERATOR
+    renew: Callable[[Caller], Caller] = _same
 
 
 class Api:
-    """Answers requests of callers that the gate let in.  `answer` never raises for what a client can do."""
+    """Answers requests of callers that the gate let in."""
 
-    def __init__(self, store: FullStore, artifact_store: DirectArtifacts) -> None:
-        self._for_operator = Context(store, artifact_store)
+    def __init__(self, store: FullStore, artifact_store: DirectArtifacts, renew: Callable[[Caller], Caller] = _same) -> None:
+        self._for_operator = Context(store, artifact_store, renew=renew)
 
     def answer(self, request: Request, found: Found, caller: Caller) -> Response:
-        try:
-            return self._answer(request, found, caller)
-        except Problem as problem:
-            return problem_response(problem)
-        except RunprojError as error:
-            return problem_response(as_problem(error))
-        except Exception as bug:
-            import logging
-
-            logging.getLogger(__name__).exception("%s %s", request.method, request.path)
-            return problem_response(Problem("INTERNAL_ERROR", f"Internal error: {bug!r}", 500))
-
-    def _answer(self, request: Request, found: Found, caller: Caller) -> Response:
+        """The answer.  Raises `Problem`, or what a store raises."""
         use, route = self._for_operator, found.route
         if caller is not OPERATOR:
-            use = Context(use.store, use.artifacts, caller)
+            use = replace(use, caller=caller)
         if isinstance(route, Call):
             fields = read_fields(request, found.named)
-            access.check(route.need, use, fields)
+            use = access.checked(route.need, use, fields)
             return json_response(route.handler(use, fields))
         place = found.place if route.path.endswith("*") else access.queried_path(request)
-        access.check(route.need, use, place=place)
+        use = access.checked(route.need, use, place=place)
         return route.handler(use, request, place)
+
+
+def answered(request: Request, work: Callable[[Request], Response]) -> Response:
+    """What `work` answers, or the answer to what it raises."""
+    try:
+        return work(request)
+    except Problem as problem:
+        return problem_response(problem)
+    except RunprojError as error:
+        return problem_response(as_problem(error))
+    except (Malformed, Gone):  # known only when the body is read: the connection's own to answer
+        raise
+    except Exception as bug:
+        import logging
+
+        logging.getLogger(__name__).exception("%s %s", request.method, request.path)
+        return problem_response(Problem("INTERNAL_ERROR", f"Internal error: {type(bug).__name__}", 500))
 
 
 def find_route(request: Request) -> Found | Response:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from runproj.errors import UsageError
-from runproj.server.gate import Gate, anyone
+from runproj.server.accounts import Accounts
+from runproj.server.gate import Gate
 from runproj.server.http import Server
 from runproj.server.rest import Api
 
@@ -43,7 +44,7 @@ class Address:
 
     def hosts(self) -> frozenset[str]:
         """The values of the `Host` header that are meant for it."""
-        names = {self.host, *(("127.0.0.1", "localhost", "::1") if self.loopback else ())}
+        names = {self.host, "localhost", *(("127.0.0.1", "::1") if self.loopback else ())}
         found = {f"{bracketed(name.lower())}:{self.port}" for name in names}
         for name in self.names:
             found |= {name.lower()} if _has_port(name) else {name.lower(), f"{name.lower()}:{self.port}"}
@@ -79,10 +80,21 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
 
 
 @contextlib.contextmanager
-def serving(listener: socket.socket, address: Address, store: FullStore, artifacts: DirectArtifacts) -> Iterator[None]:
-    """Serve while the block lasts; at its end, requests that have arrived are answered."""
-    api = Api(store, artifacts)
-    server = Server(listener, Gate(address.hosts(), anyone, api, pages=True).handle)
+def serving(
+    listener: socket.socket, address: Address, store: FullStore, artifacts: DirectArtifacts, accounts: Accounts
+) -> Iterator[None]:
+    """Serve while the block lasts; at its end, requests that have arrived are answered.
+
+    Raises `UsageError` for an address that others can reach while nobody is asked who they are.
+    """
+    if not address.loopback and not accounts.asks():
+        raise UsageError(
+            f"Serving on {address.host} would let everybody on the network read and change everything",
+            why="The store has no users, so that nobody is asked who they are.",
+            fix="Make one with `runproj user add NAME --admin`, or leave out --host.",
+        )
+    api = Api(store, artifacts, accounts.renew)
+    server = Server(listener, Gate(address.hosts(), accounts.admit, api, pages=True).handle)
     server.start()
     try:
         yield

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from runproj.core.access import Role
 from runproj.core.run import Experiment, Lifecycle, Tag
 from runproj.errors import AlreadyExistsError, NotFoundError, RefusedError
 from runproj.tracking import rows
@@ -64,15 +65,22 @@ class Experiments:
             ).fetchall()
             return rows.load_experiments(connection, found)
 
-    def create(self, name: str, location: str = "", tags: Sequence[Tag] = ()) -> Experiment:
-        """A new experiment.  Raises `AlreadyExistsError`; deleted experiments keep their names."""
+    def create(self, name: str, location: str = "", tags: Sequence[Tag] = (), owner: int | None = None) -> Experiment:
+        """A new experiment.  Raises `AlreadyExistsError`; deleted experiments keep their names.
+
+        owner: number of the user who may do everything with it.
+        """
         with self.database.writing() as connection:
             if found := find_named(connection, name):
                 state = (
                     "in deleted state. Restore it, or delete it for good, before" if found.lifecycle is Lifecycle.DELETED else ""
                 )
                 raise AlreadyExistsError(f"Experiment(name={name}) already exists{f' {state} using its name' if state else ''}.")
-            return insert(connection, name, location, tags)
+            made = insert(connection, name, location, tags)
+            if owner is not None:
+                grant = "INSERT INTO grants (account, experiment, role) VALUES (?, ?, ?)"
+                connection.execute(grant, (owner, int(made.id), int(Role.ADMIN)))
+            return made
 
     def rename(self, experiment_id: str, name: str) -> None:
         """Give an active experiment another name.  Raises `AlreadyExistsError` and `RefusedError`."""

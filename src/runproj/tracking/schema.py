@@ -283,7 +283,39 @@ _SEARCH: tuple[Step, ...] = (
     "CREATE INDEX points_by_step ON points (run, key, step)",
 )
 
-MIGRATIONS: tuple[tuple[Step, ...], ...] = (_RUNS, _LINEAGE, _REGISTRY, _SEARCH)
+_USERS: tuple[Step, ...] = (
+    # Roles are the numbers of `core.access.Role`; `everywhere` holds on every experiment.  A number is not used again.
+    """
+    CREATE TABLE users (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        name TEXT NOT NULL UNIQUE,
+        password TEXT NOT NULL,
+        admin INTEGER NOT NULL,
+        everywhere INTEGER NOT NULL,
+        registry INTEGER NOT NULL,
+        created INTEGER NOT NULL
+    )
+    """,
+    """
+    CREATE TABLE user_tokens (
+        digest TEXT NOT NULL PRIMARY KEY,
+        account INTEGER NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+        created INTEGER NOT NULL,
+        expires INTEGER
+    ) WITHOUT ROWID
+    """,
+    "CREATE INDEX user_tokens_of_account ON user_tokens (account)",
+    """
+    CREATE TABLE grants (
+        account INTEGER NOT NULL REFERENCES users (id) ON DELETE CASCADE,
+        experiment INTEGER NOT NULL REFERENCES experiments (id) ON DELETE CASCADE,
+        role INTEGER NOT NULL,
+        PRIMARY KEY (account, experiment)
+    ) WITHOUT ROWID
+    """,
+)
+
+MIGRATIONS: tuple[tuple[Step, ...], ...] = (_RUNS, _LINEAGE, _REGISTRY, _SEARCH, _USERS)
 
 VERSION = len(MIGRATIONS)
 
