@@ -70,7 +70,7 @@ def message(answer: Response) -> dict:
 def asked(home: Path, uri: str | None = None, *, required: bool = False) -> Asked:
     uri = uri or f"sqlite:///{home / 'runproj.db'}"
     store = open_full_store(uri, home=home)
-    artifacts = open_direct(uri, home=home)
+    artifacts = open_direct(uri, home=home, environ={})
     users = Users(store.database)
     accounts = Accounts(users, required=required)
     gate = Gate(frozenset({HOST}), accounts.admit, Api(store, artifacts, accounts.renew), pages=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
@@ -19,7 +20,7 @@ class InProcess:
 
     def __init__(self, uri: str, home: Path, place: str = "") -> None:
         self._store = open_full_store(uri, home=home)
-        self._api = Api(self._store, open_direct(uri, home=home, place=place))
+        self._api = Api(self._store, open_direct(uri, home=home, environ=os.environ, place=place))
 
     def exchange(self, method: str, path: str, body: bytes | IO[bytes] | None, headers: Mapping[str, str]) -> tuple[int, bytes]:
         """Status and content of the answer to a request."""
