@@ -86,7 +86,7 @@ def test_names_that_look_like_pointers(files):
     assert [info.path for info in files.list()] == ["x.~y", pointer] or [info.path for info in files.list()] == [pointer, "x.~y"]
 
 
-@pytest.mark.parametrize("content", [b"conTent", b"content and more", b""])
+@pytest.mark.parametrize("content", [b"conTent", b"Content and more", b""])
 def test_damage_is_found(files, content):
     write(files, "a", b"content")
     raw(files, keys(files, "blobs/")[0], content)
