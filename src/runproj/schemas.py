@@ -9,6 +9,7 @@ from pathlib import Path
 
 from runproj.codec import json_schema
 from runproj.core.access import TokenView, UserList, UserView
+from runproj.core.correlation import Correlation
 from runproj.core.plan import Plan
 from runproj.core.record import RunRecord
 from runproj.core.transfer import TransferReport
@@ -21,6 +22,7 @@ DOCUMENTS: Mapping[str, type] = {
     "run": RunView,
     "runs-list": RunList,
     "runs-compare": Comparison,
+    "runs-correlate": Correlation,
     "validate": ValidationReport,
     "env-list": EnvironmentList,
     "gc": GcReport,

@@ -110,3 +110,19 @@ def test_a_run_that_the_project_ends_as_failed_is_failed(cli: Cli, repository: R
     view = cli.json("runs", "show", "@last")
     assert (result.returncode, view["run"]["status"], view["exit_code"]) == (0, "FAILED", 0), result.stderr
     assert "the project itself" in view["reason"]
+
+
+def test_the_whole_search_language_works_on_a_server_that_knows_less(remote: Cli, project: Repository) -> None:
+    for rate in ("0.5", "0.05", "1e-3"):
+        assert (
+            remote("run", project.url, "-P", f"lr={rate}", "--experiment-name", "searched", "--tag", "kind=a", *SYSTEM).returncode
+            == 0
+        )
+
+    def rates(*arguments: str) -> list[str]:
+        document = remote.json("runs", "search", "--experiment-name", "searched", *arguments)
+        return [next(item["value"] for item in run["params"] if item["key"] == "lr") for run in document["runs"]]
+
+    assert rates("tags.kind = 'a'") == ["1e-3", "0.05", "0.5"]
+    assert rates("params.lr < 0.1 or params.lr = '0.5'", "--sort", "start_time:asc") == ["0.5", "0.05", "1e-3"]
+    assert rates("params.lr < 0.1 and not params.lr < 0.01") == ["0.05"]

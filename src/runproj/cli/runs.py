@@ -1,4 +1,4 @@
-"""`runs list|search|show|logs|compare|stop|delete` and `wait`: recorded runs, looked at and steered from any terminal."""
+"""`runs list|search|show|logs|compare|correlate|stop|delete` and `wait`: runs, looked at and steered from any terminal."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 
 from runproj.cli import options as opt
 from runproj.cli import output
+from runproj.cli.correlate import correlate
 from runproj.cli.logs import logs, looking
 from runproj.cli.search import search
 from runproj.errors import UsageError
@@ -28,6 +29,7 @@ def register(app: typer.Typer) -> None:
         ("show", show),
         ("logs", logs),
         ("compare", compare),
+        ("correlate", correlate),
         ("stop", stop),
         ("delete", delete),
     ):
