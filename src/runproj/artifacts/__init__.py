@@ -30,19 +30,20 @@ def open_artifacts(uri: str, *, home: Path, environ: Mapping[str, str], place: s
 def open_direct(uri: str, *, home: Path, environ: Mapping[str, str], place: str = "") -> DirectArtifacts:
     """As `open_artifacts`, for a store that is a database."""
     from runproj.artifacts.direct import DirectArtifacts, local_path
-    from runproj.artifacts.folder import Folder
+    from runproj.artifacts.folder import POOL, Folder
+    from runproj.artifacts.parts import Parts
 
-    if not place:
-        return DirectArtifacts(Folder(artifact_root(uri, home), pooled=True))
-    if (path := local_path(place)) is not None:
-        return DirectArtifacts(Folder(path, pooled=True))
+    root = local_path(place) if place else artifact_root(uri, home)
+    if root is not None:
+        return DirectArtifacts(Folder(root, pooled=True), Parts(root / POOL / "uploads"))
     from runproj.artifacts.buckets import EXTRAS
 
     scheme, separator, rest = place.partition("://")
     if separator and scheme in EXTRAS and rest.strip("/"):
         from runproj.artifacts.objects import ObjectFiles
 
-        return DirectArtifacts(ObjectFiles(place, home / "cache" / "uploads", environ))
+        scratch = home / "cache" / "uploads"
+        return DirectArtifacts(ObjectFiles(place, scratch, environ), Parts(scratch / "parts"))
     raise UsageError(
         f"Artifacts cannot be kept at {place!r}",
         fix="Use the absolute path of a folder, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX.",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from runproj.artifacts.files import Files, put, split
 from runproj.artifacts.folder import Folder
+from runproj.artifacts.parts import Parts
 from runproj.core.run import Run
 from runproj.core.tracking import ArtifactInfo
 from runproj.errors import StorageError
@@ -18,10 +19,14 @@ PROXIED = "mlflow-artifacts:"
 
 
 class DirectArtifacts:
-    """An `ArtifactStore` in `files`.  A run whose location is a `file:` URI has its files there instead."""
+    """An `ArtifactStore` in `files`.  A run whose location is a `file:` URI has its files there instead.
 
-    def __init__(self, files: Files) -> None:
+    parts: what is being uploaded in parts.
+    """
+
+    def __init__(self, files: Files, parts: Parts) -> None:
         self.files = files
+        self.parts = parts
 
     def put(self, run: Run, source: Path, path: str) -> None:
         files, prefix = self.place(run.artifact_uri)
@@ -64,8 +69,8 @@ class DirectArtifacts:
         return files.remove(prefix.removesuffix("/").removesuffix("/artifacts"))
 
     def collect(self, *, dry_run: bool = False) -> int:
-        """Remove content that no file has any more; returns the bytes that this frees."""
-        return self.files.collect(dry_run=dry_run)
+        """Remove content that no file has any more, and uploads that nobody goes on with; returns the bytes that this frees."""
+        return self.files.collect(dry_run=dry_run) + self.parts.collect(dry_run=dry_run)
 
     def place(self, uri: str) -> tuple[Files, str]:
         """The files that a location is among, and the prefix of its paths there.  Raises `StorageError` for a place elsewhere."""

@@ -36,13 +36,13 @@ def list_of_run(use: Context, fields: Fields) -> Mapping[str, object]:
 
 
 def server_info(use: Context, fields: Fields) -> Mapping[str, object]:
-    """What the server can do beyond the protocol's core: nothing that clients would have to use."""
+    """What the server can do beyond the protocol's core: uploads in parts, and nothing that clients would have to use."""
     del use, fields
     return {
         "store_type": "SqlStore",
         "workspaces_enabled": False,
         "trace_archival_enabled": False,
-        "multipart_uploads_enabled": False,
+        "multipart_uploads_enabled": True,
         "multipart_downloads_enabled": False,
         "presigned_upload_run_id_supported": False,
         "presigned_upload_model_id_supported": False,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import unquote
 
-from runproj.server import artifacts, experiments, models, pages, registry, runs
+from runproj.server import artifacts, experiments, models, pages, registry, runs, uploads
 from runproj.server.access import ADMIN_FILE, ANY_USER, PUBLIC, READ_FILE, WRITE_FILE, Need
 from runproj.server.fields import Fields
 from runproj.server.protocol import Request, Response
@@ -42,6 +42,10 @@ STREAMS: Streams = {
     ("HEAD", "2.0/mlflow-artifacts/artifacts/*"): (artifacts.download, READ_FILE),
     ("PUT", "2.0/mlflow-artifacts/artifacts/*"): (artifacts.upload, WRITE_FILE),
     ("DELETE", "2.0/mlflow-artifacts/artifacts/*"): (artifacts.delete, ADMIN_FILE),
+    ("POST", "2.0/mlflow-artifacts/mpu/create/*"): (uploads.create, WRITE_FILE),
+    ("PUT", "2.0/mlflow-artifacts/mpu/parts/*"): (uploads.store_part, ANY_USER),
+    ("POST", "2.0/mlflow-artifacts/mpu/complete/*"): (uploads.complete, WRITE_FILE),
+    ("POST", "2.0/mlflow-artifacts/mpu/abort/*"): (uploads.abort, WRITE_FILE),
 }
 """Below `/api/` and `/ajax-api/`."""
 
