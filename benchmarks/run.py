@@ -17,7 +17,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 import peers
-from cases import CASES, Bench, CommandFailed, Row
+import server_cases
+from cases import CASES as RUN_CASES
+from cases import Bench, CommandFailed, Row
+
+CASES = RUN_CASES | server_cases.CASES
 
 
 def main() -> int:

@@ -20,7 +20,7 @@ import peers
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
-@dataclass
+@dataclass(eq=False)
 class Server:
     """A running server.  `started` in seconds from its launch to its first answer."""
 

@@ -13,7 +13,7 @@ import pytest
 
 from runproj.core.run import Metric, NewRun, Param, RunChanges, RunQuery, Tag
 from runproj.errors import RefusedError, TrackingError
-from runproj.tracking import points, schema
+from runproj.tracking import schema
 from runproj.tracking.postgres import PostgresDatabase, translated
 from runproj.tracking.store import SqlStore
 
@@ -134,17 +134,3 @@ def test_a_server_that_is_away_is_explained():
     with pytest.raises(TrackingError, match="cannot be used") as caught:
         SqlStore(PostgresDatabase("postgresql://someone:secret@127.0.0.1:9/x")).experiment("x")
     assert "secret" not in str(caught.value)
-
-
-@pytest.mark.parametrize("regular", [True, False])
-def test_long_histories_are_thinned_out(store, regular):
-    run = store.create_run(NewRun("0", 1)).id
-    steps = range(30_000) if regular else [step * step for step in range(30_000)]
-    store.update(run, RunChanges(metrics=tuple(Metric("m", step / 7, 1, step) for step in steps)))
-    with store.database.reading() as connection:
-        found = points.thinned(connection, run, "m", 100)
-    assert 2 <= len(found) <= 101
-    assert (found[0].step, found[-1].step) == (steps[0], steps[-1])
-    assert [point.step for point in found] == sorted(point.step for point in found)
-    if regular:
-        assert [point.step for point in found] == [*range(0, 30_000, 300), 29_999]

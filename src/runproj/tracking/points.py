@@ -16,7 +16,11 @@ ANY_STEP = (-(1 << 63), (1 << 63) - 1)
 
 _IN_TIME = "p.timestamp, p.step, p.value, p.kind"
 _IN_STEPS = "p.step, p.timestamp, p.value, p.kind"
+_COLUMNS = "p.value, p.kind, p.timestamp, p.step"
 _OF_METRIC = "FROM points p WHERE p.run = ? AND p.key = ?"
+
+
+_Point = tuple[float, int, int, int]
 
 
 def key_numbers(database: Database, keys: Iterable[str]) -> Mapping[str, int]:
@@ -66,7 +70,7 @@ def history(connection: Connection, run_id: str, key: str, limit: int | None = N
     if place is None:
         return []
     found = connection.execute(
-        f"SELECT p.value, p.kind, p.timestamp, p.step {_OF_METRIC} ORDER BY {_IN_TIME} LIMIT ? OFFSET ?",
+        f"SELECT {_COLUMNS} {_OF_METRIC} ORDER BY {_IN_TIME} LIMIT ? OFFSET ?",
         (*place, ANY_STEP[1] if limit is None else limit, offset),
     ).fetchall()
     return _metrics(key, found)
@@ -75,33 +79,49 @@ def history(connection: Connection, run_id: str, key: str, limit: int | None = N
 def thinned(connection: Connection, run_id: str, key: str, limit: int, steps: tuple[int, int] = ANY_STEP) -> list[Metric]:
     """At most `limit` points, and the last one, ordered by step; those from step `steps[0]` to `steps[1]`, both included.
 
-    The points are cut into `limit` runs of equal length and the first of each is taken, as MLflow does.  In a long history whose
-    steps are regular this is done without looking at the other points; in a long one whose steps are not, the runs are of equal
-    numbers of steps.
+    The points are cut into `limit` runs of equal length and the first of each is taken, as MLflow does.  A long history is not
+    read for that: its runs are of equal numbers of steps, which is the same where steps are regular; where there are few steps
+    (all points of many programs are at step 0), of equal time.
     """
     place = _place(connection, run_id, key)
     if place is None:
         return []
     within = f"{_OF_METRIC} AND p.step BETWEEN ? AND ?"
-    count, first, last = one(connection.execute(f"SELECT count(*), min(p.step), max(p.step) {within}", (*place, *steps)))
-    columns = "p.value, p.kind, p.timestamp, p.step"
-    if count <= limit:
-        found = connection.execute(f"SELECT {columns} {within} ORDER BY {_IN_STEPS}", (*place, *steps)).fetchall()
-    elif count <= _SMALL:
-        every = connection.execute(f"SELECT {columns} {within} ORDER BY {_IN_STEPS}", (*place, *steps)).fetchall()
-        found = [every[number] for number in chosen(count, limit)]
+    bound = (*place, *steps)
+    (count,) = one(connection.execute(f"SELECT count(*) FROM (SELECT 1 {within} LIMIT {_SMALL + 1}) AS counted", bound))
+    if count > _SMALL:
+        return _metrics(key, _leaps(connection, within, bound, limit))
+    found = connection.execute(f"SELECT {_COLUMNS} {within} ORDER BY {_IN_STEPS}", bound).fetchall()
+    return _metrics(key, found if count <= limit else [found[number] for number in chosen(count, limit)])
+
+
+def _leaps(connection: Connection, within: str, bound: tuple[int, int, int, int], limit: int) -> list[_Point]:
+    """About `limit` points of a long history, each found by a step down an index."""
+    run, key, low, high = bound
+    first, last = _ends(connection, "step", within, bound)
+    by_step = last - first >= limit
+    if by_step:
+        leap = f"SELECT {_COLUMNS} {within} ORDER BY {_IN_STEPS} LIMIT 1"
     else:
-        span = last - first + 1
-        wanted = json.dumps([first + number * span // count for number in chosen(count, limit)])
-        found = connection.execute(
-            f"SELECT {columns} FROM points p JOIN ("
-            "SELECT DISTINCT (SELECT min(q.step) FROM points q WHERE q.run = ? AND q.key = ? AND q.step >= w.value) AS step"
-            " FROM (SELECT value FROM json_each(?)) AS w) AS s ON s.step = p.step"
-            f" WHERE p.run = ? AND p.key = ? ORDER BY {_IN_STEPS}",
-            (*place, wanted, *place),
-        ).fetchall()
-        found = _first_of_each_step(found)
-    return _metrics(key, found)
+        first, last = _ends(connection, "timestamp", within, bound)
+        # the plus keeps the database from going by steps
+        leap = f"SELECT {_COLUMNS} {_OF_METRIC} AND p.timestamp >= ? AND +p.step BETWEEN ? AND ? ORDER BY {_IN_TIME} LIMIT 1"
+    span, column = last - first + 1, 3 if by_step else 2
+    found: list[_Point] = []
+    for start in chosen(span, limit) if span > limit else range(span):
+        target = first + start
+        if not found or target > found[-1][column]:
+            values = (run, key, target, high) if by_step else (run, key, target, low, high)
+            found += connection.execute(leap, values).fetchall()
+    backwards = ", ".join(f"{name} DESC" for name in _IN_STEPS.split(", "))
+    end = one(connection.execute(f"SELECT {_COLUMNS} {within} ORDER BY {backwards} LIMIT 1", bound))
+    return sorted({*found, end}, key=lambda point: (point[3], point[2], point[0]))
+
+
+def _ends(connection: Connection, axis: str, within: str, bound: Sequence[int]) -> tuple[int, int]:
+    (first,) = one(connection.execute(f"SELECT min(p.{axis}) {within}", bound))
+    (last,) = one(connection.execute(f"SELECT max(p.{axis}) {within}", bound))
+    return first, last
 
 
 def chosen(count: int, limit: int) -> list[int]:
@@ -109,15 +129,6 @@ def chosen(count: int, limit: int) -> list[int]:
     length, longer = divmod(count, limit)
     starts = [number * length + min(number, longer) for number in range(limit)]
     return starts if starts[-1] == count - 1 else [*starts, count - 1]
-
-
-def _first_of_each_step(found: Sequence[tuple[float, int, int, int]]) -> list[tuple[float, int, int, int]]:
-    first: dict[int, tuple[float, int, int, int]] = {}
-    for row in found:
-        first.setdefault(row[3], row)
-    if found and first[found[-1][3]] is not found[-1]:
-        return [*first.values(), found[-1]]
-    return list(first.values())
 
 
 def _place(connection: Connection, run_id: str, key: str) -> tuple[int, int] | None:
@@ -128,7 +139,7 @@ def _place(connection: Connection, run_id: str, key: str) -> tuple[int, int] | N
     return None if found is None else (found[0], found[1])
 
 
-def _metrics(key: str, found: Iterable[tuple[float, int, int, int]]) -> list[Metric]:
+def _metrics(key: str, found: Iterable[_Point]) -> list[Metric]:
     return [
         Metric(key, value if kind == 0 else rows.unpack(value, kind), timestamp, step) for value, kind, timestamp, step in found
     ]
