@@ -243,9 +243,15 @@ def _parsed(line: bytes) -> Optional[List[Any]]:
         return None
 
 
-def warn(text: str, level: int = 3) -> None:
-    """A warning that never becomes an exception: what goes wrong with the record is not for the training to suffer from."""
+def warn(text: str, level: int = 0) -> None:
+    """A warning that never becomes an exception: what goes wrong with the record is not for the training to suffer from.
+
+    level: how far up the caller is whose line it is about; 0 where it is about no line.
+    """
     try:
-        warnings.warn("runproj: " + text, RuntimeWarning, stacklevel=level)
+        if level:
+            warnings.warn("runproj: " + text, RuntimeWarning, stacklevel=level)
+        else:
+            warnings.warn_explicit(text, RuntimeWarning, "runproj", 1, registry={})
     except Exception:  # warnings are errors here
         pass

@@ -24,6 +24,7 @@ class Worker:
         self.delivery: Optional[Delivery] = None
         self.problem = ""
         self._reached = False
+        self._heard = time.monotonic()
         self._attempts = 0
         self._something = threading.Event()
         self._hurry = threading.Event()
@@ -49,20 +50,22 @@ class Worker:
                     pass
 
     def _work(self) -> None:
-        pause, silent_since = _FIRST_PAUSE, time.monotonic()
+        pause, told = _FIRST_PAUSE, False
         while not self._stopped:
             self._something.wait()
             self._hurry.wait(_GATHER)
             self._something.clear()
-            hurried = self._hurry.is_set()
+            hurried, before = self._hurry.is_set(), self._heard
             if self.attempt():
-                pause, silent_since = _FIRST_PAUSE, time.monotonic()
+                pause, told = _FIRST_PAUSE, False
                 if hurried:
                     self._hurry.clear()
                 continue
             self._something.set()
-            if time.monotonic() - silent_since > _SILENCE:
-                silent_since = float("inf")
+            if self._heard > before:
+                pause = _FIRST_PAUSE
+            if time.monotonic() - self._heard > _SILENCE and not told:
+                told = True
                 warn(f"{self._where} cannot be reached ({self.problem}); what is logged is kept, and sent when it can be")
             time.sleep(min(pause, 0.05))
             self._hurry.clear()
@@ -75,7 +78,7 @@ class Worker:
             if self.delivery is None:
                 self.delivery = self._make(self._connect())
             while not self._stopped and self.delivery.step():
-                self._reached = True
+                self._reached, self._heard = True, time.monotonic()
                 self._tell()
             self.problem = ""
             return True

@@ -1,0 +1,274 @@
+"""The Python client outside of runs: exact values, how runs end, what is refused, files, forks and threads."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from runproj.core.run import RunStatus
+from runproj.tracking import open_full_store
+from runproj.tracking.full import FullStore
+from support.clients import NOBODY, python, runs, spools
+
+
+@pytest.fixture
+def home(isolated: Path) -> Path:
+    return isolated / "runproj home"
+
+
+@pytest.fixture
+def store(home: Path) -> Iterator[FullStore]:
+    """What this machine's own store holds: where everything goes when nothing is configured."""
+    found = open_full_store(f"sqlite:///{home / 'runproj.db'}", home=home)
+    yield found
+    found.close()
+
+
+def good(done: subprocess.CompletedProcess[str]) -> str:
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.strip()
+
+
+VALUES = """
+import runproj
+points = [float("nan"), float("inf"), float("-inf"), -0.0, 0.0, 5e-324, -2.2250738585072014e-308]
+points += [2.0**53 + 2, 1.7976931348623157e308, 0.1, 1e22]
+with runproj.start_run("exact", tags={"t": "it's \\n 文字"}) as run:
+    for value in points:
+        runproj.log_metric("m", value)
+    runproj.log_metric("far", 1, step=2**53 + 1, timestamp=2**53 + 1)
+    runproj.log_metric("whole", 2**53 + 1)
+    runproj.log_params({"p": 2**53 + 1, "empty": "", "long": "x" * 10000})
+print(run.id)
+"""
+
+
+def test_values_are_exact(store: FullStore, tmp_path: Path) -> None:
+    run_id = good(python(VALUES, tmp_path))
+    points = [point.value for point in store.history(run_id, "m")]
+    assert [math.copysign(1, value) for value in points if not math.isnan(value)].count(-1) == 3
+    special = ["nan", "inf", "-inf", "-0.0", "0.0", "5e-324", "-2.2250738585072014e-308"]
+    assert sorted(map(repr, points)) == sorted([*special, "9007199254740994.0", "1.7976931348623157e+308", "0.1", "1e+22"])
+    [far] = store.history(run_id, "far")
+    assert (far.step, far.timestamp) == (2**53 + 1, 2**53 + 1)
+    assert [point.value for point in store.history(run_id, "whole")] == [2.0**53]
+    run = store.get_run(run_id)
+    assert {param.key: param.value for param in run.params} == {"p": "9007199254740993", "empty": "", "long": "x" * 10000}
+    assert (run.status, run.name, run.tag("t")) == (RunStatus.FINISHED, "exact", "it's \n 文字")
+
+
+def test_how_it_ends(store: FullStore, tmp_path: Path) -> None:
+    code = """
+import runproj, sys
+for error in (ValueError("x"), KeyboardInterrupt(), SystemExit(0), SystemExit(3)):
+    try:
+        with runproj.start_run(type(error).__name__ + str(getattr(error, "code", ""))):
+            raise error
+    except BaseException:
+        pass
+"""
+    good(python(code, tmp_path))
+    assert {run.name: run.status.value for run in runs(store)} == {
+        "ValueError": "FAILED",
+        "KeyboardInterrupt": "KILLED",
+        "SystemExit0": "FINISHED",
+        "SystemExit3": "FAILED",
+    }
+
+
+@pytest.mark.parametrize(
+    ("ending", "status"), [("", "FINISHED"), ("raise ValueError('oh')", "FAILED"), ("raise KeyboardInterrupt", "KILLED")]
+)
+def test_the_end_of_the_process_ends_its_runs(store: FullStore, tmp_path: Path, ending: str, status: str) -> None:
+    begin = "import runproj\nrunproj.start_run('outer')\nrunproj.start_run('inner', nested=True)\nrunproj.log_metric('m', 1)\n"
+    done = python(begin + ending, tmp_path)
+    assert (done.returncode == 0) == (status == "FINISHED")
+    assert "RuntimeWarning" not in done.stderr
+    outer, inner = sorted(runs(store), key=lambda run: run.name, reverse=True)
+    assert (outer.status.value, inner.status.value) == (status, status)
+    assert inner.tag("mlflow.parentRunId") == outer.id
+    assert len(store.history(inner.id, "m")) == 1
+
+
+def test_mistakes_are_told_at_once(store: FullStore, tmp_path: Path) -> None:
+    code = """
+import runproj
+def refused(call, *arguments, **named):
+    try:
+        call(*arguments, **named)
+    except runproj.Refused as error:
+        return bool(str(error))
+with runproj.start_run() as run:
+    runproj.log_param("p", 1)
+    runproj.log_param("p", "1")
+    assert refused(runproj.log_param, "p", 2)
+    assert refused(runproj.log_params, {"new": 1, "p": 3})
+    for name in ("a*b", "", "a//b", "../x", "x" * 251):
+        assert all(refused(call, name, 1) for call in (runproj.log_metric, runproj.log_param, runproj.set_tag)), name
+    for value in ("one", None, [1], 10**400):
+        assert refused(runproj.log_metric, "m", value), value
+    assert refused(runproj.log_metrics, {"fine": 1, "m": "one"})
+    for step in (1.5, "2", 2**63):
+        assert refused(runproj.log_metric, "m", 1, step=step), step
+    assert refused(runproj.log_metric, "m", 1, timestamp=-1)
+    assert refused(runproj.start_run)
+    assert refused(runproj.log_text, "x", "../out") and refused(runproj.log_table, {"a": [1], "b": [1, 2]}, "t.json")
+    assert refused(run.end, "DONE")
+    assert refused(runproj.set_tracking_uri, "ftp://x")
+"""
+    good(python(code, tmp_path))
+    [run] = runs(store)
+    assert (run.metrics, [param.value for param in run.params]) == ((), ["1"])
+
+
+def test_files_tables_and_pictures(store: FullStore, home: Path, tmp_path: Path) -> None:
+    code = """
+import os, runproj
+class Figure:
+    def savefig(self, path): open(path, "w").write("picture for " + path[-4:])
+class Plot:
+    def write_html(self, path): open(path, "w").write("<html>")
+    def write_image(self, path): raise ValueError("no kaleido")
+os.makedirs("out/deep")
+for name in ("out/a.txt", "out/deep/b ü.txt"):
+    open(name, "w").write(name)
+with runproj.start_run():
+    runproj.log_artifact("out")
+    runproj.log_artifact("out/a.txt", "elsewhere")
+    runproj.log_artifacts("out", "flat")
+    open("out/a.txt", "w").write("changed in place")
+    os.unlink("out/deep/b ü.txt")
+    runproj.log_figure(Figure(), "plots/one.png")
+    runproj.log_figure(Plot(), "plots/two.html")
+    runproj.log_dict({"a": [1, None, float("nan")]}, "d.json")
+    runproj.log_text("späť", "t.txt")
+    for number in range(3):
+        runproj.log_table({"n": [number], "x": [float("nan")]}, "tables/t.json")
+    runproj.log_table([{"n": 3, "new": "y"}], "tables/t.json")
+    try:
+        runproj.log_figure(Plot(), "plots/two.png")
+    except ValueError as error:
+        print(error)
+    try:
+        runproj.log_artifact("nothing")
+    except FileNotFoundError:
+        print("missing")
+"""
+    assert good(python(code, tmp_path)).split("\n") == ["no kaleido", "missing"]
+    [run] = runs(store)
+    root = home / "artifacts" / "0" / run.id / "artifacts"
+    found = {path.relative_to(root).as_posix(): path.read_text() for path in root.rglob("*") if path.is_file()}
+    assert json.loads(found.pop("tables/t.json")) == {
+        "columns": ["n", "x", "new"],
+        "data": [[0, None, None], [1, None, None], [2, None, None], [3, None, "y"]],
+    }
+    assert json.loads(found.pop("d.json")) == {"a": [1, None, None]}
+    texts = {"a.txt": "out/a.txt", "deep/b ü.txt": "out/deep/b ü.txt"}
+    assert found == {
+        **{f"out/{name}": text for name, text in texts.items()},
+        **{f"flat/{name}": text for name, text in texts.items()},
+        "elsewhere/a.txt": "out/a.txt",
+        "plots/one.png": "picture for .png",
+        "plots/two.html": "<html>",
+        "t.txt": "späť",
+    }
+    assert json.loads(run.tag("mlflow.loggedArtifacts") or "") == [{"path": "tables/t.json", "type": "table"}]
+    assert not spools(home / "spool")
+
+
+def test_search_is_a_list_of_dicts_without_pandas(tmp_path: Path) -> None:
+    code = """
+import runproj, json
+runproj.set_experiment("wine")
+for depth in range(3):
+    with runproj.start_run("run %d" % depth):
+        runproj.log_param("depth", depth)
+        runproj.log_metric("loss", 1 / (depth + 1))
+found = runproj.search_runs("metrics.loss < 0.9", order_by="metrics.loss DESC", output="list")
+print(json.dumps([[run["run_name"], run["params.depth"], run["metrics.loss"], run["status"]] for run in found]))
+print(*(len(runproj.search_runs(experiments=[name], output="list")) for name in ("wine", "Default")))
+try:
+    runproj.search_runs("metrics.loss ~ 1")
+except runproj.Refused as error:
+    print("refused")
+"""
+    found, counts, refused = good(python(code, tmp_path)).split("\n")
+    assert json.loads(found) == [["run 1", "1", 0.5, "FINISHED"], ["run 2", "2", 1 / 3, "FINISHED"]]
+    assert (counts, refused) == ("3 0", "refused")
+
+
+def test_forks_and_pools_log_into_the_run_of_their_parent(store: FullStore, home: Path, tmp_path: Path) -> None:
+    code = """
+import multiprocessing, os, runproj
+def work(number):
+    for step in range(50):
+        runproj.log_metric("pool%d" % number, step, step=step)
+with runproj.start_run("forks"):
+    runproj.log_metric("m", 0)
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        pool.map(work, range(4))
+        pool.close()
+        pool.join()
+    for number in range(3):
+        if os.fork() == 0:
+            runproj.log_metric("fork%d" % number, number)
+            with runproj.start_run("of a fork", nested=True):
+                runproj.log_metric("m", 5)
+            os._exit(0)
+    for number in range(3):
+        assert os.wait()[1] == 0
+    runproj.log_metric("m", 1)
+"""
+    good(python(code, tmp_path))
+    outer, *inner = sorted(runs(store), key=lambda run: run.name)
+    assert (outer.name, [run.name for run in inner]) == ("forks", ["of a fork"] * 3)
+    assert {run.tag("mlflow.parentRunId") for run in inner} == {outer.id}
+    assert [len(store.history(outer.id, f"pool{number}")) for number in range(4)] == [50] * 4
+    assert [len(store.history(outer.id, f"fork{number}")) for number in range(3)] == [1] * 3
+    assert len(store.history(outer.id, "m")) == 2
+    assert not spools(home / "spool")
+
+
+def test_threads_log_into_one_run(store: FullStore, tmp_path: Path) -> None:
+    code = """
+import runproj, threading
+def work(number):
+    for step in range(500):
+        runproj.log_metric("shared", number)
+        runproj.log_metric("own%d" % number, step, step=step)
+with runproj.start_run():
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()
+"""
+    good(python(code, tmp_path))
+    [run] = runs(store)
+    assert sorted(point.step for point in store.history(run.id, "shared")) == list(range(4000))
+    assert [len(store.history(run.id, f"own{number}")) for number in range(8)] == [500] * 8
+
+
+def test_logging_costs_little_and_loads_little(tmp_path: Path) -> None:
+    code = """
+import sys, time
+begin = time.process_time()
+import runproj
+print([name for name in ("json", "http.client", "sqlite3", "msgspec", "runproj.client") if name in sys.modules])
+imported = time.process_time() - begin
+runproj.start_run()
+time.sleep(0.5)
+best = 1.0
+for _ in range(5):
+    begin = time.process_time()
+    for step in range(5000):
+        runproj.log_metric("m", 0.5, step=step)
+    best = min(best, (time.process_time() - begin) / 5000)
+print(imported < 0.1, best < 20e-6)
+import os; os._exit(0)
+"""
+    done = python(code, tmp_path, RUNPROJ_TRACKING_URI=NOBODY)
+    assert done.stdout.split("\n")[:2] == ["[]", "True True"], done.stdout + done.stderr

@@ -1,0 +1,257 @@
+"""The Python client in trouble: servers that are away or unreliable, processes that die, disks that are full."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conftest import HOSTILE
+from runproj.tracking import open_full_store
+from runproj.tracking.full import FullStore
+from support.clients import NOBODY, Flaky, Unreliable, python, runs, spools
+from support.program import Cli
+
+
+@pytest.fixture
+def home(isolated: Path) -> Path:
+    return isolated / "runproj home"
+
+
+@pytest.fixture
+def store(home: Path) -> Iterator[FullStore]:
+    """What this machine's own store holds: where everything goes when nothing is configured."""
+    found = open_full_store(f"sqlite:///{home / 'runproj.db'}", home=home)
+    yield found
+    found.close()
+
+
+LOGGING = """
+import runproj, sys, time
+with runproj.start_run("away"):
+    runproj.log_params({"p%d" % i: i for i in range(150)})
+    for step in range(3000):
+        runproj.log_metric("m", step, step=step)
+    runproj.log_text("hello", "a/b.txt")
+    runproj.set_tag("t", 1)
+    runproj.set_tag("t", 2)
+"""
+
+
+def is_complete(store: FullStore, points: int = 3000) -> None:
+    [run] = runs(store)
+    assert [point.value for point in store.history(run.id, "m")] == list(range(points))
+    assert (len(run.params), run.tag("t"), run.status.value) == (150, "2", "FINISHED")
+
+
+def test_a_server_that_is_away_all_the_time(store: FullStore, home: Path, tmp_path: Path, cli: Cli) -> None:
+    with Flaky(home) as server:
+        url = server.url
+        server.kill()
+        begin = time.monotonic()
+        done = python(LOGGING, tmp_path, RUNPROJ_TRACKING_URI=url)
+        assert time.monotonic() - begin < 10, "a server that was never there is not waited for"
+        assert done.returncode == 0
+        assert done.stderr.count("RuntimeWarning") == 1
+        assert "`runproj sync` sends them" in done.stderr
+        assert not runs(store)
+        assert "runproj sync" in cli("runs", "list").stderr
+        failed = cli("sync")
+        assert (failed.returncode, "left" in failed.stderr) == (1, True)
+        server.start()
+        report = cli.json("sync")
+        assert [(spool["refused"], spool["left"], spool["problem"]) for spool in report["spools"]] == [(0, 0, "")]
+        assert cli.json("sync") == {"spools": []}
+    is_complete(store)
+    assert not spools(home / "spool")
+
+
+def test_several_syncs_at_once_and_one_that_is_killed(store: FullStore, home: Path, tmp_path: Path, cli: Cli) -> None:
+    with Flaky(home) as server:
+        for _ in range(3):
+            python(LOGGING, tmp_path, RUNPROJ_TRACKING_URI=NOBODY)
+        for spool in spools(home / "spool"):
+            about = json.loads((spool / "about.json").read_text())
+            (spool / "about.json").write_text(json.dumps({**about, "uri": server.url}))
+        killed = cli.start("sync")
+        time.sleep(0.6)
+        killed.kill()
+        killed.communicate()
+        both = [cli.start("sync") for _ in range(2)]
+        for process in both:
+            process.communicate(timeout=60)
+        assert cli("sync").returncode == 0
+    found = runs(store)
+    assert len(found) == 3
+    assert [len(store.history(run.id, "m")) for run in found] == [3000] * 3
+    assert not spools(home / "spool")
+
+
+def test_a_training_that_is_killed(store: FullStore, home: Path, tmp_path: Path, cli: Cli) -> None:
+    code = """
+import runproj, os, signal
+runproj.start_run("killed")
+for step in range(20000):
+    runproj.log_metric("m", step, step=step)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert python(code, tmp_path).returncode == -signal.SIGKILL
+    [spool] = spools(home / "spool")
+    last = max(spool.glob("events-*"))
+    with last.open("ab") as file:
+        file.write(b'["m",1,"m",5,')  # what a write that was cut short leaves
+    assert cli("sync").returncode == 0
+    [run] = runs(store)
+    assert [point.value for point in store.history(run.id, "m")] == list(range(20000))
+    assert (run.status.value, run.tag("runproj.lost")) == ("FAILED", "1")
+    assert not spools(home / "spool")
+
+
+def test_fifty_outages(store: FullStore, home: Path, tmp_path: Path) -> None:
+    code = """
+import runproj, sys
+with runproj.start_run("outages"):
+    for step, line in enumerate(sys.stdin):
+        for part in range(20):
+            runproj.log_metric("m", step * 20 + part, step=step * 20 + part)
+    print(runproj.flush(60))
+"""
+    with Flaky(home) as server, Unreliable(server.url) as proxy:
+        training = start_reading(code, tmp_path, RUNPROJ_TRACKING_URI=proxy.url)
+        assert training.stdin
+        sent = 0
+        while proxy.outages < 50:
+            training.stdin.write("go\n")
+            training.stdin.flush()
+            sent += 1
+            time.sleep(0.02)
+        said, errors = training.communicate(timeout=90)
+        assert (training.returncode, said, errors) == (0, "True\n", "")
+    [run] = runs(store)
+    assert [point.step for point in store.history(run.id, "m")] == list(range(sent * 20))
+
+
+def start_reading(code: str, cwd: Path, **variables: str) -> subprocess.Popen[str]:
+    pipe, environ = subprocess.PIPE, {**os.environ, **variables}
+    return subprocess.Popen([sys.executable, "-c", code], env=environ, cwd=cwd, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+
+
+def test_what_the_server_refuses_does_not_hold_up_the_rest(store: FullStore, home: Path, tmp_path: Path, cli: Cli) -> None:
+    code = """
+import runproj, sys
+first = runproj.start_run("first")
+runproj.log_param("p", 1)
+runproj.end_run()
+runproj.flush()
+with runproj.start_run(run_id=first.id):
+    runproj.log_params({"a%d" % i: i for i in range(10)})
+    runproj.log_param("p", 2)
+    runproj.log_metric("m", 1)
+with runproj.start_run(run_id="0" * 32):
+    runproj.log_metric("nowhere", 1)
+with runproj.start_run("last"):
+    runproj.log_metric("m", 1)
+"""
+    done = python(code, tmp_path)
+    assert done.returncode == 0
+    assert done.stderr.count("RuntimeWarning") == 2, done.stderr
+    assert "'p'" in done.stderr
+    first, last = sorted(runs(store), key=lambda run: run.name)
+    assert {param.key: param.value for param in first.params} == {"p": "1", **{f"a{i}": str(i) for i in range(10)}}
+    assert len(store.history(first.id, "m")) == len(store.history(last.id, "m")) == 1
+    [kept] = spools(home / "spool")
+    assert kept.name.startswith("refused-")
+    refused = [json.loads(line) for line in (kept / "refused.jsonl").read_text().splitlines()]
+    assert [json.loads(entry["event"])[0] for entry in refused] == ["p", "r", "m", "e"]
+    assert cli.json("sync") == {"spools": []}
+
+
+def test_a_spool_that_cannot_be_written(store: FullStore, tmp_path: Path) -> None:
+    blocked = tmp_path / HOSTILE / "file"
+    blocked.parent.mkdir(exist_ok=True)
+    blocked.write_text("not a folder")
+    code = """
+import runproj
+with runproj.start_run():
+    for step in range(2500):
+        runproj.log_metric("m", step, step=step)
+    runproj.log_text("x", "x.txt")
+    runproj.log_table({"a": [1]}, "t.json")
+"""
+    done = python(code, tmp_path, RUNPROJ_SPOOL=str(blocked))
+    assert done.returncode == 0
+    assert done.stderr.count("RuntimeWarning") == 1, done.stderr
+    assert "kept in memory" in done.stderr
+    [run] = runs(store)
+    assert len(store.history(run.id, "m")) == 2500
+    assert run.tag("mlflow.loggedArtifacts")
+
+
+def test_a_full_disk(store: FullStore, tmp_path: Path) -> None:
+    """A limit on the size of files stands in for the disk: writes fail or are cut short in the same way."""
+    code = """
+import resource, runproj, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+runproj.set_tracking_uri(URI)
+with runproj.start_run():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
+    for step in range(2000):
+        runproj.log_metric("m", step, step=step)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    for step in range(2000, 3000):
+        runproj.log_metric("m", step, step=step)
+"""
+    with Flaky(tmp_path / HOSTILE / "runproj home") as server:
+        done = python(code.replace("URI", repr(server.url)), tmp_path)
+    assert done.returncode == 0
+    assert done.stderr.count("RuntimeWarning") == 1, done.stderr
+    [run] = runs(store)
+    assert [point.step for point in store.history(run.id, "m")] == list(range(3000))
+
+
+def test_a_server_that_hangs_keeps_nobody_waiting(home: Path, tmp_path: Path) -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        begin = time.monotonic()
+        done = python(LOGGING, tmp_path, RUNPROJ_TRACKING_URI=url, RUNPROJ_FLUSH_SECONDS="1")
+        assert time.monotonic() - begin < 15
+    assert done.returncode == 0
+    assert done.stderr.count("RuntimeWarning") == 1
+    assert len(spools(home / "spool")) == 1
+
+
+def test_a_process_that_goes_on_while_the_server_comes_back(store: FullStore, home: Path, tmp_path: Path) -> None:
+    code = """
+import runproj, sys
+runproj.start_run("long")
+for line in sys.stdin:
+    runproj.log_metric("m", int(line), step=int(line))
+    if int(line) == 2: print(runproj.flush(60), flush=True)
+"""
+    with Flaky(home) as server:
+        server.kill()
+        training = start_reading(code, tmp_path, RUNPROJ_TRACKING_URI=server.url)
+        assert training.stdin
+        assert training.stdout
+        training.stdin.write("0\n1\n")
+        training.stdin.flush()
+        time.sleep(1)
+        server.start()
+        training.stdin.write("2\n")
+        training.stdin.flush()
+        assert training.stdout.readline() == "True\n"
+        [run] = runs(store)
+        assert len(store.history(run.id, "m")) == 3
+        training.stdin.close()
+        assert training.wait(30) == 0
+    assert [run.status.value for run in runs(store)] == ["FINISHED"]
