@@ -32,33 +32,42 @@ class Target:
     lenient: frozenset[str] = frozenset()
 
 
-_OF_RUN = "SELECT d.{column} AS value FROM run_datasets rd JOIN datasets d ON d.id = rd.dataset WHERE rd.run = r.seq"
 _PROMPTS = frozenset({"mlflow.prompt.is_prompt"})
 """Clients ask that this tag differs from 'true' for everything that is no prompt, and mean what lacks it, too."""
 
-RUNS = Target(
-    columns={
-        "run_id": "r.id",
-        "run_name": "r.name",
-        "status": "r.status",
-        "user_id": 'r."user"',
-        "artifact_uri": "r.artifact_uri",
-        "start_time": "r.started",
-        "end_time": "r.ended",
-    },
-    collections={
-        Entity.PARAM: "SELECT value, number FROM params WHERE run = r.seq AND key = ?",
-        Entity.TAG: "SELECT value FROM tags WHERE run = r.seq AND key = ?",
-        Entity.METRIC: "SELECT value, kind FROM latest_metrics WHERE run = r.seq"
-        " AND key = (SELECT id FROM metric_keys WHERE key = ?)",
-    },
-    datasets={
-        "name": _OF_RUN.format(column="name"),
-        "digest": _OF_RUN.format(column="digest"),
-        "context": "SELECT value FROM run_dataset_tags WHERE run = r.seq AND key = 'mlflow.data.context'",
-    },
-    absent=frozenset({"end_time"}),
-)
+
+def _runs(number: str) -> Target:
+    """Runs, whose number is that expression."""
+    dataset = f"FROM run_datasets rd JOIN datasets d ON d.id = rd.dataset WHERE rd.run = {number}"
+    return Target(
+        columns={
+            "run_id": "r.id",
+            "run_name": "r.name",
+            "status": "r.status",
+            "user_id": 'r."user"',
+            "artifact_uri": "r.artifact_uri",
+            "start_time": "r.started",
+            "end_time": "r.ended",
+        },
+        collections={
+            Entity.PARAM: f"SELECT value, number FROM params WHERE run = {number} AND key = ?",
+            Entity.TAG: f"SELECT value FROM tags WHERE run = {number} AND key = ?",
+            Entity.METRIC: f"SELECT value, kind FROM latest_metrics WHERE run = {number}"
+            " AND key = (SELECT id FROM metric_keys WHERE key = ?)",
+        },
+        datasets={
+            "name": f"SELECT d.name AS value {dataset}",
+            "digest": f"SELECT d.digest AS value {dataset}",
+            "context": f"SELECT value FROM run_dataset_tags WHERE run = {number} AND key = 'mlflow.data.context'",
+        },
+        absent=frozenset({"end_time"}),
+    )
+
+
+RUNS = _runs("r.seq")
+RUNS_AMONG = _runs("w.run")
+"""The same, known from a table `w` that names them, so that a run that does not fit need not be read."""
+
 EXPERIMENTS = Target(
     columns={
         "name": "e.name",

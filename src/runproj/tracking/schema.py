@@ -278,8 +278,8 @@ _SEARCH: tuple[Step, ...] = (
     _number_params,
     "CREATE INDEX params_by_value ON params (key, value) WHERE length(value) <= 64",
     "CREATE INDEX params_by_number ON params (key, number) WHERE number IS NOT NULL",
-    "CREATE INDEX latest_metrics_by_value ON latest_metrics (key, value, run) WHERE kind <> 1",
-    "CREATE INDEX latest_metrics_nan ON latest_metrics (key, run) WHERE kind = 1",
+    "CREATE INDEX latest_metrics_by_value ON latest_metrics (key, value, run, kind) WHERE kind <> 1",
+    "CREATE INDEX latest_metrics_nan ON latest_metrics (key, run, kind) WHERE kind = 1",
     "CREATE INDEX points_by_step ON points (run, key, step)",
 )
 

@@ -39,6 +39,10 @@ class Where:
         if part.text:
             self.add(part.text, *part.values)
 
+    def extend(self, other: Where) -> None:
+        self.conditions += other.conditions
+        self.values += other.values
+
     def one_of(self, expression: str, values: Sequence[object]) -> None:
         self.add(f"{expression} IN ({', '.join('?' * len(values))})", *values)
 
