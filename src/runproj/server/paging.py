@@ -53,10 +53,3 @@ def offset_of(page_token: str | None) -> int:
     if not isinstance(found, int) or isinstance(found, bool) or not 0 <= found < 1 << 62:
         raise invalid(f"Invalid page token {page_token!r}.")
     return found
-
-
-def page_of(name: str, items: Sequence[object], limit: int | None, page_token: str | None) -> dict[str, object]:
-    """A page of `items`, all of which are at hand."""
-    start = offset_of(page_token)
-    end = len(items) if limit is None else start + limit
-    return compact({name: list(items[start:end]), "next_page_token": token(end) if end < len(items) else None})

@@ -21,7 +21,8 @@ from runproj.server.measurements import of_models, read_metric, read_metrics
 from runproj.server.paging import bounded, offset_of, page, view
 from runproj.server.protocol import Problem, invalid, missing
 from runproj.server.tokens import mark, start_of, token_after
-from runproj.server.wire import compact, metric_document, metric_documents, run_document, run_info
+from runproj.server.wire import compact, metric_document, metric_documents, row_document, run_document, run_info
+from runproj.tracking.rows import as_run
 
 if TYPE_CHECKING:
     from runproj.server.rest import Context
@@ -96,13 +97,11 @@ def search(use: Context, fields: Fields) -> Mapping[str, object]:
     experiments = use.caller.narrowed(wanted)
     if not experiments:
         return _EMPTY
-    found = use.store.find(experiments, condition, orders, lifecycle, limit + 1, start.offset, start.after)
+    found = use.store.find_rows(experiments, condition, orders, lifecycle, limit + 1, start.offset, start.after)
     lineages = use.store.lineages.of([run.id for run in found[:limit]])
-    documents = [run_document(run, lineages.get(run.id)) for run in found[:limit]]
-    more = len(found) > limit
-    return compact(
-        {"runs": documents, "next_page_token": token_after(place(found[limit - 1], orders), question) if more else None}
-    )
+    documents = [row_document(run, lineages.get(run.id)) for run in found[:limit]]
+    more = token_after(place(as_run(found[limit - 1]), orders), question) if len(found) > limit else None
+    return compact({"runs": documents, "next_page_token": more})
 
 
 def update(use: Context, fields: Fields) -> Mapping[str, object]:

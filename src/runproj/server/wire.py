@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import starmap
 from math import isfinite
+
+import msgspec
 
 from runproj.core.models import DatasetInput, Lineage, LoggedModel, ModelMetric, ModelVersion, RegisteredModel
 from runproj.core.run import Experiment, Metric, Param, Run, Tag
+from runproj.tracking.rows import RunRow, as_run
 
 
 def run_info(run: Run) -> dict[str, object]:
@@ -70,12 +74,35 @@ def compact(document: Mapping[str, object]) -> dict[str, object]:
 
 
 def run_document(run: Run, lineage: Lineage | None = None) -> dict[str, object]:
-    data = {
-        "metrics": metric_documents(run.metrics),
-        "params": pairs(run.params),
-        "tags": pairs(run.tags),
-    }
-    known = lineage or Lineage()
+    data = {"metrics": metric_documents(run.metrics), "params": pairs(run.params), "tags": pairs(run.tags)}
+    return _document(run, data, lineage or Lineage())
+
+
+class _Pair(msgspec.Struct, gc=False):
+    """A parameter or tag in a page of thousands, where dictionaries would cost more than everything else."""
+
+    key: str
+    value: str
+
+
+class _Point(msgspec.Struct, gc=False):
+    key: str
+    value: float | str
+    timestamp: int
+    step: int
+
+
+def row_document(row: RunRow, lineage: Lineage | None = None) -> dict[str, object]:
+    """As `run_document`, of a plain row."""
+    points = list(starmap(_Point, row.metrics))
+    for point in points:
+        if not isfinite(float(point.value)):
+            point.value = double(float(point.value))
+    data = {"metrics": points, "params": list(starmap(_Pair, row.params)), "tags": list(starmap(_Pair, row.tags))}
+    return _document(as_run(row._replace(params=[], metrics=[], tags=[])), data, lineage or Lineage())
+
+
+def _document(run: Run, data: Mapping[str, object], known: Lineage) -> dict[str, object]:
     inputs = {
         "dataset_inputs": [_dataset_input(used) for used in known.datasets],
         "model_inputs": [{"model_id": model} for model in known.models_in],

@@ -89,10 +89,10 @@ def _metric_names(connection: Connection, chosen: Iterable[int]) -> dict[int, st
 
 def load_runs(connection: Connection, rows: Sequence[Row]) -> list[Run]:
     """As `load_run_rows`, as values."""
-    return [_run(row) for row in load_run_rows(connection, rows)]
+    return [as_run(row) for row in load_run_rows(connection, rows)]
 
 
-def _run(row: RunRow) -> Run:
+def as_run(row: RunRow) -> Run:
     return Run(
         id=row.id,
         experiment_id=str(row.experiment),
