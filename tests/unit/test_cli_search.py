@@ -114,3 +114,28 @@ def test_a_narrow_terminal_names_what_it_leaves_out(monkeypatch: pytest.MonkeyPa
     assert columns.worth_showing(facts, [(Entity.PARAM, "absent"), (Entity.ATTRIBUTE, "status")]) == [
         columns.Column(Entity.PARAM, "absent")
     ]
+
+
+def test_runs_that_a_filter_finds_are_compared(found: Cli) -> None:
+    comparison = found.json("runs", "compare", "--where", "params.lr < 0.06", "run 2")
+    assert len(comparison["runs"]) == 3
+    assert {item["name"] for item in comparison["differences"] if item["kind"] == "parameter"} == {"lr"}
+    assert "run 3" in found("runs", "compare", "run 0", "run 3").stdout
+    for arguments, word in (
+        ((), "nothing to compare"),
+        (("--where", "params.lr = '0.1'"), "1 run found"),
+        (("-w", "x"), "Invalid"),
+    ):
+        result = found("runs", "compare", *arguments)
+        assert (result.returncode, result.stdout) == (2, "")
+        assert word in result.stderr
+
+
+def test_a_list_leaves_out_the_parameters_that_all_runs_share(found: Cli) -> None:
+    lines = found("runs", "list").stdout.splitlines()
+    assert [line.split("run ")[1].split() for line in lines[1:]] == [
+        ["3", "accuracy=4.941e-324", "←", "lr=0.05"],
+        ["2", "accuracy=nan", "←", "lr=0.001"],
+        ["1", "accuracy=0.95", "←", "lr=0.01"],
+        ["0", "accuracy=0.3", "←", "lr=0.1"],
+    ]

@@ -8,17 +8,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from runproj.cli import complete, output
 from runproj.cli import options as opt
-from runproj.cli import output
 from runproj.cli.correlate import correlate
 from runproj.cli.logs import logs, looking
 from runproj.cli.search import search
+from runproj.cli.select import select
 from runproj.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from runproj.core.plan import Plan
-    from runproj.core.run import Run
+    from runproj.core.run import Param, Run
     from runproj.core.views import Comparison, RunView
+
+_MOST_COMPARED = 12
 
 
 def register(app: typer.Typer) -> None:
@@ -65,6 +70,7 @@ def list_(
         narrowed = experiments or statuses or deleted
         output.say("No run is like that." if narrowed else "No runs yet.  Start one with: runproj run URI")
         return
+    common = _common(runs)
     rows = [
         (
             run.id[:8],
@@ -73,17 +79,23 @@ def list_(
             _took(run),
             run.name,
             (run.tag(TagName.COMMIT) or "")[:9] + ("+" if run.tag(TagName.DIRTY) == "true" else ""),
-            _brief(run),
+            _brief(run, common),
         )
         for run in runs
     ]
-    output.table(("RUN", "STARTED", "STATUS", "TOOK", "NAME", "COMMIT", "PARAMETERS AND METRICS"), rows, right=(3,))
+    output.table(("RUN", "STARTED", "STATUS", "TOOK", "NAME", "COMMIT", "METRICS AND PARAMETERS"), rows, right=(3,))
 
 
-def _brief(run: Run) -> str:
+def _common(runs: Sequence[Run]) -> frozenset[Param]:
+    """The parameters that all of several runs share: a list tells its runs apart, and leaves these out."""
+    shared = frozenset.intersection(*(frozenset(run.params) for run in runs))
+    return shared if len(runs) > 1 and any(shared != frozenset(run.params) for run in runs) else frozenset()
+
+
+def _brief(run: Run, common: frozenset[Param]) -> str:
     metrics = [f"{metric.key}={metric.value:.4g}" for metric in run.metrics[:4]]
-    params = [f"{param.key}={param.value[:24]}" for param in run.params[:6]]
-    return " ".join([*params, *(["→", *metrics] if metrics else [])])
+    params = [f"{param.key}={param.value[:24]}" for param in run.params if param not in common][:6]
+    return " ".join([*metrics, *(["←"] if metrics and params else []), *params])
 
 
 def _when(milliseconds: int) -> str:
@@ -174,17 +186,34 @@ def _section(title: str, rows: list[tuple[str, str]]) -> None:
 
 
 def compare(
-    references: opt.RunReferences,
+    references: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RUN…]", help="Ids, beginnings of ids, names, or @last.", autocompletion=complete.runs),
+    ] = None,
+    where: Annotated[
+        str | None, typer.Option("--where", "-w", metavar="FILTER", help="Those that a filter finds, as in 'runs search'.")
+    ] = None,
     everything: Annotated[bool, typer.Option("--all", "-a", help="Also what is the same in all of them.")] = False,
     json: opt.Json = False,
 ) -> None:
     """Put runs side by side: parameters, metrics, code and environment; only what differs."""
     from runproj.comparison import compare_runs
 
-    if len(references) < 2:
-        raise UsageError("There is nothing to compare with", fix="Name two runs or more: runproj runs compare A B")
     wiring = looking()
-    views = [wiring.view(wiring.find_run(reference)) for reference in references]
+    runs = [wiring.find_run(reference) for reference in references or ()]
+    if where is not None:
+        known = {run.id for run in runs}
+        runs += [run for run in select(wiring, where, limit=_MOST_COMPARED + 1) if run.id not in known]
+    if len(runs) < 2:
+        found = f"{output.count(len(runs), 'run')} found" if where is not None else "There is nothing to compare with"
+        raise UsageError(found, fix="Compare two or more: runproj runs compare A B, or --where FILTER")
+    if len(runs) > _MOST_COMPARED and where is not None:
+        raise UsageError(
+            f"More than {_MOST_COMPARED} runs are like that",
+            why="Side by side they cannot be read.",
+            fix="Narrow the filter, or list them: runproj runs search FILTER; runproj runs correlate tells what goes with what.",
+        )
+    views = [wiring.view(run) for run in runs]
     comparison = compare_runs(views, everything=everything)
     if json:
         output.write_json(comparison)
