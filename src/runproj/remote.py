@@ -54,6 +54,20 @@ class Remote:
         """POST an API call.  Without `repeat` it is sent once: for what must not happen twice."""
         return self._json("POST", f"/api/2.0/mlflow/{call}", json.dumps(message).encode(), repeat=repeat)
 
+    def send(self, method: str, call: str, message: Mapping[str, object]) -> Document:
+        """An API call with any other method."""
+        return self._json(method, f"/api/2.0/mlflow/{call}", json.dumps(message).encode(), repeat=True)
+
+    @contextmanager
+    def raw(self, target: str) -> Iterator[HTTPResponse]:
+        """GET what is below the server's address, to be read in the block.  Raises `NotFoundError`."""
+        for pause in _PAUSES:
+            time.sleep(pause)
+            with self._answer("GET", target, None, {}, last=pause == _PAUSES[-1]) as answer:
+                if answer is not None:
+                    yield answer
+                    return
+
     def upload(self, path: str, file: IO[bytes], size: int) -> None:
         """Store a file in the server's artifact store."""
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}

@@ -272,15 +272,20 @@ class Wiring:
 
         return check_store(self.settings.tracking_uri, home=self.settings.home)
 
-    def transfer(self, source: str | None, target: str | None, artifacts: Sequence[Path], wishes: Wishes) -> TransferReport:
-        """Move a record from one place to another; None stands for the configured store."""
+    def transfer(
+        self, source: str | None, target: str | None, artifacts: Sequence[Path], wishes: Wishes, *, into_ours: bool
+    ) -> TransferReport:
+        """Move a record from one place to another; None stands for the configured store.
+
+        into_ours: a database that does not exist yet is made, as one of ours.
+        """
         from runproj.transfer import Surroundings, open_source, open_target
         from runproj.transfer.engine import Transfer
         from runproj.transfer.journal import Journal
 
         use = Surroundings(self.settings.home, _here(), os.environ, artifacts, self.settings.artifacts_uri)
         reading = open_source(source or self.settings.tracking_uri, use)
-        writing = open_target(target or self.settings.tracking_uri, use)
+        writing = open_target(target or self.settings.tracking_uri, use, into_ours=into_ours)
         with Journal(self.settings.home / "transfers", reading.name, writing.name) as known:
             return Transfer(reading, writing, known, self.reporter, wishes).move()
 

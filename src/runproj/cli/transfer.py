@@ -50,7 +50,7 @@ def import_(
     Killed and started again, it goes on where it was; run again later, it takes what is new. The exit code is 1 where something
     does not agree.
     """
-    return _transfer(source, into, experiment, suffix, artifacts, dry_run, json)
+    return _transfer(True, source, into, experiment, suffix, artifacts, dry_run, json)
 
 
 def export(
@@ -69,10 +69,11 @@ def export(
     A server gives runs ids of its own; the tag runproj.imported_from holds those they had. The exit code is 1 where something
     does not agree.
     """
-    return _transfer(source, target, experiment, suffix, artifacts, dry_run, json)
+    return _transfer(False, source, target, experiment, suffix, artifacts, dry_run, json)
 
 
 def _transfer(
+    into_ours: bool,
     source: str | None,
     target: str | None,
     experiments: list[str] | None,
@@ -87,7 +88,7 @@ def _transfer(
 
     wiring = Wiring(load(), output.TerminalReporter())
     wishes = Wishes(tuple(experiments or ()), suffix, dry_run)
-    report = wiring.transfer(source, target, artifacts or (), wishes)
+    report = wiring.transfer(source, target, artifacts or (), wishes, into_ours=into_ours)
     if json:
         output.write_json(report)
     else:

@@ -33,11 +33,16 @@ class Block:
 
 @dataclass(frozen=True)
 class MovedRun:
-    """A run without its metrics.  `deleted`: when it was deleted, in milliseconds."""
+    """A run; its history comes apart from it.
+
+    deleted: when it was deleted, in milliseconds.
+    mark:    changes when its history does; cheaply had.
+    """
 
     run: Run
     lineage: Lineage = _NOTHING
     deleted: int | None = None
+    mark: str = ""
 
 
 @dataclass(frozen=True)

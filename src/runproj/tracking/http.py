@@ -54,7 +54,7 @@ class HttpStore:
 
     def experiment_by_id(self, experiment_id: str) -> Experiment:
         """Raises `NotFoundError`."""
-        return _experiment(_message(self.remote.get("experiments/get", experiment_id=experiment_id), "experiment"))
+        return experiment_of(_message(self.remote.get("experiments/get", experiment_id=experiment_id), "experiment"))
 
     def create_run(self, new: NewRun) -> Run:
         message: dict[str, object] = {
@@ -65,7 +65,7 @@ class HttpStore:
         }
         if new.name:
             message["run_name"] = new.name
-        run = _run(_message(self.remote.post("runs/create", message, repeat=False), "run"))
+        run = run_of(_message(self.remote.post("runs/create", message, repeat=False), "run"))
         status = new.status if new.status is not run.status else None
         if not new.params and status is None:
             return run
@@ -73,7 +73,7 @@ class HttpStore:
         return self.get_run(run.id)
 
     def get_run(self, run_id: str) -> Run:
-        return _run(_message(self.remote.get("runs/get", run_id=run_id), "run"))
+        return run_of(_message(self.remote.get("runs/get", run_id=run_id), "run"))
 
     def update(self, run_id: str, changes: RunChanges) -> None:
         post = self.remote.post
@@ -130,7 +130,7 @@ class HttpStore:
                 return found
 
     def _named(self, name: str) -> Experiment:
-        return _experiment(_message(self.remote.get("experiments/get-by-name", experiment_name=name), "experiment"))
+        return experiment_of(_message(self.remote.get("experiments/get-by-name", experiment_name=name), "experiment"))
 
     def _delete_tag(self, run_id: str, key: str) -> None:
         try:
@@ -167,7 +167,7 @@ class HttpStore:
         token: str | None = None
         while True:
             page = self.remote.post("runs/search", {**message, "page_token": token or ""})
-            yield from map(_run, _messages(page, "runs"))
+            yield from map(run_of, _messages(page, "runs"))
             token = _next(page)
             if token is None:
                 return
@@ -215,7 +215,7 @@ def _point(metric: Metric) -> dict[str, object]:
     return {"key": metric.key, "value": value, "timestamp": metric.timestamp, "step": metric.step}
 
 
-def _run(message: Document) -> Run:
+def run_of(message: Document) -> Run:
     info, data = _message(message, "info"), _message(message, "data", optional=True)
     tags = tuple(Tag(_text(item, "key"), _text(item, "value")) for item in _messages(data, "tags"))
     end = info.get("end_time")
@@ -235,7 +235,7 @@ def _run(message: Document) -> Run:
     )
 
 
-def _experiment(message: Document) -> Experiment:
+def experiment_of(message: Document) -> Experiment:
     return Experiment(
         id=_text(message, "experiment_id"),
         name=_text(message, "name"),

@@ -178,7 +178,16 @@ class Whole:
             found = connection.execute(f"SELECT {rows.RUN_COLUMNS} FROM runs r {within}", (chosen,)).fetchall()
             times = connection.execute(f"SELECT r.id, r.deleted FROM runs r {within}", (chosen,))
             deleted: dict[str, int | None] = dict(times.fetchall())
-            return [MovedRun(run, deleted=deleted[run.id]) for run in rows.load_runs(connection, found)]
+            counted = connection.execute(
+                "SELECT r.id, count(*) FROM runs r JOIN points p ON p.run = r.seq"
+                " WHERE r.id IN (SELECT value FROM json_each(?) AS texts) GROUP BY r.id",
+                (chosen,),
+            )
+            counts: dict[str, int] = dict(counted.fetchall())
+            return [
+                MovedRun(run, deleted=deleted[run.id], mark=str(counts.get(run.id, 0)))
+                for run in rows.load_runs(connection, found)
+            ]
 
     def points(self, run_id: str) -> Iterator[Block]:
         """The whole history of a run, keys in order; the transaction lasts as long as somebody asks for more."""

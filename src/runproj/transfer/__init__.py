@@ -42,7 +42,10 @@ def open_source(where: str, use: Surroundings) -> Source:
 
     given = tuple(use.cwd / folder for folder in use.artifacts)
     if where.startswith(_SERVERS):
-        raise UsageError(f"{where} cannot be read yet")
+        from runproj.remote import Remote
+        from runproj.transfer.server import MlflowServer
+
+        return MlflowServer(Remote(where, use.environ), Places(use.cwd, (), given))
     if where.startswith(_DATABASES):
         return _ours(where, use)
     path = _path(where, use)
@@ -60,11 +63,35 @@ def open_source(where: str, use: Surroundings) -> Source:
     return MlflowDatabase(path, Places(path.parent, _beside(path), given))
 
 
-def open_target(where: str, use: Surroundings) -> Target:
-    """The store at a URL or path, to be written.  Raises `UsageError` where it is nothing that can be."""
-    if where.startswith((*_DATABASES, _SQLITE)):
+def open_target(where: str, use: Surroundings, *, into_ours: bool) -> Target:
+    """The store at a URL or path, to be written.  Raises `UsageError` where it is nothing that can be.
+
+    into_ours: a database that does not exist yet is made, as one of ours.
+    """
+    given = tuple(use.cwd / folder for folder in use.artifacts)
+    if where.startswith(_SERVERS):
+        from runproj.remote import Remote
+        from runproj.transfer.intoserver import IntoServer
+        from runproj.transfer.trees import Places
+
+        return IntoServer(Remote(where, use.environ), Places(use.cwd, (), given))
+    if where.startswith(_DATABASES):
         return _ours(where, use)
-    raise UsageError(f"{where!r} is nothing that can be written", fix=f"Name {_KINDS}.")
+    path = _path(where, use)
+    if path.is_file() and not _made_by_us(path):
+        from runproj.transfer.intomlflowdb import IntoMlflowDatabase
+
+        return IntoMlflowDatabase(path, given[0] if given else None)
+    if path.is_file() or (where.startswith(_SQLITE) and into_ours):
+        return _ours(where if where.startswith(_SQLITE) else f"{_SQLITE}{path}", use)
+    if where.startswith(_SQLITE) or path.suffix in (".db", ".sqlite"):
+        raise UsageError(
+            f"There is no database {path}",
+            fix=f"Let MLflow make it (`mlflow db upgrade sqlite:///{path}`), or name a folder to get an mlruns folder.",
+        )
+    from runproj.transfer.intomlruns import IntoMlruns
+
+    return IntoMlruns(path)
 
 
 def _ours(uri: str, use: Surroundings) -> OurStore:

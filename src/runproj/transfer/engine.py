@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,7 +16,7 @@ from runproj.core.models import Lineage, LoggedModel
 from runproj.core.run import Experiment, Run, Tag, TagName
 from runproj.core.services import Reporter
 from runproj.core.transfer import Fingerprint, ItemMoved, Loss, MovedModel, MovedRun, Source, Target, TransferReport
-from runproj.errors import RefusedError, RunprojError, StorageError
+from runproj.errors import NotFoundError, RefusedError, RunprojError, StorageError
 from runproj.transfer import points
 from runproj.transfer.files import move_files
 from runproj.transfer.journal import Entry, Journal
@@ -71,7 +72,7 @@ class Transfer:
         chosen = bool(self.wishes.experiments)
         self._registered = move_registry(self, only_related=chosen)
         for experiment, place in made:
-            if place is not None:
+            if place is not None and self._known.find("experiment", experiment.id):
                 self.target.finish(experiment, place)
         self._losses += self.source.beyond()
         return self._report(len(made), time.monotonic() - begun)
@@ -119,7 +120,7 @@ class Transfer:
             found = self.target.find(name)
         if found is None:
             return None if self.wishes.dry_run else self._make(experiment, name)
-        if found.lifecycle is not experiment.lifecycle:
+        if found.lifecycle is not experiment.lifecycle and before is None:
             self.lose(f"state of experiment {name!r}", f"it is {found.lifecycle.value} in the target, and stays so")
         return found
 
@@ -138,11 +139,12 @@ class Transfer:
                 continue
             state = _state(moved)
             before = self._known.find("run", moved.run.id)
-            if before and before.state == state and self.target.has(before.item.target):
+            if before and before.state == state and self.target.has(before.item.target) and self._same_files(before, moved.run):
                 self._took(moved.run, before.item.target, before.uri)
                 self._items.append(replace(before.item, state="kept"))
             else:
-                self._try_run(moved, place, state, scratch)
+                with self._going_on("run", moved.run.id):
+                    self._move_run(moved, place, state, scratch)
             if (run_id := self.run_id(moved.run.id)) and (moved.lineage.models_in or moved.lineage.models_out):
                 self._links.append((run_id, moved.lineage))
 
@@ -152,11 +154,13 @@ class Transfer:
         self._runs[moved.run.id] = moved.run.id
         return ItemMoved("run", moved.run.id, moved.run.id, state, found)
 
-    def _try_run(self, moved: MovedRun, place: Experiment, state: str, scratch: Path) -> None:
+    @contextlib.contextmanager
+    def _going_on(self, kind: str, key: str) -> Iterator[None]:
+        """Note that a thing could not be moved for what it is: the others may be well."""
         try:
-            self._move_run(moved, place, state, scratch)
-        except UnreadableError as error:  # the others may be well
-            self._items.append(ItemMoved("run", moved.run.id, moved.run.id, "wrong", problems=(str(error),)))
+            yield
+        except (UnreadableError, RefusedError, NotFoundError) as error:
+            self._items.append(ItemMoved(kind, key, "", "wrong", problems=(str(error),)))
 
     def _move_run(self, moved: MovedRun, place: Experiment, state: str, scratch: Path) -> None:
         digest = points.Digest(moved.run)
@@ -182,11 +186,13 @@ class Transfer:
                 continue
             state = _state(moved)
             before = self._known.find("model", moved.model.id)
-            if before and before.state == state and self.target.has_model(before.item.target):
+            there = before and before.state == state and self.target.has_model(before.item.target)
+            if before and there and self._same_files(before, moved.model):
                 self._took(moved.model, before.item.target, before.uri)
                 self._items.append(replace(before.item, state="kept"))
             else:
-                self._move_model(moved, place, state, scratch)
+                with self._going_on("model", moved.model.id):
+                    self._move_model(moved, place, state, scratch)
 
     def _move_model(self, moved: MovedModel, place: Experiment, state: str, scratch: Path) -> None:
         model = moved.model
@@ -200,6 +206,16 @@ class Transfer:
         self._items.append(item)
         if complete:
             self._known.add(Entry(state, made.artifact_uri, item))
+
+    def _same_files(self, before: Entry, owner: Run | LoggedModel) -> bool:
+        """Whether the source has the files that it had, as far as names and sizes tell."""
+        if _elsewhere(owner.artifact_uri):
+            return True
+        try:
+            found = {(info.path, info.size) for info in self.source.tree(owner).files() if info.size is not None}
+        except StorageError:
+            return not before.item.files
+        return found == {(file.path, file.size) for file in before.item.files}
 
     def _took(self, owner: Run | LoggedModel, target_id: str, uri: str) -> None:
         (self._runs if isinstance(owner, Run) else self._models)[owner.id] = target_id

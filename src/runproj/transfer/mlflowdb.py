@@ -42,18 +42,16 @@ _BEYOND = {
 class MlflowDatabase:
     """A `Source`.  places: where artifacts may be found."""
 
-    def __init__(self, path: Path, places: Places) -> None:
+    def __init__(self, path: Path, places: Places, connection: sqlite3.Connection | None = None) -> None:
         self.name = f"MLflow's database {path}"
         self._path = path
         self._places = places
-        if not path.is_file():
-            raise UsageError(f"There is no file {path}")
-        self._connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=30, isolation_level=None)
-        self._connection.row_factory = sqlite3.Row
         with self._explained():
-            if not self._columns("alembic_version") or not self._columns("runs"):
-                raise UsageError(f"{path} is not a database of MLflow")
-            self._connection.execute("BEGIN")  # all of it from one moment, whoever writes meanwhile
+            self._connection = connection or opened(path, "ro")
+            if connection is None:
+                self._connection.execute("BEGIN")  # all of it from one moment, whoever writes meanwhile
+        if not self._columns("alembic_version") or not self._columns("runs"):
+            raise UsageError(f"{path} is not a database of MLflow")
 
     def experiments(self) -> Iterable[Experiment]:
         tags = self._grouped("experiment_tags", "experiment_id", "key", "value")
@@ -72,23 +70,29 @@ class MlflowDatabase:
     def runs(self, experiment: Experiment) -> Iterable[MovedRun]:
         for row in self._rows("runs", "experiment_id = ?", (int(experiment.id),), order="start_time, run_uuid"):
             run_id = _text(row, "run_uuid")
-            tags = tuple(Tag(_text(tag, "key"), _text(tag, "value")) for tag in self._rows("tags", "run_uuid = ?", (run_id,)))
-            found = self._rows("params", "run_uuid = ?", (run_id,))
-            end = _number(row, "end_time")
-            run = Run(
-                id=run_id,
-                experiment_id=experiment.id,
-                name=_text(row, "name"),
-                status=words.run_status(row.get("status")),
-                start=_number(row, "start_time"),
-                end=end or None,
-                artifact_uri=_text(row, "artifact_uri"),
-                user=_text(row, "user_id"),
-                lifecycle=words.lifecycle(row.get("lifecycle_stage")),
-                params=tuple(Param(_text(param, "key"), _text(param, "value")) for param in found),
-                tags=tags,
-            )
-            yield MovedRun(run, self._lineage(run_id), _number(row, "deleted_time") or None)
+            mark = str(self._count("metrics", "run_uuid = ?", (run_id,)))
+            yield MovedRun(self._run(row), self._lineage(run_id), _number(row, "deleted_time") or None, mark)
+
+    def one_run(self, run_id: str) -> Run | None:
+        """The run of that id."""
+        return next((self._run(row) for row in self._rows("runs", "run_uuid = ?", (run_id,))), None)
+
+    def _run(self, row: Row) -> Run:
+        run_id = _text(row, "run_uuid")
+        params = self._rows("params", "run_uuid = ?", (run_id,))
+        return Run(
+            id=run_id,
+            experiment_id=_text(row, "experiment_id"),
+            name=_text(row, "name"),
+            status=words.run_status(row.get("status")),
+            start=_number(row, "start_time"),
+            end=_number(row, "end_time") or None,
+            artifact_uri=_text(row, "artifact_uri"),
+            user=_text(row, "user_id"),
+            lifecycle=words.lifecycle(row.get("lifecycle_stage")),
+            params=tuple(Param(_text(param, "key"), _text(param, "value")) for param in params),
+            tags=tuple(Tag(_text(tag, "key"), _text(tag, "value")) for tag in self._rows("tags", "run_uuid = ?", (run_id,))),
+        )
 
     def points(self, run: Run) -> Iterator[Block]:
         known = self._columns("metrics")
@@ -201,10 +205,10 @@ class MlflowDatabase:
                 found.setdefault(_text(row, by), []).append([_text(row, column) for column in columns])
         return found
 
-    def _count(self, table: str, where: str = "1") -> int:
+    def _count(self, table: str, where: str = "1", values: Sequence[object] = ()) -> int:
         if not self._columns(table):
             return 0
-        return int(self._connection.execute(f"SELECT count(*) FROM {table} WHERE {where}").fetchone()[0])
+        return int(self._connection.execute(f"SELECT count(*) FROM {table} WHERE {where}", values).fetchone()[0])
 
     @staticmethod
     def _foreign(row: Row) -> bool:
@@ -216,6 +220,15 @@ class MlflowDatabase:
             yield
         except sqlite3.Error as error:
             raise TrackingError(f"{self._path} cannot be read", why=str(error)) from error
+
+
+def opened(path: Path, mode: str) -> sqlite3.Connection:
+    """A connection to a file that exists; `mode` is "ro" or "rw"."""
+    if not path.is_file():
+        raise UsageError(f"There is no file {path}")
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, timeout=30, isolation_level=None)
+    connection.row_factory = sqlite3.Row
+    return connection
 
 
 def _model_metric(row: Row) -> ModelMetric:

@@ -65,26 +65,11 @@ class Mlruns:
                 self._losses.append(Loss("runs", f"{folder} says that its id is {run_id!r}"))
                 continue
             self._folders[run_id] = folder
-            run = Run(
-                id=run_id,
-                experiment_id=experiment.id,
-                name=_text(meta, "run_name") or _text(meta, "name"),
-                status=words.run_status(meta.get("status")),
-                start=_number(meta, "start_time"),
-                end=_number(meta, "end_time") or None,
-                artifact_uri=_text(meta, "artifact_uri"),
-                user=_text(meta, "user_id"),
-                lifecycle=words.lifecycle(meta.get("lifecycle_stage")),
-                params=tuple(Param(*pair) for pair in _texts(folder / "params")),
-                tags=tuple(Tag(*pair) for pair in _texts(folder / "tags")),
-            )
-            yield MovedRun(run, self._lineage(folder), _number(meta, "deleted_time") or None)
+            mark = str(sum(path.stat().st_size for path in _files(folder / "metrics")))
+            yield MovedRun(run_in(folder, meta), self._lineage(folder), _number(meta, "deleted_time") or None, mark)
 
     def points(self, run: Run) -> Iterator[Block]:
-        folder = self._folders[run.id]
-        for path in _files(folder / "metrics"):
-            key = path.relative_to(folder / "metrics").as_posix()
-            yield from points.ordered(key, (self._point(line, path) for line in _lines(path)))
+        return points_in(self._folders[run.id])
 
     def models(self, experiment: Experiment) -> Iterable[MovedModel]:
         for folder in _folders(self._folders[experiment.id] / MODELS):
@@ -172,21 +157,47 @@ class Mlruns:
         made = [ModelOutput(folder.name, _number(self._meta(folder) or {}, "step")) for folder in _folders(run / "outputs")]
         return Lineage(tuple(datasets), tuple(used), tuple(made))
 
-    def _point(self, line: str, path: Path) -> tuple[int, int, float]:
-        parts = line.split(" ")
-        try:
-            return int(parts[0]), int(parts[2]) if len(parts) > 2 else 0, float(parts[1])
-        except (ValueError, IndexError):
-            raise words.UnreadableError(f"{path} is not a history of MLflow", why=f"It has the line {line[:100]!r}.") from None
-
     def _model_metrics(self, folder: Path) -> Iterator[ModelMetric]:
         for path in _files(folder / "metrics"):
             key = path.relative_to(folder / "metrics").as_posix()
             for line in _lines(path):
-                timestamp, step, value = self._point(line, path)
+                timestamp, step, value = _point(line, path)
                 run, *data = line.split(" ")[3:] or [""]
                 name, digest = (" ".join(data[:-1]), data[-1]) if len(data) > 1 else ("", "")  # names may hold spaces
                 yield ModelMetric(Metric(key, value, timestamp, step), folder.name, run, name, digest)
+
+
+def run_in(folder: Path, meta: Meta | None = None) -> Run:
+    """The run in a folder, which has its id for a name."""
+    meta = read_mapping(folder / "meta.yaml") if meta is None else meta
+    return Run(
+        id=folder.name,
+        experiment_id=_text(meta, "experiment_id"),
+        name=_text(meta, "run_name") or _text(meta, "name"),
+        status=words.run_status(meta.get("status")),
+        start=_number(meta, "start_time"),
+        end=_number(meta, "end_time") or None,
+        artifact_uri=_text(meta, "artifact_uri"),
+        user=_text(meta, "user_id"),
+        lifecycle=words.lifecycle(meta.get("lifecycle_stage")),
+        params=tuple(Param(*pair) for pair in _texts(folder / "params")),
+        tags=tuple(Tag(*pair) for pair in _texts(folder / "tags")),
+    )
+
+
+def points_in(folder: Path) -> Iterator[Block]:
+    """The history of the run in a folder."""
+    for path in _files(folder / "metrics"):
+        key = path.relative_to(folder / "metrics").as_posix()
+        yield from points.ordered(key, (_point(line, path) for line in _lines(path)))
+
+
+def _point(line: str, path: Path) -> tuple[int, int, float]:
+    parts = line.split(" ")
+    try:
+        return int(parts[0]), int(parts[2]) if len(parts) > 2 else 0, float(parts[1])
+    except (ValueError, IndexError):
+        raise words.UnreadableError(f"{path} is not a history of MLflow", why=f"It has the line {line[:100]!r}.") from None
 
 
 def _version(name: str, meta: Meta, folder: Path) -> ModelVersion:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -46,7 +47,7 @@ class OurStore:
         while part := list(islice(ids, _RUNS)):
             lineages = self._store.lineages.of(part)
             for moved in self._whole.runs(part):
-                yield MovedRun(moved.run, lineages.get(moved.run.id, Lineage()), moved.deleted)
+                yield replace(moved, lineage=lineages.get(moved.run.id, Lineage()))
 
     def points(self, run: Run) -> Iterator[Block]:
         return self._whole.points(run.id)

@@ -1,0 +1,293 @@
+"""Reads a server that speaks MLflow's protocol, of any age."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.parse import quote, urlencode, urlsplit
+
+from runproj.core.models import (
+    Alias,
+    Dataset,
+    DatasetInput,
+    Lineage,
+    LoggedModel,
+    ModelMetric,
+    ModelOutput,
+    ModelVersion,
+    RegisteredModel,
+)
+from runproj.core.run import Experiment, Metric, Param, Run, Tag
+from runproj.core.tracking import ArtifactInfo
+from runproj.core.transfer import Block, Loss, MovedModel, MovedRun, Registration, Tree
+from runproj.errors import NotFoundError, RefusedError, StorageError
+from runproj.files import explained
+from runproj.remote import Document, Remote
+from runproj.tracking.http import HttpStore, experiment_of, run_of
+from runproj.transfer import points, words
+from runproj.transfer.trees import PROXIED, Places, plain_path, safe
+
+_PAGE = 1000
+_AT_ONCE = 8
+"""Histories that are asked for at a time."""
+
+PROMPTS = "tags.`mlflow.prompt.is_prompt` = 'true'"
+"""Prompts are registered models that searches leave out unless they are asked for."""
+
+
+class MlflowServer:
+    """A `Source`.  places: where artifacts may be that the server does not hand out."""
+
+    def __init__(self, remote: Remote, places: Places) -> None:
+        self.name = remote.shown
+        self._remote = remote
+        self._histories = Histories(HttpStore(remote))
+        self._places = places
+
+    def experiments(self) -> Iterable[Experiment]:
+        message = {"view_type": "ALL", "max_results": _PAGE, "order_by": ["experiment_id ASC"]}
+        return (experiment_of(item) for item in self._pages("experiments/search", "experiments", message))
+
+    def runs(self, experiment: Experiment) -> Iterable[MovedRun]:
+        message = {
+            "experiment_ids": [experiment.id],
+            "run_view_type": "ALL",
+            "max_results": _PAGE,
+            "order_by": ["attributes.start_time ASC"],
+        }
+        for item in self._pages("runs/search", "runs", message):
+            yield MovedRun(run_of(item), _lineage(item))
+
+    def points(self, run: Run) -> Iterator[Block]:
+        return self._histories.of(run)
+
+    def models(self, experiment: Experiment) -> Iterable[MovedModel]:
+        message = {"experiment_ids": [experiment.id], "max_results": 50}
+        try:
+            for item in self._pages("logged-models/search", "models", message):
+                yield MovedModel(model_of(item))
+        except NotFoundError:  # MLflow 2 has none
+            return
+
+    def registry(self) -> Iterable[Registration]:
+        for filter_string in ("", PROMPTS):
+            query = {"max_results": 100, **({"filter": filter_string} if filter_string else {})}
+            try:
+                for item in self._pages("registered-models/search", "registered_models", query, get=True):
+                    yield self._registration(item, filter_string)
+            except (NotFoundError, RefusedError):
+                if not filter_string:
+                    return  # a server without a registry
+
+    def tree(self, owner: Run | LoggedModel) -> Tree:
+        return server_tree(self._remote, owner, self._places)
+
+    def beyond(self) -> Iterable[Loss]:
+        yield Loss("traces and deleted logged models", "a server is not asked for them")
+
+    def _registration(self, item: Document, filter_string: str) -> Registration:
+        name = text(item, "name")
+        quoted = f"'{name}'" if "'" not in name else f'"{name}"'
+        wanted = f"name = {quoted}" + (f" AND {filter_string}" if filter_string else "")
+        query = {"filter": wanted, "max_results": 10_000}
+        found = [self._version(version) for version in self._pages("model-versions/search", "model_versions", query, get=True)]
+        aliases = [Alias(text(alias, "alias"), number(alias, "version")) for alias in messages(item, "aliases")]
+        model = RegisteredModel(
+            name=name,
+            created=number(item, "creation_timestamp"),
+            updated=number(item, "last_updated_timestamp"),
+            description=text(item, "description"),
+            tags=tags(item),
+            aliases=tuple(aliases),
+        )
+        versions = tuple(sorted(found, key=lambda version: version.version))
+        return Registration(model, versions, versions[-1].version if versions else 0)
+
+    def _version(self, item: Document) -> ModelVersion:
+        name, version, source = text(item, "name"), number(item, "version"), text(item, "source")
+        where = self._remote.get("model-versions/get-download-uri", name=name, version=str(version))
+        return ModelVersion(
+            name=name,
+            version=version,
+            source=source,
+            storage=text(where, "artifact_uri") or source,
+            created=number(item, "creation_timestamp"),
+            updated=number(item, "last_updated_timestamp"),
+            run_id=text(item, "run_id"),
+            run_link=text(item, "run_link"),
+            model_id=text(item, "model_id") or words.model_of(source),
+            user=text(item, "user_id"),
+            stage=words.stage(item.get("current_stage")),
+            description=text(item, "description"),
+            tags=tags(item),
+        )
+
+    def _pages(self, call: str, field: str, message: Mapping[str, object], *, get: bool = False) -> Iterator[Document]:
+        token = ""
+        while True:
+            if get:
+                asked = {key: value for key, value in message.items() if isinstance(value, str | int)}
+                page = self._remote.get(call, **asked, page_token=token or None)
+            else:
+                page = self._remote.post(call, {**message, **({"page_token": token} if token else {})})
+            yield from messages(page, field)
+            token = text(page, "next_page_token")
+            if not token:
+                return
+
+
+class Histories:
+    """Histories on a server, several metrics asked for at a time, over connections that are kept."""
+
+    def __init__(self, store: HttpStore) -> None:
+        self._store = store
+        self._pool = ThreadPoolExecutor(_AT_ONCE)
+
+    def of(self, run: Run) -> Iterator[Block]:
+        """All points of a run."""
+        keys = sorted({metric.key for metric in run.metrics})
+        for start in range(0, len(keys), _AT_ONCE):
+            some = keys[start : start + _AT_ONCE]
+            for key, found in zip(some, self._pool.map(lambda key: self._store.history(run.id, key), some), strict=True):
+                yield from points.ordered(key, ((point.timestamp, point.step, point.value) for point in found))
+
+
+def model_of(item: Document) -> LoggedModel:
+    """A logged model from its message."""
+    info, data = message_in(item, "info"), message_in(item, "data")
+    model_id = text(info, "model_id")
+    return LoggedModel(
+        id=model_id,
+        experiment_id=text(info, "experiment_id"),
+        name=text(info, "name"),
+        artifact_uri=text(info, "artifact_uri"),
+        status=words.model_status(info.get("status")),
+        created=number(info, "creation_timestamp_ms"),
+        updated=number(info, "last_updated_timestamp_ms"),
+        model_type=text(info, "model_type"),
+        source_run=text(info, "source_run_id"),
+        params=tuple(Param(text(param, "key"), text(param, "value")) for param in messages(data, "params")),
+        tags=tags(info),
+        metrics=tuple(_model_metric(metric, model_id) for metric in messages(data, "metrics")),
+    )
+
+
+def _model_metric(item: Document, model_id: str) -> ModelMetric:
+    value = item.get("value")
+    measured = float(value) if isinstance(value, int | float | str) else float("nan")
+    metric = Metric(text(item, "key"), measured, number(item, "timestamp"), number(item, "step"))
+    return ModelMetric(metric, model_id, text(item, "run_id"), text(item, "dataset_name"), text(item, "dataset_digest"))
+
+
+def _lineage(item: Document) -> Lineage:
+    inputs, outputs = message_in(item, "inputs"), message_in(item, "outputs")
+    fields = ("name", "digest", "source_type", "source", "schema", "profile")
+    datasets = [
+        DatasetInput(Dataset(*(text(message_in(used, "dataset"), field) for field in fields)), tags(used))
+        for used in messages(inputs, "dataset_inputs")
+    ]
+    made = [ModelOutput(text(output, "model_id"), number(output, "step")) for output in messages(outputs, "model_outputs")]
+    return Lineage(tuple(datasets), tuple(text(used, "model_id") for used in messages(inputs, "model_inputs")), tuple(made))
+
+
+def server_tree(remote: Remote, owner: Run | LoggedModel, places: Places) -> Tree:
+    """The files of a run or model: through the server's proxy, in a folder that may be looked at, or as its pages load them."""
+    if owner.artifact_uri.startswith(PROXIED):
+        return ProxiedTree(remote, urlsplit(owner.artifact_uri).path.strip("/"))
+    if plain_path(owner.artifact_uri) is not None:
+        try:
+            return places.tree(owner.artifact_uri)
+        except StorageError:
+            pass  # the server may hand it out
+    return PagesTree(remote, owner)
+
+
+class ProxiedTree:
+    """A `Tree` in the store that the server proxies, at `root`."""
+
+    def __init__(self, remote: Remote, root: str) -> None:
+        self._remote = remote
+        self._root = root
+
+    def files(self) -> Iterable[ArtifactInfo]:
+        waiting = [""]
+        while waiting:
+            folder = waiting.pop()
+            for item in listed(self._remote, f"/api/2.0/mlflow-artifacts/artifacts?{urlencode({'path': self._root + folder})}"):
+                path = f"{folder}/{text(item, 'path')}"
+                if item.get("is_dir"):
+                    waiting.append(path)
+                else:
+                    yield ArtifactInfo(safe(path[1:]), number(item, "file_size"))
+
+    def fetch(self, path: str, into: Path) -> Path:
+        return _download(self._remote, f"/api/2.0/mlflow-artifacts/artifacts/{quote(f'{self._root}/{path}')}", into)
+
+
+class PagesTree:
+    """A `Tree` that the server reads itself, as its own pages show it."""
+
+    def __init__(self, remote: Remote, owner: Run | LoggedModel) -> None:
+        self._remote = remote
+        if isinstance(owner, Run):
+            self._list, self._get = (
+                f"/api/2.0/mlflow/artifacts/list?run_id={owner.id}&path=",
+                f"/get-artifact?run_id={owner.id}&path=",
+            )
+        else:
+            self._list = f"/api/2.0/mlflow/logged-models/{owner.id}/artifacts/directories?artifact_directory_path="
+            self._get = f"/ajax-api/2.0/mlflow/logged-models/{owner.id}/artifacts/files?artifact_file_path="
+
+    def files(self) -> Iterable[ArtifactInfo]:
+        waiting = [""]
+        while waiting:
+            for item in listed(self._remote, self._list + quote(waiting.pop(), safe="")):
+                if item.get("is_dir"):
+                    waiting.append(text(item, "path"))
+                else:
+                    yield ArtifactInfo(safe(text(item, "path")), number(item, "file_size"))
+
+    def fetch(self, path: str, into: Path) -> Path:
+        return _download(self._remote, self._get + quote(path, safe=""), into)
+
+
+def listed(remote: Remote, target: str) -> Sequence[Document]:
+    """The files and folders that a listing tells."""
+    import json
+
+    with remote.raw(target) as answer:
+        found = json.loads(answer.read() or b"{}")
+    return messages(found, "files") if isinstance(found, dict) else ()
+
+
+def _download(remote: Remote, target: str, into: Path) -> Path:
+    with remote.raw(target) as answer, explained(into), into.open("wb") as file:
+        while data := answer.read(1 << 20):
+            file.write(data)
+    return into
+
+
+def messages(item: Mapping[str, object], field: str) -> list[Document]:
+    found = item.get(field)
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
+
+def message_in(item: Mapping[str, object], field: str) -> Document:
+    found = item.get(field)
+    return found if isinstance(found, dict) else {}
+
+
+def tags(item: Mapping[str, object]) -> tuple[Tag, ...]:
+    return tuple(Tag(text(tag, "key"), text(tag, "value")) for tag in messages(item, "tags"))
+
+
+def text(item: Mapping[str, object], field: str) -> str:
+    value = item.get(field)
+    return "" if value is None else str(value)
+
+
+def number(item: Mapping[str, object], field: str) -> int:
+    """64-bit numbers may be strings."""
+    value = item.get(field)
+    return int(value) if isinstance(value, int | float | str) and value != "" else 0
