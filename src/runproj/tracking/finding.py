@@ -150,7 +150,7 @@ def _by_time(connection: Connection, asked: Question) -> Iterator[Row]:
     found = []
     for where in streams:
         where.add_sql(order.after)
-        if asked.steps is not None:
+        if asked.steps is not None and len(streams) == 1:  # several would end at different times
             _cut(connection, "runs r", Term("r.started", ascending), where, asked.steps)
         _narrowed(connection, asked, where)
         sql = f"SELECT {RUN_COLUMNS} FROM runs r {where.sql} {order.text} LIMIT ?"
