@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runproj.core.run import Lifecycle, RunQuery
+from runproj.core.run import RunQuery
 from runproj.core.services import ProjectReader, Reporter, Services
 from runproj.errors import TrackingError, UsageError
 from runproj.files import Objects, tree_size
@@ -306,23 +306,29 @@ class Wiring:
         for what, size in () if live else self.sources.prune(days=days, dry_run=dry_run):
             removed.append(what)
             freed += size
-        if deleted:
-            for run in self.tracking.search(RunQuery(lifecycle=Lifecycle.DELETED, limit=1_000_000)):
-                removed.append(f"run {run.id[:8]} ({run.name})")
-                freed += 0 if dry_run else self._purge(run)
+        for what, size in self._purged(dry_run=dry_run) if deleted else ():
+            removed.append(what)
+            freed += size
         if not self._remote and (size := self._direct_artifacts().collect(dry_run=dry_run)):
             removed.append("contents of artifacts that are gone")
             freed += size
         return GcReport(tuple(removed), freed, dry_run)
 
-    def _purge(self, run: Run) -> int:
+    def _purged(self, *, dry_run: bool) -> Iterator[tuple[str, int]]:
+        """Remove what is marked as deleted; says what, and the bytes that this frees."""
         if self._remote:
-            raise UsageError("Deleted runs of a remote server are removed by that server", fix="Leave out --deleted.")
-        from runproj.tracking import purge_run
+            raise UsageError("What is deleted on a remote server is removed by that server", fix="Leave out --deleted.")
+        from runproj.tracking import open_database
+        from runproj.tracking.purge import find_deleted, purge
 
-        freed = self._direct_artifacts().delete(run)
-        purge_run(self.settings.tracking_uri, run.id, home=self.settings.home)
-        return freed
+        database = open_database(self.settings.tracking_uri, home=self.settings.home)
+        artifacts = self._direct_artifacts()
+        for item in find_deleted(database):
+            size = 0
+            if not dry_run:
+                size = artifacts.delete_at(item.artifact_uri) if item.artifact_uri else 0
+                purge(database, item)
+            yield f"{item.kind.value} {item.id[:8]} ({item.name})", size
 
     def _direct_artifacts(self) -> DirectArtifacts:
         from runproj.artifacts import open_direct

@@ -58,14 +58,14 @@ class DirectArtifacts:
         found = files.list((prefix + path).rstrip("/"))
         return [ArtifactInfo(info.path.removeprefix(prefix), info.size) for info in found]
 
-    def delete(self, run: Run) -> int:
-        """Remove all of a run's files for good; returns the bytes that this frees at once."""
-        if (path := local_path(run.artifact_uri)) is not None:
+    def delete_at(self, uri: str) -> int:
+        """Remove all files of a run or logged model for good; returns the bytes that this frees at once."""
+        if (path := local_path(uri)) is not None:
             folder = path.parent if path.name == "artifacts" else path
             freed = tree_size(folder)
             remove_tree(folder)
             return freed
-        files, prefix = self.place(run.artifact_uri)
+        files, prefix = self.place(uri)
         return files.remove(prefix.removesuffix("/").removesuffix("/artifacts"))
 
     def collect(self, *, dry_run: bool = False) -> int:

@@ -76,9 +76,3 @@ def check_store(uri: str, *, home: Path) -> str:
                 raise TrackingError(f"The database {path} is damaged", why=str(verdict), fix="Restore it from a backup.")
         (runs,) = one(connection.execute("SELECT count(*) FROM runs"))
     return f"{path or scrubbed(uri)}, {runs} runs"
-
-
-def purge_run(uri: str, run_id: str, *, home: Path) -> None:
-    """Remove a run that is marked as deleted, with all its points, for good."""
-    with open_database(uri, home=home).writing() as connection:
-        connection.execute("DELETE FROM runs WHERE id = ? AND lifecycle = 'deleted'", (run_id,))
