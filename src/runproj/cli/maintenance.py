@@ -17,7 +17,7 @@ def register(app: typer.Typer) -> None:
 
 def gc(
     days: Annotated[float, typer.Option("--days", min=0, help="Environments and checkouts unused for this long.")] = 30,
-    deleted: Annotated[bool, typer.Option("--deleted", help="Also remove deleted runs, models and experiments for good.")] = False,
+    deleted: Annotated[bool, typer.Option("--deleted", help="Remove deleted runs, models, experiments for good, too.")] = False,
     dry_run: opt.WouldRemove = False,
     json: opt.Json = False,
 ) -> None:
