@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from conftest import HOSTILE
+from conftest import HOSTILE, Repository
 from runproj.tracking import open_full_store
 from runproj.tracking.full import FullStore
 from support.clients import NOBODY, Flaky, Unreliable, python, runs, spools
-from support.program import Cli
+from support.program import SYSTEM, Cli
 
 
 @pytest.fixture
@@ -255,3 +255,59 @@ for line in sys.stdin:
         training.stdin.close()
         assert training.wait(30) == 0
     assert [run.status.value for run in runs(store)] == ["FINISHED"]
+
+
+def test_a_run_is_complete_whatever_becomes_of_its_processes(
+    store: FullStore, home: Path, cli: Cli, repository: Repository
+) -> None:
+    script = """
+import os, runproj
+runproj.log_metric("m", 1)
+if os.fork() == 0:
+    for step in range(100):
+        runproj.log_metric("fork", step, step=step)
+    os._exit(0)
+os.wait()
+with runproj.start_run("inner", nested=True):
+    runproj.log_metric("x", 1)
+runproj.log_text("hello", "note.txt")
+os.kill(os.getpid(), 9)
+"""
+    repository.commit({"train.py": script})
+    done = cli("run", repository.url, "-e", "train.py", *SYSTEM)
+    assert done.returncode == 137, done.stderr
+    outer, inner = runs(store)
+    assert (outer.status.value, inner.status.value, inner.tag("mlflow.parentRunId")) == ("FAILED", "FINISHED", outer.id)
+    assert [len(store.history(outer.id, key)) for key in ("m", "fork")] == [1, 100]
+    assert len(store.history(inner.id, "x")) == 1
+    assert list((home / "artifacts").glob(f"*/{outer.id}/artifacts/note.txt"))
+    assert not spools(home / "spool")
+
+
+def test_a_run_whose_server_has_gone_is_completed_by_sync(home: Path, tmp_path: Path, cli: Cli, repository: Repository) -> None:
+    """The run is recorded on a server, which is killed while the command logs, and started again after the run."""
+    script = "import runproj, sys, urllib.request\nrunproj.log_metric('early', 1)\nassert runproj.flush()\n"
+    script += (
+        "print('ready', flush=True)\nsys.stdin.readline()\nfor step in range(100): runproj.log_metric('late', step, step=step)\n"
+    )
+    repository.commit({"train.py": script})
+    with Flaky(tmp_path / HOSTILE / "server") as server:
+        environ = {**cli.env, "RUNPROJ_TRACKING_URI": server.url, "RUNPROJ_FLUSH_SECONDS": "1"}
+        command = cli.command("run", repository.url, "-e", "train.py", *SYSTEM)
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(command, env=environ, cwd=cli.home, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+        assert process.stdin
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
+        server.kill()
+        process.stdin.write("go\n")
+        process.stdin.flush()
+        _, said = process.communicate(timeout=200)
+        assert "runproj sync" in said
+        server.start()
+        assert cli("sync").returncode == 0
+    store = open_full_store(f"sqlite:///{server.home / 'runproj.db'}", home=server.home)
+    [run] = runs(store)
+    assert [len(store.history(run.id, key)) for key in ("early", "late")] == [1, 100]
+    store.close()
+    assert not spools(home / "spool")

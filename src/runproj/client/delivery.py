@@ -36,18 +36,19 @@ class Batch:
 
     def takes(self, item: Item) -> bool:
         """Whether it still fits in."""
-        most = _METRICS if item.kind == "metrics" else _OTHERS
-        key = item.message["key"]
-        changed = item.kind == "params" and self._params.get(key, item.message["value"]) != item.message["value"]
-        return self._counts[item.kind] < most and len(self.items) < _TOTAL and not changed
+        if item.kind == "metrics":
+            return self._counts["metrics"] < _METRICS and len(self.items) < _TOTAL
+        key, value = item.message["key"], item.message["value"]
+        changed = item.kind == "params" and self._params.get(key, value) != value
+        return self._counts[item.kind] < _OTHERS and len(self.items) < _TOTAL and not changed
 
     def add(self, item: Item) -> None:
         key = item.message["key"]
-        if item.kind == "params" and key in self._params:
-            return
         if item.kind == "params":
+            if key in self._params:
+                return
             self._params[key] = item.message["value"]
-        if item.kind == "tags":  # the last one wins
+        elif item.kind == "tags":  # the last one wins
             self.items = [other for other in self.items if other.kind != "tags" or other.message["key"] != key]
         self.items.append(item)
         self._counts[item.kind] += 1
@@ -76,8 +77,7 @@ class Delivery:
         self._batches.clear()
         chunk = self.spool.journal.read()
         since, last = 0, None  # type: int, Optional[Position]
-        for line, position in chunk.lines:
-            event = _parsed(line)
+        for (line, position), event in zip(chunk.lines, _parsed([line for line, _ in chunk.lines])):
             if event is None:
                 self._refuse(line, "it is not an event")
             elif event[0] in _BATCHED:
@@ -100,14 +100,18 @@ class Delivery:
         self._set_aside.clear()
 
     def _collect(self, event: List[Any], line: bytes) -> None:
-        kind = _BATCHED[event[0]]
-        message = {"key": event[2], "value": event[3]}
+        kind, number = _BATCHED[event[0]], event[1]
         if kind == "metrics":
-            message.update(timestamp=event[4], step=event[5])
-        number, item = int(event[1]), Item(kind, message, line)
-        if not self._batches.setdefault(number, Batch()).takes(item):
+            message = {"key": event[2], "value": event[3], "timestamp": event[4], "step": event[5]}
+        else:
+            message = {"key": event[2], "value": event[3]}
+        item, batch = Item(kind, message, line), self._batches.get(number)
+        if batch is not None and not batch.takes(item):
             self._send(number, self._batches.pop(number).items)
-        self._batches.setdefault(number, Batch()).add(item)
+            batch = None
+        if batch is None:
+            batch = self._batches[number] = Batch()
+        batch.add(item)
 
     def _send(self, number: int, items: List[Item]) -> None:
         try:
@@ -233,14 +237,22 @@ _LENGTHS = {"m": 6, "p": 4, "t": 4, "r": 2, "e": 4, "d": 3, "a": 4, "b": 4}
 _MOST_TOLD = 20
 
 
-def _parsed(line: bytes) -> Optional[List[Any]]:
-    """The event of a line; None where a crash of the machine left something else there."""
+def _parsed(lines: List[bytes]) -> List[Optional[List[Any]]]:
+    """The events of lines; None where a crash of the machine left something else there."""
     try:
-        event = json.loads(line.decode())
-        fits = isinstance(event, list) and len(event) == _LENGTHS[event[0]]
-        return event if fits and isinstance(event[1], int) else None
-    except (ValueError, KeyError, IndexError, TypeError):
-        return None
+        found = json.loads((b"[" + b",".join(lines) + b"]").decode())
+        if len(found) == len(lines):
+            return [event if _fits(event) else None for event in found]
+    except ValueError:
+        pass
+    return [_parsed([line])[0] if len(lines) > 1 else None for line in lines]
+
+
+def _fits(event: Any) -> bool:
+    try:
+        return isinstance(event, list) and len(event) == _LENGTHS[event[0]] and isinstance(event[1], int)
+    except (KeyError, IndexError, TypeError):
+        return False
 
 
 def warn(text: str, level: int = 0) -> None:

@@ -37,7 +37,7 @@ def tracking_uri(chosen: Optional[str] = None) -> str:
     uri = chosen or os.environ.get("RUNPROJ_TRACKING_URI") or os.environ.get("MLFLOW_TRACKING_URI") or _configured()
     if uri.startswith(("http://", "https://")):
         return uri.rstrip("/")
-    if uri.startswith(("sqlite:///", "postgresql://")) and _installed() is not None:
+    if uri.startswith(("sqlite:///", "postgresql://", "postgres://")) and _installed() is not None:
         return uri
     raise Refused(
         f"the tracking URI {uri!r} cannot be used from here; http://SERVER can, and sqlite:///PATH where runproj is installed"
