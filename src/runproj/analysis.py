@@ -182,7 +182,10 @@ def _group(text: str, values: Sequence[float]) -> Group:
     scaled = [value / largest for value in values]  # so that no square overflows
     mean = math.fsum(scaled) / len(scaled)
     deviation = statistics.stdev(scaled, mean) * largest if len(values) > 1 else None
-    return Group(text, len(values), mean * largest, statistics.median(values), deviation)
+    if deviation is not None and not math.isfinite(deviation):  # beyond what a double can hold
+        deviation = None
+    median = statistics.median_low(values) / 2 + statistics.median_high(values) / 2
+    return Group(text, len(values), mean * largest, median, deviation)
 
 
 def _together(given: Sample, names: Sequence[str]) -> Iterable[Together]:

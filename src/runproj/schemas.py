@@ -47,10 +47,13 @@ def generate() -> dict[str, str]:
 
 
 def _with_words_for_numbers(schema: dict[str, object]) -> dict[str, object]:
-    """A metric can be what JSON has no number for (see `codec.to_json`)."""
+    """A metric, or a statistic of one, can be what JSON has no number for (see `codec.to_json`)."""
     definitions = schema.get("$defs")
-    if isinstance(definitions, dict) and "Metric" in definitions:
-        definitions["Metric"]["properties"]["value"] = {"anyOf": [{"type": "number"}, {"enum": ["NaN", "Infinity", "-Infinity"]}]}
+    for name in ("Metric", "Measure"):
+        if isinstance(definitions, dict) and name in definitions:
+            value = definitions[name]["properties"]["value"]
+            kinds = value.pop("anyOf", [{"type": value.pop("type", "number")}])
+            definitions[name]["properties"]["value"] = {"anyOf": [*kinds, {"enum": ["NaN", "Infinity", "-Infinity"]}], **value}
     return schema
 
 

@@ -19,6 +19,7 @@ from conftest import HOSTILE
 from runproj.analysis import Question, correlate, sample
 from runproj.cli import output
 from runproj.cli.plot import HEIGHT, Look, beside, ends, scatter, strips
+from runproj.codec import to_json
 from runproj.core.run import Metric, NewRun, Param, Run, RunChanges, RunStatus, Tag
 from runproj.pictures import drawing
 from runproj.tracking import open_store
@@ -143,6 +144,20 @@ def figures(count: int) -> list[Run]:
         )
         for number in range(12)
     ]
+
+
+def test_what_has_no_number_in_json_fits_the_schema_too() -> None:
+    kinds = ["a", "b", "a", "b"]
+    params = [(Param("kind", kind),) for kind in kinds]
+    runs = [
+        Run(
+            kind * 31 + str(number), "0", "run", RunStatus.FINISHED, 0, params=params[number], metrics=(Metric("loss", value, 0),)
+        )
+        for number, (kind, value) in enumerate(zip(kinds, [1e308, -1e308] * 2, strict=True))
+    ]
+    document = json.loads(to_json(correlate(runs, sample(runs, "loss"), Question())))
+    jsonschema.validate(document, json.loads(SCHEMA.read_text()))
+    assert document["categories"][0]["anova"] == {"value": "Infinity", "p": 0.0}
 
 
 @pytest.mark.parametrize("count", [0, 1, 40])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -39,16 +39,17 @@ def select(
     from runproj.core.search import RUNS, parse_filter, parse_order
 
     order = order_texts(sort)
-    try:
-        parse_filter(text, RUNS)
-        parse_order(order, RUNS)
-    except RefusedError as error:
-        raise UsageError(error.what, why=error.why, fix=error.fix or _HELP) from None
+    _understood(lambda: parse_filter(text, RUNS), "metrics.accuracy > 0.9 and params.model = 'xgb' and tags.`my tag` LIKE '%x%'")
+    _understood(lambda: parse_order(order, RUNS), "--sort metrics.accuracy:desc")
     numbers = tuple(wiring.tracking.experiment(name, make=False).id for name in experiments or ())
     return wiring.find_runs(RunSearch(text, order, numbers, limit))
 
 
-_HELP = "Write it like: metrics.accuracy > 0.9 and params.model = 'xgb' and tags.`my tag` LIKE \"%x%\""
+def _understood(parse: Callable[[], object], example: str) -> None:
+    try:
+        parse()
+    except RefusedError as error:
+        raise UsageError(error.what, why=error.why, fix=error.fix or f"Write it like: {example}") from None
 
 
 def named(text: str, sort: Sequence[str]) -> Iterator[tuple[Entity, str]]:
