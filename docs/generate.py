@@ -12,6 +12,7 @@ from typer.main import get_command
 
 from runproj import errors
 from runproj.cli.main import build
+from runproj.server import openapi
 
 REFERENCE = Path(__file__).parent / "reference"
 NOTE = "<!-- Made by docs/generate.py from the code; do not edit. -->\n"
@@ -152,7 +153,7 @@ def _first_of_each(kinds: list[type[errors.RunprojError]]) -> list[type[errors.R
     return list(seen.values())
 
 
-PAGES = {"cli.md": command_line, "errors.md": error_list}
+PAGES = {"cli.md": command_line, "errors.md": error_list, "openapi.json": openapi.text}
 
 
 def main(arguments: list[str]) -> int:

@@ -15,7 +15,7 @@ from runproj.core.access import Role
 from runproj.server.accounts import Accounts
 from runproj.server.gate import Gate
 from runproj.server.protocol import Request, Response
-from runproj.server.rest import Api
+from runproj.server.rest import Api, Context
 from runproj.tracking import open_full_store, passwords
 from runproj.tracking.full import FullStore
 from runproj.tracking.users import Users
@@ -39,7 +39,7 @@ class Asked:
         named = {"host": HOST, **{name.replace("_", "-").lower(): value for name, value in headers.items()}}
         return self.gate.handle(Request(method, target, query, named, io.BytesIO(body), len(body), "127.0.0.1"))
 
-    def call(self, method: str, path: str, user: str = "", **fields: object) -> Response:
+    def call(self, method: str, path: str, user: str = "", /, **fields: object) -> Response:
         """A call with `fields`, of a user whose token is known here; of nobody by default."""
         headers = {"authorization": f"Bearer {self.tokens[user]}"} if user else {}
         if method in ("GET", "HEAD"):
@@ -67,11 +67,16 @@ def message(answer: Response) -> dict:
     return json.loads(answer.body)
 
 
-def asked(home: Path, uri: str | None = None, *, required: bool = False) -> Asked:
+def asked(home: Path, uri: str | None = None, *, required: bool = False, roots: tuple[str, ...] = ()) -> Asked:
     uri = uri or f"sqlite:///{home / 'runproj.db'}"
     store = open_full_store(uri, home=home)
     artifacts = open_direct(uri, home=home, environ={})
     users = Users(store.database)
     accounts = Accounts(users, required=required)
-    gate = Gate(frozenset({HOST}), accounts.admit, Api(store, artifacts, accounts.renew), pages=True)
+    gate = Gate(
+        frozenset({HOST}),
+        accounts.admit,
+        Api(Context(store, artifacts, renew=accounts.renew, roots=roots, max_upload=1 << 20)),
+        pages=True,
+    )
     return Asked(gate, store, artifacts, users, {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -106,3 +107,86 @@ def test_many_clients_at_once(isolated):
 def test_what_help_says_costs_no_server():
     code = "import sys; from runproj.cli import server; print([m for m in sys.modules if m.startswith('runproj.server')])"
     assert json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout) == []
+
+
+def test_metrics_count_answers_by_route(isolated):
+    with team_server() as team:
+        run = team.ok("POST", "runs/create", experiment_id="0")["run"]["info"]["run_id"]
+        team.ok("GET", "runs/get", run_id=run)
+        team.call("GET", "runs/get", run_id="0" * 32)
+        assert team.ask("GET", "/no/such/page").status == 404
+        time.sleep(0.5)  # an answer is counted when it has been sent
+        answer = team.ask("GET", "/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    lines = answer.content.decode().splitlines()
+    assert 'runproj_http_requests_total{method="GET",route="2.0/mlflow/runs/get",status="200"} 1' in lines
+    assert 'runproj_http_requests_total{method="GET",route="2.0/mlflow/runs/get",status="404"} 1' in lines
+    assert 'runproj_http_requests_total{method="",route="",status="404"} 1' in lines, "paths of others make no series"
+    assert 'runproj_http_request_seconds_count{route="2.0/mlflow/runs/get"} 2' in lines
+    assert "runproj_store_runs 1" in lines
+    assert "runproj_http_requests_in_flight 1" in lines
+    for line in lines:
+        assert line.startswith("# ") or float(line.rpartition(" ")[2]) >= 0
+
+
+def test_the_access_log_has_a_line_for_each_answer_and_no_secret(isolated):
+    log = isolated / "access log"
+    with team_server("--access-log", str(log)) as team:
+        evil = 'x"\\n{\x7f}'
+        given = {"User-Agent": evil.replace("\\n", "\t").replace("\x7f", "?"), "Authorization": "Bearer rpj_secret"}
+        team.ask("GET", "/api/2.0/mlflow/experiments/get?experiment_id=0&token=geheim", **given)
+        team.ask("GET", "/nope%0a%7b")
+        team.stop()
+    text = log.read_text()
+    entries = sorted((json.loads(line) for line in text.splitlines()), key=lambda entry: entry["status"])
+    assert [entry["status"] for entry in entries] == [200, 404]
+    assert entries[0]["route"] == "2.0/mlflow/experiments/get"
+    assert entries[0]["peer"] == "127.0.0.1"
+    assert "secret" not in text and "geheim" not in text
+    assert oct(log.stat().st_mode & 0o007) == "0o0"
+
+
+def test_several_workers_need_postgresql(cli):
+    failed = cli("server", "--workers", "2", "--port", "0")
+    assert failed.returncode == 2
+    assert "PostgreSQL" in failed.stderr and "--store" in failed.stderr
+
+
+def test_several_workers_serve_one_address_and_are_replaced(isolated, postgres):
+    with team_server("--workers", "2", "--store", postgres) as team:
+        run = team.ok("POST", "runs/create", experiment_id="0")["run"]["info"]["run_id"]
+        workers = children(team.process.pid)
+        assert len(workers) == 2
+        os.kill(workers[0], signal.SIGKILL)
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline and (len(now := children(team.process.pid)) < 2 or workers[0] in now):
+            time.sleep(0.1)
+        assert len(now) == 2 and workers[0] not in now
+        for step in range(20):
+            team.ok("POST", "runs/log-metric", run_id=run, key="m", value=step, timestamp=1, step=step)
+        assert len(team.ok("GET", "metrics/get-history", run_id=run, metric_key="m")["metrics"]) == 20
+        time.sleep(1.2)
+        for _ in range(20):
+            team.ask("GET", "/health")
+        counted = team.ask("GET", "/metrics").content.decode()
+        logged = next(line for line in counted.splitlines() if 'log-metric",status="200"' in line)
+        assert float(logged.rpartition(" ")[2]) > 0
+        code, said = team.stop()
+        assert code == 0, said
+        assert not any(Path(f"/proc/{pid}").exists() for pid in now)
+
+
+def test_workers_end_when_their_parent_is_killed(isolated, postgres):
+    with team_server("--workers", "2", "--store", postgres) as team:
+        team.ok("POST", "runs/create", experiment_id="0")
+        workers = children(team.process.pid)
+        team.process.kill()
+        team.process.wait()
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline and any(Path(f"/proc/{pid}").exists() for pid in workers):
+            time.sleep(0.1)
+        assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+
+
+def children(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

@@ -27,6 +27,7 @@ COMMANDS = {
     "gc": "maintenance",
     "doctor": "maintenance",
     "server": "server",
+    "server-worker": "server",
     "sync": "sync",
     "import": "transfer",
     "export": "transfer",

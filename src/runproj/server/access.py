@@ -87,11 +87,11 @@ def check(need: Need, use: Context, fields: Fields = _NOTHING, place: str = "") 
             if use.caller.on_registry() < need.role:
                 raise denied("registered models", need.role)
         case Subject.EXPERIMENT:
-            _allow(use, need.role, _experiments(use, fields))
+            allow(use, need.role, _experiments(use, fields))
         case Subject.RUN:
-            _allow(use, need.role, _of_runs(use, fields))
+            allow(use, need.role, _of_runs(use, fields))
         case Subject.MODEL:
-            _allow(use, need.role, use.store.belongings.of_models(fields.every("model_id")))
+            allow(use, need.role, use.store.belongings.of_models(fields.every("model_id")))
         case Subject.FILE:
             _allow_file(use, need.role, place)
         case Subject.SERVER:
@@ -110,9 +110,10 @@ def denied(what: str, role: Role) -> Problem:
     return Problem("PERMISSION_DENIED", f"Permission denied: the role '{role.name.lower()}' is needed on {what}.", 403)
 
 
-def _allow(use: Context, role: Role, experiments: Iterable[int]) -> None:
+def allow(use: Context, role: Role, experiments: Iterable[int]) -> None:
+    """Raises `Problem` unless the caller has the role on all experiments, given by number."""
     for number in experiments:
-        if use.caller.role(number) < role:
+        if use.caller.role(number) < role and use.renew(use.caller).role(number) < role:
             raise denied(f"experiment {number}", role)
 
 
@@ -146,4 +147,4 @@ def _allow_file(use: Context, role: Role, place: str) -> None:
     owners = use.store.belongings.at(places)
     if not owners:
         raise denied("the artifact store itself", Role.ADMIN)
-    _allow(use, role, owners)
+    allow(use, role, owners)

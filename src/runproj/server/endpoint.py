@@ -47,14 +47,14 @@ class Endpoint:
         from runproj.server.gate import Gate, holder_of
         from runproj.server.http import Server
         from runproj.server.ownedstore import OwnedRunStore
-        from runproj.server.rest import Api
+        from runproj.server.rest import Api, Context
         from runproj.tracking.store import SqlStore
 
         if not isinstance(self._store, SqlStore) or not isinstance(self._artifacts, DirectArtifacts):
             raise TrackingError("Only the embedded store can be served to the project")
         if self._server is not None:
             return
-        api = Api(OwnedRunStore(self._store, self._owned), self._artifacts)
+        api = Api(Context(OwnedRunStore(self._store, self._owned), self._artifacts))
         host, port = self._listener.getsockname()[:2]
         gate = Gate(frozenset({f"{host}:{port}", f"localhost:{port}"}), holder_of(self._token), api)
         self._server = Server(self._listener, gate.handle)

@@ -11,6 +11,7 @@ from runproj.server import limits
 from runproj.server.access import ADMIN_EXPERIMENT, ANY_USER, READ_EXPERIMENT, WRITE_EXPERIMENT
 from runproj.server.fields import Fields
 from runproj.server.paging import bounded, offset_of, page, view
+from runproj.server.places import check_location
 from runproj.server.protocol import invalid, missing
 from runproj.server.wire import compact, experiment_document
 
@@ -24,8 +25,8 @@ _EMPTY: Mapping[str, object] = {}
 def create(use: Context, fields: Fields) -> Mapping[str, object]:
     name = limits.check_experiment_name(fields.required("name"))
     location = fields.text("artifact_location") or ""
-    if location.startswith("runs:") or "#" in location or "?" in location:
-        raise invalid(f"Artifact location {location!r} cannot be used: it must be a location of its own, without '#' and '?'.")
+    if location:
+        location = check_location(use, location)
     tags = [Tag(item.required("key"), item.text("value") or "") for item in fields.messages("tags")]
     for tag in tags:
         limits.check_tag(tag.key, tag.value, 250, 20_000)

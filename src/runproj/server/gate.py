@@ -40,9 +40,12 @@ class Gate:
         self._check_host(request)
         self._check_origin(request)
         found = find_route(request)
-        if not isinstance(found, Response) and found.route.need.subject is Subject.ANYBODY:
-            return self.api.answer(request, found, OPERATOR)
+        if not isinstance(found, Response):
+            request.marks.route = found.route.path
+            if found.route.need.subject is Subject.ANYBODY:
+                return self.api.answer(request, found, OPERATOR)
         caller = self.admit(request)
+        request.marks.user = caller.name
         return found if isinstance(found, Response) else self.api.answer(request, found, caller)
 
     def _check_host(self, request: Request) -> None:

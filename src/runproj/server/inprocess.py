@@ -11,7 +11,7 @@ from typing import IO
 from runproj.artifacts import open_direct
 from runproj.core.access import OPERATOR
 from runproj.server.protocol import Request, Response
-from runproj.server.rest import Api, answered, find_route
+from runproj.server.rest import Api, Context, answered, find_route
 from runproj.tracking import open_full_store
 
 
@@ -20,7 +20,7 @@ class InProcess:
 
     def __init__(self, uri: str, home: Path, place: str = "") -> None:
         self._store = open_full_store(uri, home=home)
-        self._api = Api(self._store, open_direct(uri, home=home, environ=os.environ, place=place))
+        self._api = Api(Context(self._store, open_direct(uri, home=home, environ=os.environ, place=place)))
 
     def exchange(self, method: str, path: str, body: bytes | IO[bytes] | None, headers: Mapping[str, str]) -> tuple[int, bytes]:
         """Status and content of the answer to a request."""

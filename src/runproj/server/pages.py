@@ -14,10 +14,29 @@ MLFLOW_VERSION = "3.17.2"
 
 
 def health(use: Context, request: Request, place: str) -> Response:
+    """The server is there."""
     del use, request, place
     return text_response("OK")
 
 
 def version(use: Context, request: Request, place: str) -> Response:
+    """The version of MLflow whose protocol is spoken."""
     del use, request, place
     return text_response(MLFLOW_VERSION)
+
+
+def metrics(use: Context, request: Request, place: str) -> Response:
+    """Counts for Prometheus, where the server keeps any."""
+    del request, place
+    if use.metrics is None:
+        return text_response("Not Found", 404)
+    answer = text_response(use.metrics())
+    return Response(200, {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}, answer.body)
+
+
+def openapi(use: Context, request: Request, place: str) -> Response:
+    """This document."""
+    del use, request, place
+    from runproj.server.openapi import text
+
+    return Response(200, {"Content-Type": "application/json"}, text().encode())

@@ -19,6 +19,14 @@ class Body(Protocol):
         """At most `size` bytes, at least one unless the body has ended."""
 
 
+@dataclass(slots=True)
+class Marks:
+    """What is learnt of a request while it is answered, for counts and log: its route, and who asked."""
+
+    route: str = ""
+    user: str = ""
+
+
 @dataclass(frozen=True)
 class Request:
     """A request.  `path` is as sent, without the query and still percent-encoded; names of `headers` are in lower case.
@@ -36,6 +44,21 @@ class Request:
     length: int | None = 0
     peer: str = ""
     local: str = ""
+    marks: Marks = field(default_factory=Marks)
+
+
+class Capped:
+    """A body of which no more than `most` bytes are read.  Raises `Problem` (413)."""
+
+    def __init__(self, body: Body, most: int) -> None:
+        self._body, self._left, self._most = body, most, most
+
+    def read(self, size: int) -> bytes:
+        data = self._body.read(size)
+        self._left -= len(data)
+        if self._left < 0:
+            raise too_large(self._most)
+        return data
 
 
 class Chunks(Protocol):
@@ -86,6 +109,11 @@ def invalid(message: str) -> Problem:
 def missing(message: str) -> Problem:
     """The answer to a request for something that does not exist."""
     return Problem("RESOURCE_DOES_NOT_EXIST", message, 404)
+
+
+def too_large(most: int) -> Problem:
+    """The answer to a request that is longer than `most` bytes."""
+    return Problem("INVALID_PARAMETER_VALUE", f"The request is longer than {most} bytes.", 413)
 
 
 def json_response(document: Mapping[str, object], status: int = 200) -> Response:

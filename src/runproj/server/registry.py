@@ -6,8 +6,7 @@ import json
 import posixpath
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import unquote
+from typing import TYPE_CHECKING
 
 from runproj.core.models import ModelVersion, Stage
 from runproj.core.run import Tag
@@ -17,6 +16,7 @@ from runproj.server import limits
 from runproj.server.access import READ_REGISTRY, WRITE_REGISTRY
 from runproj.server.fields import Fields
 from runproj.server.paging import bounded, offset_of, page
+from runproj.server.places import locate
 from runproj.server.protocol import invalid
 from runproj.server.wire import compact, registered_model_document, version_document
 
@@ -94,7 +94,7 @@ def get_by_alias(use: Context, fields: Fields) -> Mapping[str, object]:
 
 
 def create_version(use: Context, fields: Fields) -> Mapping[str, object]:
-    found = _locate(use, fields.required("source"), fields.text("run_id") or "", fields.text("model_id") or "")
+    found = locate(use, fields.required("source"), fields.text("run_id") or "", fields.text("model_id") or "")
     version = ModelVersion(
         name=fields.required("name"),
         version=0,
@@ -112,41 +112,6 @@ def create_version(use: Context, fields: Fields) -> Mapping[str, object]:
     if found.model:
         _note_on_model(use, found.model, made)
     return {"model_version": version_document(made)}
-
-
-class _Origin(NamedTuple):
-    """Where the files of what is registered are, and the run and the logged model it comes from, where they are known."""
-
-    storage: str
-    run: str
-    model: str
-
-
-def _locate(use: Context, source: str, run: str, model: str) -> _Origin:
-    """What a version is made from.  Raises `Problem` for a place outside of its run or model."""
-    plain = source
-    for _ in range(5):
-        plain = unquote(plain)
-    if ".." in re.split(r"[/\\]", plain) or "\0" in plain:
-        raise invalid(f"Invalid model version source: {source!r}.")
-    if source.startswith("models:/m-"):
-        model = source.removeprefix("models:/").partition("/")[0]
-    elif found := re.fullmatch(r"models:/([^/]+)/(\d+)", source):
-        copied = use.store.versions.get(found[1], int(found[2]))
-        return _Origin(copied.storage, copied.run_id, copied.model_id)
-    if model and not run:
-        run = use.store.models.get(model).source_run
-    if source.startswith("models:/m-"):
-        return _Origin(use.store.models.get(model).artifact_uri, run, model)
-    if source.startswith("runs:/"):
-        run_id, _, path = source.removeprefix("runs:/").partition("/")
-        return _Origin(posixpath.join(use.store.get_run(run_id).artifact_uri, path), run or run_id, model)
-    if re.match(r"(mlflow-artifacts:|file:|/)", source):
-        roots = [use.store.get_run(run).artifact_uri] if run else []
-        roots += [use.store.models.get(model).artifact_uri] if model else []
-        if not any(source == root or source.startswith(root.rstrip("/") + "/") for root in roots):
-            raise invalid(f"Invalid model version source: {source!r}. It must be inside the artifacts of the run or model given.")
-    return _Origin(source, run, model)
 
 
 def _note_on_model(use: Context, model_id: str, made: ModelVersion) -> None:

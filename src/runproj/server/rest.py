@@ -12,7 +12,17 @@ from runproj.server import access
 from runproj.server.fields import read_fields
 from runproj.server.head import Malformed
 from runproj.server.incoming import Gone
-from runproj.server.protocol import Problem, Request, Response, json_response, missing, problem_response, text_response
+from runproj.server.protocol import (
+    Capped,
+    Problem,
+    Request,
+    Response,
+    json_response,
+    missing,
+    problem_response,
+    text_response,
+    too_large,
+)
 from runproj.server.routes import Call, Found, WrongMethod, find
 
 if TYPE_CHECKING:
@@ -29,19 +39,25 @@ class Context:
     """What handlers work with, and for whom.
 
     renew: the caller with the roles of this moment; `caller` may have those of a moment ago.
+    metrics: counts of the server, in Prometheus' words; None where nobody counts.
+    roots: locations below which clients may keep artifacts of new experiments, beside the store's own; None for anywhere.
+    max_upload: bytes of one uploaded file; None for any number.
     """
 
     store: FullStore
     artifacts: DirectArtifacts
     caller: Caller = OPERATOR
     renew: Callable[[Caller], Caller] = _same
+    roots: tuple[str, ...] | None = None
+    metrics: Callable[[], str] | None = None
+    max_upload: int | None = None
 
 
 class Api:
     """Answers requests of callers that the gate let in."""
 
-    def __init__(self, store: FullStore, artifact_store: DirectArtifacts, renew: Callable[[Caller], Caller] = _same) -> None:
-        self._for_operator = Context(store, artifact_store, renew=renew)
+    def __init__(self, context: Context) -> None:
+        self._for_operator = context
 
     def answer(self, request: Request, found: Found, caller: Caller) -> Response:
         """The answer.  Raises `Problem`, or what a store raises."""
@@ -54,7 +70,22 @@ class Api:
             return json_response(route.handler(use, fields))
         place = found.place if route.path.endswith("*") else access.queried_path(request)
         use = access.checked(route.need, use, place=place)
-        return route.handler(use, request, place)
+        return route.handler(use, _limited(request, use.max_upload), place)
+
+
+_FORMS = ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data")
+"""What a web page can send without asking first."""
+
+
+def _limited(request: Request, most: int | None) -> Request:
+    """A request with a body of bytes, of at most `most`.  Raises `Problem`."""
+    if request.method == "POST" and request.headers.get("content-type", "").partition(";")[0].strip().lower() in _FORMS:
+        raise Problem("BAD_REQUEST", "A form cannot be what is asked here.", 415)
+    if most is None or request.method not in ("PUT", "POST"):
+        return request
+    if request.length is not None and request.length > most:
+        raise too_large(most)
+    return replace(request, body=Capped(request.body, most))
 
 
 def answered(request: Request, work: Callable[[Request], Response]) -> Response:

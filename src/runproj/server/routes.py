@@ -52,6 +52,8 @@ STREAMS: Streams = {
 PAGES: Streams = {
     ("GET", "/health"): (pages.health, PUBLIC),
     ("GET", "/version"): (pages.version, PUBLIC),
+    ("GET", "/metrics"): (pages.metrics, ANY_USER),
+    ("GET", "/openapi.json"): (pages.openapi, ANY_USER),
 }
 """At the path that they name."""
 

@@ -8,13 +8,17 @@ import os
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runproj.errors import UsageError
 from runproj.server.accounts import Accounts
 from runproj.server.gate import Gate
-from runproj.server.http import Server
-from runproj.server.rest import Api
+from runproj.server.http import Limits, Server
+from runproj.server.rest import Api, Context
+from runproj.server.watch import Watch, open_log
+from runproj.tracking.totals import totals
+from runproj.tracking.users import Users
 
 if TYPE_CHECKING:
     from runproj.artifacts.direct import DirectArtifacts
@@ -79,22 +83,73 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
         yield listener
 
 
-@contextlib.contextmanager
-def serving(
-    listener: socket.socket, address: Address, store: FullStore, artifacts: DirectArtifacts, accounts: Accounts
-) -> Iterator[None]:
-    """Serve while the block lasts; at its end, requests that have arrived are answered.
+@dataclass(frozen=True)
+class Options:
+    """How a server is run.
 
-    Raises `UsageError` for an address that others can reach while nobody is asked who they are.
+    auth:       ask who somebody is even while there are no users.
+    roots:      locations below which clients may keep artifacts of new experiments, beside the store's own.
+    max_upload: bytes of one uploaded file.
+    connections: served at the same time.
+    access_log: file for a line about each answer; `-` for standard output, empty for none.
+    shared:     folder through which the processes of one server know each other's counts; empty for one process.
     """
+
+    auth: bool = False
+    roots: tuple[str, ...] = ()
+    max_upload: int = 1 << 40
+    connections: int = 1000
+    access_log: str = ""
+    shared: str = ""
+
+
+@dataclass(frozen=True)
+class Served:
+    """What a process serves, and where: all that another process needs to do the same.
+
+    store, artifacts: as of the command line; None for the configured ones.
+    descriptor: of the listening socket.
+    alive:      of a pipe that ends when the process that started this one does; -1 for none.
+    """
+
+    store: str | None
+    artifacts: str | None
+    address: Address
+    options: Options
+    descriptor: int
+    alive: int = -1
+
+
+def refuse_open(address: Address, store: FullStore, options: Options) -> Accounts:
+    """Raises `UsageError` for an address that others can reach while nobody is asked who they are."""
+    accounts = Accounts(Users(store.database), required=options.auth)
     if not address.loopback and not accounts.asks():
         raise UsageError(
             f"Serving on {address.host} would let everybody on the network read and change everything",
             why="The store has no users, so that nobody is asked who they are.",
             fix="Make one with `runproj user add NAME --admin`, or leave out --host.",
         )
-    api = Api(store, artifacts, accounts.renew)
-    server = Server(listener, Gate(address.hosts(), accounts.admit, api, pages=True).handle)
+    return accounts
+
+
+@contextlib.contextmanager
+def serving(
+    listener: socket.socket, address: Address, store: FullStore, artifacts: DirectArtifacts, options: Options
+) -> Iterator[None]:
+    """Serve while the block lasts; at its end, requests that have arrived are answered.
+
+    Raises `UsageError` as `refuse_open` does.
+    """
+    accounts = refuse_open(address, store, options)
+    log = open_log(options.access_log) if options.access_log else None
+    watch = Watch(log, Path(options.shared) if options.shared else None)
+
+    def metrics() -> str:
+        return watch.exposition(totals(store.database), server.connections)
+
+    context = Context(store, artifacts, renew=accounts.renew, roots=options.roots, metrics=metrics, max_upload=options.max_upload)
+    gate = Gate(address.hosts(), accounts.admit, Api(context), pages=True)
+    server = Server(listener, watch.counted(gate.handle), watch.done, Limits(options.connections))
     server.start()
     try:
         yield

@@ -36,6 +36,17 @@ class Belongings:
         sql = "SELECT id, id FROM experiments WHERE artifact_location IN (SELECT value FROM json_each(?) AS texts)"
         return list(self._rows(sql, locations).values())
 
+    def overlapping(self, location: str) -> bool:
+        """Whether an experiment keeps its artifacts at `location`, above it, or below it."""
+        above = [location[:end] for end in range(len(location) + 1) if end == len(location) or location[end] == "/"]
+        sql = (
+            "SELECT 1 FROM experiments WHERE artifact_location IN (SELECT value FROM json_each(?) AS texts)"
+            " OR (artifact_location >= ? AND artifact_location < ?) LIMIT 1"
+        )
+        with self.database.reading() as connection:
+            values = (json.dumps(above), location + "/", location + "0")
+            return connection.execute(sql, values).fetchone() is not None
+
     def _rows(self, sql: str, texts: Sequence[str]) -> dict[str, int]:
         with self.database.reading() as connection:
             return {str(key): int(experiment) for key, experiment in connection.execute(sql, (json.dumps(list(texts)),))}
