@@ -24,6 +24,10 @@ _SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 Document = dict[str, object]
 
 
+class UnreachableError(TrackingError):
+    """No answer, or a connection that broke: to ask again may help."""
+
+
 class Remote:
     """A server.  `environ` holds its credentials (MLFLOW_TRACKING_USERNAME and _PASSWORD, or _TOKEN), TLS and proxy options.
 
@@ -79,10 +83,25 @@ class Remote:
                     answer.read()
                     return
 
+    def call(self, method: str, target: str, message: Mapping[str, object] | None = None) -> Document:
+        """A call at the path `target` below the server's address, repeated where that may help."""
+        return self._json(method, target, None if message is None else json.dumps(message).encode(), repeat=True)
+
+    def put(self, target: str, data: bytes) -> str:
+        """Store bytes at the path `target`; returns the ETag that the server gives them."""
+        headers = {"Content-Type": "application/octet-stream"}
+        for pause in _PAUSES:
+            time.sleep(pause)
+            with self._answer("PUT", target, data, headers, last=pause == _PAUSES[-1]) as answer:
+                if answer is not None:
+                    answer.read()
+                    return answer.headers.get("ETag", "")
+        raise AssertionError("the last attempt answers or raises")
+
     @contextmanager
-    def download(self, path: str) -> Iterator[HTTPResponse]:
+    def download(self, path: str, headers: Mapping[str, str] | None = None) -> Iterator[HTTPResponse]:
         """A file of the server's artifact store, to be read in the block.  Raises `NotFoundError`."""
-        with self._answer("GET", self._artifact(path), None, {}, last=True) as answer:
+        with self._answer("GET", self._artifact(path), None, headers or {}, last=True) as answer:
             assert answer is not None
             yield answer
 
@@ -146,9 +165,9 @@ class Remote:
             if not answer.isclosed():  # not read to its end: the rest would be taken for the next answer
                 self._drop()
 
-    def _unreachable(self, error: Exception) -> TrackingError:
+    def _unreachable(self, error: Exception) -> UnreachableError:
         why = (getattr(error, "strerror", None) or str(error) or type(error).__name__).strip()
-        return TrackingError(
+        return UnreachableError(
             f"The tracking server {self.shown} cannot be reached",
             why=why,
             fix="Check that it runs and that RUNPROJ_TRACKING_URI or MLFLOW_TRACKING_URI names it; unset both to record locally.",

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from runproj.artifacts.direct import PROXIED, local_path
 from runproj.artifacts.files import inside, put, split
 from runproj.artifacts.folder import Folder
+from runproj.artifacts.large import LARGE, fetch, send_in_parts
 from runproj.core.run import Run
 from runproj.core.tracking import ArtifactInfo
-from runproj.errors import StorageError
+from runproj.errors import NotFoundError, StorageError, TrackingError
 from runproj.files import explained
 from runproj.remote import Remote
 
@@ -28,8 +30,11 @@ class HttpArtifacts:
         if folder := _shared(run):
             put(folder, source, path)
             return
+        target = f"{self._prefix(run)}/{path}"
         with explained(source, "read"), source.open("rb") as file:
-            self.remote.upload(f"{self._prefix(run)}/{path}", file, source.stat().st_size)
+            size = os.fstat(file.fileno()).st_size
+            if size < LARGE or not self._takes_parts or not send_in_parts(self.remote, file, size, target):
+                self.remote.upload(target, file, size)
 
     def adopt(self, run: Run, source: Path, path: str) -> None:
         if folder := _shared(run):
@@ -48,15 +53,10 @@ class HttpArtifacts:
                         for data in source.chunks():
                             target.write(data)
                 else:
-                    self._download(run, path, target.write)
+                    fetch(self.remote, f"{self._prefix(run)}/{path}", target)
             temporary.replace(into)
         finally:
             temporary.unlink(missing_ok=True)
-
-    def _download(self, run: Run, path: str, write: Callable[[bytes], object]) -> None:
-        with self.remote.download(f"{self._prefix(run)}/{path}") as answer:
-            while data := answer.read(1 << 20):
-                write(data)
 
     def list(self, run: Run, path: str = "") -> Sequence[ArtifactInfo]:
         split(path)
@@ -73,6 +73,14 @@ class HttpArtifacts:
             token = str(page.get("next_page_token") or "") or None
             if token is None:
                 return sorted((info for info in found if info.path != path), key=lambda info: info.path)
+
+    @cached_property
+    def _takes_parts(self) -> bool:
+        """Whether the server takes files in parts; one that is asked in vain does not."""
+        try:
+            return bool(self.remote.call("GET", "/api/3.0/mlflow/server-info").get("multipart_uploads_enabled"))
+        except (TrackingError, NotFoundError):
+            return False
 
     def _prefix(self, run: Run) -> str:
         """Where the run's files are in the server's proxied store.  Raises `StorageError` where they are not in it."""
