@@ -15,6 +15,7 @@ from runproj.core.environment import Environment
 from runproj.core.plan import Plan
 from runproj.core.run import Run
 from runproj.core.services import Endpoint, Services
+from runproj.files import sha256_text
 
 _NEVER_PASSED_ON = frozenset(
     (
@@ -98,7 +99,7 @@ def environment(plan: Plan, run: Run, built: Environment, use: Services, link: M
     path = [*map(str, built.bin), *filter(None, [base.get("PATH", os.defpath)])]
     base |= {"PATH": os.pathsep.join(path), **built.variables, **dict(plan.entry_point.env), **link}
     base.setdefault("PYTHONUNBUFFERED", "1")  # so that output is seen, and its time recorded, when it is written
-    base["PYTHONPATH"] = os.pathsep.join(filter(None, [_client(use.runs / run.id), base.get("PYTHONPATH")]))
+    base["PYTHONPATH"] = os.pathsep.join(filter(None, [_client(use.home / "cache" / "client"), base.get("PYTHONPATH")]))
     for name in ("NO_PROXY", "no_proxy"):  # the way to this machine's own endpoint leads past every proxy
         base[name] = ",".join(filter(None, [base.get(name, ""), "127.0.0.1"]))
     base |= {"RUNPROJ_RUN_ID": run.id, "RUNPROJ_GUARDED": run.id, "RUNPROJ_HOME": str(use.home)}
@@ -126,12 +127,24 @@ def send_what_is_left(link: Link, run: Run, use: Services) -> str:
     return f"{left} events that the project logged are not recorded yet ({problem}); `runproj sync` sends them." if left else ""
 
 
-def _client(folder: Path) -> str:
-    """A folder in which `import runproj` finds the small logging client, whatever the environment has installed."""
-    inside, package = folder / "inside" / "runproj", Path(__file__).with_name("client")
-    copy = inside / "client"
-    copy.mkdir(parents=True, exist_ok=True)
-    for source in package.glob("*.py"):
-        shutil.copyfile(source, copy / source.name)
-    shutil.copyfile(package / "standalone.py", inside / "__init__.py")
-    return str(inside.parent)
+def _client(cache: Path) -> str:
+    """A folder in which `import runproj` finds the small logging client, whatever the environment has installed.
+
+    All runs share it, so that each Python compiles it once.
+    """
+    package = Path(__file__).with_name("client")
+    sources = sorted(package.glob("*.py"))
+    stamps = [(path.name, found.st_size, found.st_mtime_ns) for path in sources for found in [path.stat()]]
+    folder = cache / sha256_text(repr(stamps))[:16]
+    if not folder.is_dir():
+        fresh = cache / f".{os.getpid()}-{tokens.token_hex(4)}"
+        copy = fresh / "runproj" / "client"
+        copy.mkdir(parents=True)
+        for path in sources:
+            shutil.copyfile(path, copy / path.name)
+        shutil.copyfile(package / "standalone.py", fresh / "runproj" / "__init__.py")
+        try:
+            fresh.rename(folder)
+        except OSError:  # somebody else was faster
+            shutil.rmtree(fresh)
+    return str(folder)

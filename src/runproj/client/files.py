@@ -1,9 +1,7 @@
 """Files of runs: copied into the spool when they are logged, sent from there."""
 
 import os
-import shutil
 from typing import Iterator, Tuple
-from urllib.parse import unquote, urlsplit
 
 from runproj.client.remote_runs import RunOnServer
 from runproj.client.wire import Rejected, Server
@@ -26,6 +24,7 @@ def below(path: str) -> Iterator[Tuple[str, str]]:
 def keep(source: str, target: str) -> None:
     """Copy a file as it is now.  A hard link would not do: a file that is written again in place changes under all its names."""
     import fcntl
+    import shutil
 
     with open(source, "rb") as old, open(target, "wb") as new:
         try:
@@ -50,6 +49,9 @@ def send_file(server: Server, run: RunOnServer, folder: str, kept: str, path: st
 
 def store_file(server: Server, run: RunOnServer, source: str, path: str) -> None:
     """Store a file with a run: through the server, or in the folder that it shares with this machine."""
+    import shutil
+    from urllib.parse import unquote, urlsplit
+
     root = urlsplit(run.artifacts)
     if root.scheme == "mlflow-artifacts":
         server.put(root.path + "/" + path, source)
@@ -65,6 +67,8 @@ def store_file(server: Server, run: RunOnServer, source: str, path: str) -> None
 
 def fetch_file(server: Server, run: RunOnServer, path: str) -> "bytes | None":
     """A file of a run; None where there is none.  Raises `Away` and `Rejected`."""
+    from urllib.parse import unquote, urlsplit
+
     root = urlsplit(run.artifacts)
     if root.scheme == "mlflow-artifacts":
         return server.fetch(root.path + "/" + path)

@@ -26,14 +26,19 @@ def inside() -> str:
     return os.environ.get("RUNPROJ_RUN_ID", "")
 
 
+def inside_uri() -> str:
+    """Where the run of runproj that this process belongs to can be reached; empty outside of one."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "") if inside() else ""
+    return uri.rstrip("/") if uri.startswith(("http://", "https://")) else ""
+
+
 def tracking_uri(chosen: Optional[str] = None) -> str:
     """Where to record.  Raises `Refused` for a place that cannot be used.
 
     Inside of a run that is where the run is recorded; outside, what runproj's own settings say.
     """
     if inside() and not chosen:
-        uri = os.environ.get("MLFLOW_TRACKING_URI", "")
-        return uri if uri.startswith(("http://", "https://")) else ""
+        return inside_uri()
     uri = chosen or os.environ.get("RUNPROJ_TRACKING_URI") or os.environ.get("MLFLOW_TRACKING_URI") or _configured()
     if uri.startswith(("http://", "https://")):
         return uri.rstrip("/")

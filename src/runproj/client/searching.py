@@ -1,19 +1,21 @@
 """Look for runs: as a data frame, or as dicts with the same names."""
 
-from typing import Any, Dict, List, Optional
+import time
+from typing import Any, Callable, Dict, List, Optional
 
 from runproj.client import places
 from runproj.client.values import Refused
 from runproj.client.wire import Away, Rejected, Server, scrubbed
 
 _PAGE = 1000
+_PAUSES = (0.1, 0.5, 2.0)
 
 
 def search(uri: str, filter: str, orders: List[str], experiments: Optional[List[str]], most: int, output: str) -> Any:
     """See `runproj.search_runs`."""
     if output not in ("auto", "pandas", "list"):
         raise Refused(f"{output!r} is no output: auto, pandas and list are")
-    server = places.connect(uri)
+    server = _Patient(places.connect(uri))
     try:
         ids = _all(server) if experiments is None else [_named(server, name) for name in experiments]
         runs = _found(server, filter, orders, ids, most) if ids else []
@@ -25,7 +27,28 @@ def search(uri: str, filter: str, orders: List[str], experiments: Optional[List[
     return _shaped(rows, output)
 
 
-def _found(server: Server, filter: str, orders: List[str], ids: List[str], most: int) -> List[Any]:
+class _Patient:
+    """A server that is asked again, some times, where it is away."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    def post(self, call: str, message: Dict[str, Any]) -> Any:
+        return self._ask(lambda: self._server.post(call, message))
+
+    def get(self, call: str, **query: str) -> Any:
+        return self._ask(lambda: self._server.get(call, **query))
+
+    def _ask(self, ask: Callable[[], Any]) -> Any:
+        for pause in _PAUSES:
+            try:
+                return ask()
+            except Away:
+                time.sleep(pause)
+        return ask()
+
+
+def _found(server: _Patient, filter: str, orders: List[str], ids: List[str], most: int) -> List[Any]:
     found: List[Any] = []
     token = ""
     while len(found) < most:
@@ -44,7 +67,7 @@ def _found(server: Server, filter: str, orders: List[str], ids: List[str], most:
     return found
 
 
-def _all(server: Server) -> List[str]:
+def _all(server: _Patient) -> List[str]:
     """Ids of all experiments."""
     found: List[str] = []
     token = ""
@@ -57,7 +80,7 @@ def _all(server: Server) -> List[str]:
             return found
 
 
-def _named(server: Server, name: str) -> str:
+def _named(server: _Patient, name: str) -> str:
     return str(server.get("experiments/get-by-name", experiment_name=name)["experiment"]["experiment_id"])
 
 

@@ -28,7 +28,7 @@ class Session:
         self._files = 0
         self._lock = threading.RLock()
         self._warned = False
-        inside = places.inside()
+        inside = places.inside() if uri == places.inside_uri() else ""
         home_uri = os.environ.get("RUNPROJ_TRACKING_URI", "") if inside else ""
         self._root = places.spool_root()
         self.spool = Spool.make(self._root, About(uri, home_uri, family, inside))

@@ -10,10 +10,7 @@ refused.jsonl    what the server refused
 import fcntl
 import json
 import os
-import shutil
-import socket
 import sys
-import tempfile
 import time
 from typing import Any, Dict, List, NamedTuple, Optional
 
@@ -62,15 +59,21 @@ class Spool:
         about = about._replace(family=about.family or name)
         fresh = os.path.join(root, ".new-" + name)
         try:
-            os.makedirs(root, 0o700, exist_ok=True)
-            for folder in (fresh, os.path.join(fresh, "runs"), os.path.join(fresh, "files")):
-                os.mkdir(folder, 0o700)
+            for _ in range(2):  # somebody may remove the empty root right now
+                os.makedirs(root, 0o700, exist_ok=True)
+                try:
+                    os.mkdir(fresh, 0o700)
+                    break
+                except FileNotFoundError:
+                    continue
+            os.mkdir(os.path.join(fresh, "runs"), 0o700)
+            os.mkdir(os.path.join(fresh, "files"), 0o700)
             lock = _locked(fresh)
-            host, python = socket.gethostname(), sys.version.split()[0]
+            host, python = os.uname().nodename, sys.version.split()[0]
             write_json(os.path.join(fresh, "about.json"), dict(about._asdict(), pid=os.getpid(), host=host, python=python))
             os.rename(fresh, os.path.join(root, name))
         except OSError as error:
-            shutil.rmtree(fresh, ignore_errors=True)
+            _remove(fresh)
             return cls("", about, None, error)
         return cls(os.path.join(root, name), about, lock)
 
@@ -122,6 +125,8 @@ class Spool:
     def scratch(self) -> str:
         """A folder for files that are being made ready."""
         if not self.folder and not self._scratch:
+            import tempfile
+
             self._scratch = tempfile.mkdtemp(prefix="runproj-")
         return os.path.join(self.folder, "files") if self.folder else self._scratch
 
@@ -150,7 +155,7 @@ class Spool:
             except OSError:
                 pass
         elif self.folder or self._scratch:
-            shutil.rmtree(self.folder or self._scratch, ignore_errors=True)
+            _remove(self.folder or self._scratch)
         self.release()
 
     def release(self) -> None:
@@ -189,13 +194,19 @@ def sweep(root: str) -> None:
     for name in _names(root):
         path = os.path.join(root, name)
         if name.startswith(".new-") and _age(path) > _PATIENCE:
-            shutil.rmtree(path, ignore_errors=True)
+            _remove(path)
         elif name.startswith("run-"):
             sweep(path)
             try:
                 os.rmdir(path)
             except OSError:
                 pass
+
+
+def _remove(folder: str) -> None:
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _age(path: str) -> float:

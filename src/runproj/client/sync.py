@@ -85,11 +85,14 @@ def _set_aside(folder: str) -> str:
 
 
 def send_of_run(root: str, server: Server, seconds: float) -> "tuple[int, str]":
-    """Send what the processes of one run left, for so long at most; returns how many events are left, and why."""
+    """Send what the processes of one run left for its server, for so long at most; returns how many events are left, and why."""
     deadline, left, problem = time.monotonic() + seconds, 0, ""
     for folder in spool.waiting(root):
         taken = Spool.take(folder)
         if taken is None:
+            continue
+        if not taken.about.run:  # it is meant for another server
+            taken.release()
             continue
         try:
             delivery = Delivery(taken, server)
@@ -103,5 +106,8 @@ def send_of_run(root: str, server: Server, seconds: float) -> "tuple[int, str]":
             taken.release()
         else:
             taken.finish()
-    spool.sweep(os.path.dirname(root))
+    try:
+        os.rmdir(root)
+    except OSError:
+        pass
     return left, problem

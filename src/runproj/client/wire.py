@@ -1,10 +1,8 @@
 """Calls of MLflow's protocol, over HTTP or whatever else carries a request; answers sorted into good, refused, and not now."""
 
-import base64
 import json
 import os
 from typing import IO, Any, Callable, Dict, Mapping, Optional, Tuple, Union
-from urllib.parse import quote, unquote, urlencode, urlsplit
 
 Body = Union[None, bytes, IO[bytes]]
 Exchange = Callable[[str, str, Body, Mapping[str, str]], Tuple[int, bytes]]
@@ -39,10 +37,14 @@ class Server:
 
     def get(self, call: str, **query: str) -> Any:
         """A call with a query."""
+        from urllib.parse import urlencode
+
         return _document(self._ask("GET", _API + call + "?" + urlencode(query), None, {}))
 
     def put(self, path: str, source: str) -> None:
         """Store a file at a path of the proxied artifact store."""
+        from urllib.parse import quote
+
         with open(source, "rb") as file:
             size = os.fstat(file.fileno()).st_size
             headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
@@ -50,6 +52,8 @@ class Server:
 
     def fetch(self, path: str) -> Optional[bytes]:
         """A file of the proxied artifact store; None where there is none."""
+        from urllib.parse import quote
+
         try:
             return self._ask("GET", _FILES + quote(path.strip("/")), None, {})
         except Rejected as error:
@@ -93,6 +97,8 @@ class Http:
     """An `Exchange` over one kept connection.  `environ` holds credentials and options for TLS."""
 
     def __init__(self, uri: str, environ: Mapping[str, str]) -> None:
+        from urllib.parse import urlsplit
+
         parts = urlsplit(uri)
         self._secure = parts.scheme == "https"
         self._host, self._port = parts.hostname or "", parts.port
@@ -136,6 +142,7 @@ class Http:
 
     def _connect(self) -> Any:
         import http.client
+        from urllib.parse import urlsplit
         from urllib.request import getproxies, proxy_bypass
 
         scheme = "https" if self._secure else "http"
@@ -159,8 +166,9 @@ class Http:
 
 def scrubbed(uri: str) -> str:
     """A tracking URI as it can be shown: without user and password."""
-    parts = urlsplit(uri)
-    return uri if "@" not in parts.netloc else uri.replace(parts.netloc, parts.netloc.rpartition("@")[2], 1)
+    scheme, found, rest = uri.partition("://")
+    place, slash, path = rest.partition("/")
+    return scheme + found + place.rpartition("@")[2] + slash + path
 
 
 def _authorization(user: Optional[str], password: Optional[str], environ: Mapping[str, str]) -> Dict[str, str]:
@@ -174,6 +182,9 @@ def _authorization(user: Optional[str], password: Optional[str], environ: Mappin
 
 
 def _login(user: Optional[str], password: Optional[str], quoted: bool = True) -> str:
+    import base64
+    from urllib.parse import unquote
+
     if not user:
         return ""
     pair = f"{unquote(user)}:{unquote(password or '')}" if quoted else f"{user}:{password or ''}"
