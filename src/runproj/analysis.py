@@ -142,7 +142,7 @@ def _effect(given: Sample, name: str, least: int) -> Effect:
 def _numeric(given: Sample, name: str, read: Sequence[tuple[int, float]], texts: int) -> NumericEffect:
     xs = [number for _, number in read]
     ys = [given.values[place] for place, _ in read]
-    linear = stats.pearson(xs, ys)
+    linear, log = stats.pearson(xs, ys), stats.pearson([math.log10(x) for x in xs], ys) if _wide(xs) else None
     scale = scale_of(xs)
     return NumericEffect(
         name=name,
@@ -150,16 +150,31 @@ def _numeric(given: Sample, name: str, read: Sequence[tuple[int, float]], texts:
         least=min(xs),
         greatest=max(xs),
         scale=scale,
-        pearson=stats.pearson([math.log10(x) for x in xs], ys) if scale is Scale.LOG else linear,
+        pearson=log if log and scale is Scale.LOG else linear,
         pearson_linear=linear,
+        pearson_log=log,
         spearman=stats.spearman(xs, ys),
         texts=texts,
     )
 
 
+def _wide(xs: Sequence[float]) -> bool:
+    return min(xs) > 0 and math.log10(max(xs)) - math.log10(min(xs)) >= _DECADES - 1e-9
+
+
 def scale_of(xs: Sequence[float]) -> Scale:
-    """Logarithmic where positive values span two decades or more."""
-    return Scale.LOG if min(xs) > 0 and math.log10(max(xs)) - math.log10(min(xs)) >= _DECADES - 1e-9 else Scale.LINEAR
+    """Logarithmic where positive values span two decades and their median lies nearer to the middle of the logarithms."""
+    if not _wide(xs):
+        return Scale.LINEAR
+    logs = [math.log10(x) for x in xs]
+    return Scale.LOG if _off_centre(logs) <= _off_centre(xs) else Scale.LINEAR
+
+
+def _off_centre(values: Sequence[float]) -> float:
+    """How far the median is from the middle, as a share of the range."""
+    low, high = min(values), max(values)
+    middle = statistics.median_low(values) / 2 + statistics.median_high(values) / 2
+    return abs((middle / 2 - low / 2) / (high / 2 - low / 2) - 0.5)
 
 
 def _category(given: Sample, name: str, texts: dict[str, list[int]]) -> CategoryEffect:

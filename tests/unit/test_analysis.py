@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 import scipy.stats
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from runproj import stats
@@ -48,6 +48,7 @@ def same(ours: float | None, theirs: float, tolerance: float = 1e-7) -> bool:
     return ours is not None and math.isclose(ours, theirs, rel_tol=tolerance, abs_tol=1e-12)
 
 
+@settings(deadline=None)
 @given(PAIRS)
 def test_coefficients_are_scipys(pairs: list[tuple[float, float]]) -> None:
     xs, ys = zip(*pairs, strict=True)
@@ -65,6 +66,7 @@ def test_coefficients_are_scipys(pairs: list[tuple[float, float]]) -> None:
             assert same(ours.p, theirs.pvalue, 1e-6)
 
 
+@settings(deadline=None)
 @given(GROUPS)
 def test_tests_of_groups_are_scipys(groups: list[list[float]]) -> None:
     everything = [value for group in groups for value in group]
@@ -84,16 +86,19 @@ def test_tests_of_groups_are_scipys(groups: list[list[float]]) -> None:
     assert math.isclose(ours.p, h.pvalue, rel_tol=1e-6, abs_tol=1e-8)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=40))
 def test_adjusted_p_values_are_scipys(ps: list[float]) -> None:
     assert stats.adjusted(ps) == pytest.approx(list(scipy.stats.false_discovery_control(ps)))
 
 
+@settings(deadline=None)
 @given(st.floats(0.5, 5000), st.floats(0.5, 50), st.floats(0, 1))
 def test_the_beta_function_is_scipys(a: float, b: float, x: float) -> None:
     assert same(stats._beta(a, b, x), float(scipy.special.betainc(a, b, x)), 1e-8)
 
 
+@settings(deadline=None)
 @given(st.floats(0.5, 200), st.floats(0, 2000))
 def test_the_gamma_function_is_scipys(a: float, x: float) -> None:
     assert same(stats._upper_gamma(a, x), float(scipy.special.gammaincc(a, x)), 1e-8)
@@ -110,6 +115,7 @@ def test_known_values() -> None:
     assert stats.adjusted([0.01, None, 0.04, 0.03]) == pytest.approx([0.03, None, 0.04, 0.04])
 
 
+@settings(deadline=None)
 @given(PAIRS, st.sampled_from([1e-300, 1e300, 5e-310]))
 def test_no_size_of_numbers_breaks_it(pairs: list[tuple[float, float]], size: float) -> None:
     xs, ys = zip(*pairs, strict=True)
@@ -161,6 +167,24 @@ def test_each_parameter_is_taken_for_what_it_is() -> None:
         "code": "6 different texts in 6 runs",
         "rare": "only 2 of these runs have it",
     }
+
+
+def test_both_scales_are_told_where_there_are_two() -> None:
+    uniform = [str(value / 1000) for value in (1, *range(50, 1000, 50))]
+    decades = [f"1e{value % 5}" for value in range(20)]
+    narrow = [str(value + 1) for value in range(20)]
+    found = asked(runs_of([float(value) for value in range(20)], uniform=uniform, decades=decades, narrow=narrow))
+    effects = {effect.name: effect for effect in found.numeric}
+    assert {name: effect.scale for name, effect in effects.items()} == {
+        "uniform": Scale.LINEAR,
+        "decades": Scale.LOG,
+        "narrow": Scale.LINEAR,
+    }
+    assert effects["uniform"].pearson == effects["uniform"].pearson_linear
+    assert effects["uniform"].other == (Scale.LOG, effects["uniform"].pearson_log)
+    assert effects["decades"].pearson == effects["decades"].pearson_log
+    assert effects["decades"].other == (Scale.LINEAR, effects["decades"].pearson_linear)
+    assert effects["narrow"].other is None
 
 
 def test_groups_are_described() -> None:

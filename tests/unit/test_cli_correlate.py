@@ -12,7 +12,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import HOSTILE
@@ -173,6 +173,7 @@ LOOKS = st.builds(Look, st.integers(20, 200), st.booleans())
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(FLOATS, FLOATS), min_size=1, max_size=30), LOOKS)
 def test_a_scatter_fits_its_room_and_loses_no_dot(pairs: list[tuple[float, float]], look: Look) -> None:
     xs, ys = zip(*pairs, strict=True)
@@ -187,6 +188,7 @@ def test_a_scatter_fits_its_room_and_loses_no_dot(pairs: list[tuple[float, float
         assert sum(1 if sign == "*" else int(sign) for sign in body if sign != " ") == len(pairs)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.text(max_size=20), st.lists(FLOATS, min_size=1, max_size=9)), min_size=1, max_size=8), LOOKS)
 def test_strips_have_a_line_for_each_group(groups: list[tuple[str, list[float]]], look: Look) -> None:
     lines = strips(groups, ("kind", "accuracy"), look)

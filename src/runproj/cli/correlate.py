@@ -134,7 +134,7 @@ def _show(found: Correlation, given: Sample, *, plots: bool) -> None:
 
 def _numeric(effects: Sequence[NumericEffect]) -> None:
     from runproj.cli.plot import cut, ends
-    from runproj.core.correlation import Scale, p_text, r_text
+    from runproj.core.correlation import p_text, r_text
 
     rows = []
     for effect in effects:
@@ -143,9 +143,9 @@ def _numeric(effects: Sequence[NumericEffect]) -> None:
         pearson = (r_text(effect.pearson.value), p_text(effect.pearson.p))
         spearman = (r_text(effect.spearman.value), p_text(effect.spearman.p), p_text(effect.p_adjusted))
         rows.append((cut(effect.name, _NAME), n, f"{low} … {high}", effect.scale.value, *pearson, *spearman))
-        if effect.scale is Scale.LOG:
-            linear = effect.pearson_linear
-            rows.append(("", "", "", Scale.LINEAR.value, r_text(linear.value), p_text(linear.p), "", "", ""))
+        if effect.other:
+            scale, measure = effect.other
+            rows.append(("", "", "", scale.value, r_text(measure.value), p_text(measure.p), "", "", ""))
     header = ("NUMBER", "RUNS", "FROM … TO", "SCALE", "PEARSON", "p", "SPEARMAN", "p", "ADJUSTED p")
     output.table(header, rows, right=(1, 4, 5, 6, 7, 8))
 

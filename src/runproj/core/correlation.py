@@ -32,7 +32,9 @@ class NumericEffect:
     """A parameter whose values are numbers.
 
     n:              runs that have both a number there and the metric.
-    pearson:        how well a line fits, on `scale`;  `pearson_linear` the same without logarithms.
+    scale:          linear, or logarithmic where positive values span two decades and are more evenly spread there.
+    pearson:        how well a line fits, on `scale`;  `pearson_linear` the same without logarithms, `pearson_log` with them,
+                    None where positive values do not span two decades.
     spearman:       how well any monotone curve fits; does not depend on the scale.
     p_adjusted:     p of `spearman`, adjusted for the number of parameters looked at (Benjamini and Hochberg 1995).
     texts:          further runs whose value is no number; they are left out here.
@@ -45,9 +47,17 @@ class NumericEffect:
     scale: Scale
     pearson: Measure
     pearson_linear: Measure
+    pearson_log: Measure | None
     spearman: Measure
     p_adjusted: float | None = None
     texts: int = 0
+
+    @property
+    def other(self) -> tuple[Scale, Measure] | None:
+        """Pearson's coefficient on the scale that was not chosen, where there are two."""
+        if self.pearson_log is None:
+            return None
+        return (Scale.LINEAR, self.pearson_linear) if self.scale is Scale.LOG else (Scale.LOG, self.pearson_log)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 PANELS = 24
 _GROUPS = 12
 _SMALLEST = 1e-100
+_MANY = 1000  # runs above which dots are pixels: an element of the document for each would be megabytes
 _WIDTH, _HEIGHT = 4.2, 3.3  # of a panel, in inches
 _DOT, _LINE, _FAINT = "#1f6feb", "#d1570a", "#8b949e"
 _SETTINGS = {
@@ -122,7 +123,8 @@ def _strips(axis: Axes, effect: CategoryEffect, given: Sample, *, links: bool) -
 
 def _points(axis: Axes, xs: Sequence[float], ys: Sequence[float], places: Sequence[int], given: Sample, *, links: bool) -> None:
     dots: Any = axis.scatter(xs, ys, s=18, color=_DOT, alpha=0.65, linewidths=0)
-    if links:
+    dots.set_rasterized(len(given.runs) > _MANY)
+    if links and len(given.runs) <= _MANY:
         dots.set_urls([f"#run-{given.runs[place]}" for place in places])
 
 

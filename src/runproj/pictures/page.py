@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Sequence
 
-from runproj.core.correlation import Correlation, Sample, Scale, p_text, r_text
+from runproj.core.correlation import Correlation, Sample, p_text, r_text
 
 _RUNS = 2_000
 _STYLE = """
@@ -30,6 +30,7 @@ def escape(text: str) -> str:
 def page(found: Correlation, given: Sample, svg: str) -> str:
     """The whole document."""
     title = escape(f"What goes with {found.metric}")
+    hint = ". A dot leads to its run." if 'xlink:href="#run-' in svg else "."
     shown = f"<p>{found.n} of {found.found} runs" + (f" that fit <code>{escape(found.filter)}</code>" if found.filter else "")
     return "\n".join(
         [
@@ -39,7 +40,7 @@ def page(found: Correlation, given: Sample, svg: str) -> str:
             " content=\"default-src 'none'; style-src 'unsafe-inline'\">",
             f"<style>{_STYLE}</style></head><body>",
             f"<h1>{title}</h1>",
-            f"{shown}. A dot leads to its run.</p>",
+            f"{shown}{hint}</p>",
             f"<figure>{svg[svg.index('<svg') :]}</figure>",
             *_numeric(found),
             *_categories(found),
@@ -54,14 +55,14 @@ def page(found: Correlation, given: Sample, svg: str) -> str:
 def _numeric(found: Correlation) -> Iterable[str]:
     rows = []
     for effect in found.numeric:
-        linear = f" (linear {r_text(effect.pearson_linear.value)})" if effect.scale is Scale.LOG else ""
+        other = f" ({effect.other[0].value} {r_text(effect.other[1].value)})" if effect.other else ""
         rows.append(
             (
                 effect.name,
                 str(effect.n),
                 f"{effect.least:g} … {effect.greatest:g}",
                 effect.scale.value,
-                r_text(effect.pearson.value) + linear,
+                r_text(effect.pearson.value) + other,
                 p_text(effect.pearson.p),
                 r_text(effect.spearman.value),
                 p_text(effect.spearman.p),
