@@ -108,6 +108,7 @@ class _Parser:
             raise self.wrong("this character cannot be stored, hence not be found", bad.start())
 
     def filter(self) -> Condition:
+        self._take(_ANDS)  # programs that put clauses together leave one too many, and MLflow does not mind
         condition = self.either(0)
         if self.at < len(self.text):
             raise self.wrong("this `)` closes nothing")
@@ -116,7 +117,6 @@ class _Parser:
     def either(self, level: int) -> Condition:
         parts = [self.both(level)]
         while self._take(_OR):
-            self._something("OR")
             parts.append(self.both(level))
         return parts[0] if len(parts) == 1 else Or(tuple(parts))
 
@@ -143,8 +143,7 @@ class _Parser:
         """Pass over AND; whether another part follows.  As with MLflow, a blank between two clauses does as well."""
         apart = self._blank()
         if self._take(_ANDS):
-            self._something("AND")
-            return True
+            return self.at < len(self.text)
         if self.at >= len(self.text) or self.text[self.at] == ")" or _OR.match(self.text, self.at):
             return False
         if apart and not _NOT.match(self.text, self.at) and _IDENTIFIER.match(self.text, self.at):
@@ -166,7 +165,8 @@ class _Parser:
     def identifier(self) -> tuple[Entity, str]:
         found = _IDENTIFIER.match(self.text, self.at)
         if not found:
-            raise self.wrong("a field is expected", hint=wrong.hint_for(self.text[self.at :]))
+            what = "a field is expected" if self.at < len(self.text) else "something is missing at the end"
+            raise self.wrong(what, hint=wrong.hint_for(self.text[self.at :]))
         word = found["entity"]
         entity = self.language.entities.get(word) if word else Entity.ATTRIBUTE
         if entity is None:
@@ -291,10 +291,6 @@ class _Parser:
         self.at += len(sign)
         self._blank()
         return True
-
-    def _something(self, word: str) -> None:
-        if self.at >= len(self.text):
-            raise self.wrong(f"nothing follows {word}")
 
     def wrong(self, why: str, at: int | None = None, hint: str = "") -> RefusedError:
         return RefusedError(f"Invalid {self.what}: {why}", why=wrong.pointed(self.text, self.at if at is None else at), fix=hint)
