@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 import subprocess
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +16,8 @@ import pytest
 from runproj.core.run import RunStatus
 from runproj.tracking import open_full_store
 from runproj.tracking.full import FullStore
-from support.clients import NOBODY, python, runs, spools
+from support.clients import NOBODY, Flaky, python, runs, spools
+from support.program import Cli
 
 
 @pytest.fixture
@@ -60,6 +64,33 @@ def test_values_are_exact(store: FullStore, tmp_path: Path) -> None:
     run = store.get_run(run_id)
     assert {param.key: param.value for param in run.params} == {"p": "9007199254740993", "empty": "", "long": "x" * 10000}
     assert (run.status, run.name, run.tag("t")) == (RunStatus.FINISHED, "exact", "it's \n 文字")
+
+
+def test_values_are_exact_from_client_to_csv(tmp_path: Path, home: Path, cli: Cli) -> None:
+    """Through the server, its database and REST into a CSV file."""
+    values = ["nan", "inf", "-inf", "-0.0", "5e-324", "9007199254740994.0", "1.7976931348623157e+308", "0.1"]
+    code = f"""
+import runproj
+with runproj.start_run("exact") as run:
+    for number, value in enumerate({values}):
+        runproj.log_metric("m%d" % number, float(value))
+print(run.id)
+"""
+    with Flaky(home) as server:
+        run_id = good(python(code, tmp_path, RUNPROJ_TRACKING_URI=server.url))
+        with urllib.request.urlopen(f"{server.url}/api/2.0/mlflow/runs/get?run_id={run_id}") as answer:
+            metrics = json.load(answer)["run"]["data"]["metrics"]
+    assert [repr(float(metric["value"])) for metric in sorted(metrics, key=lambda metric: metric["key"])] == values
+    [row] = csv.DictReader(io.StringIO(cli("runs", "search", "--csv", "-").stdout))
+    assert [repr(float(row[f"metrics.m{number}"])) for number in range(len(values))] == values
+
+
+def test_it_records_in_postgresql(postgres: str, tmp_path: Path) -> None:
+    run_id = good(python(VALUES, tmp_path, RUNPROJ_TRACKING_URI=postgres))
+    store = open_full_store(postgres, home=tmp_path)
+    assert [repr(point.value) for point in store.history(run_id, "m")].count("-0.0") == 1
+    assert store.get_run(run_id).status is RunStatus.FINISHED
+    store.close()
 
 
 def test_how_it_ends(store: FullStore, tmp_path: Path) -> None:

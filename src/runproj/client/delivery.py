@@ -7,7 +7,7 @@ parameters and tags are what they are, files replace themselves, and a run is kn
 import json
 import time
 import warnings
-from typing import Any, Dict, List, NamedTuple, Optional, Set
+from typing import Any, Dict, List, NamedTuple, Optional, Set, Tuple
 
 from runproj.client.files import send_file
 from runproj.client.journal import Position
@@ -69,49 +69,62 @@ class Delivery:
         self._runs: Dict[int, RunOnServer] = {}
         self._impossible: Dict[int, Rejected] = {}
         self._batches: Dict[int, Batch] = {}
+        self._collected: Optional[Tuple[Optional[Position], int]] = None
         self._told: Set[str] = set()
         self._set_aside: Set[bytes] = set()
 
     def step(self) -> int:
-        """Send the next events; returns how many, 0 where nothing is left.  Raises `Away`; then nothing has been forgotten."""
-        self._batches.clear()
+        """Send the next events; returns how many, 0 where nothing is left.
+
+        Raises `Away`; then nothing has been forgotten, and what was heard is not sent again by this delivery.
+        """
+        if self._collected is not None:
+            count = max(1, self._collected[1])
+            self._settle(*self._collected)
+            return count
         chunk = self.spool.journal.read()
         since, last = 0, None  # type: int, Optional[Position]
         for (line, position), event in zip(chunk.lines, _parsed([line for line, _ in chunk.lines])):
             if event is None:
                 self._refuse(line, "it is not an event")
-            elif event[0] in _BATCHED:
-                self._collect(event, line)
-            else:
+            elif event[0] not in _BATCHED:
                 self._settle(last, since)
-                since, last = 0, None
+                since = 0
                 self._do(event, line)
+            elif not self._collect(event, line):
+                self._settle(last, since)
+                since = 0
+                self._collect(event, line)
             since, last = since + 1, position
         self._settle(last, since)
         return len(chunk.lines)
 
     def _settle(self, position: Optional[Position], count: int) -> None:
         """Send what was collected, and remember it as sent."""
+        self._collected = (position, count)
         for number in list(self._batches):
-            self._send(number, self._batches.pop(number).items)
+            self._send(number, self._batches[number].items)
+            del self._batches[number]
+        self._collected = None
         if count:
             self.spool.journal.done(position, count)
             self.sent += count
         self._set_aside.clear()
 
-    def _collect(self, event: List[Any], line: bytes) -> None:
+    def _collect(self, event: List[Any], line: bytes) -> bool:
+        """Put an event into its run's next request; whether it fits in."""
         kind, number = _BATCHED[event[0]], event[1]
         if kind == "metrics":
             message = {"key": event[2], "value": event[3], "timestamp": event[4], "step": event[5]}
         else:
             message = {"key": event[2], "value": event[3]}
         item, batch = Item(kind, message, line), self._batches.get(number)
-        if batch is not None and not batch.takes(item):
-            self._send(number, self._batches.pop(number).items)
-            batch = None
         if batch is None:
             batch = self._batches[number] = Batch()
+        if not batch.takes(item):
+            return False
         batch.add(item)
+        return True
 
     def _send(self, number: int, items: List[Item]) -> None:
         try:
