@@ -24,6 +24,9 @@ from runproj.files import sha256_file
 _JUST_NOW = 60
 """Seconds within which a writer has surely locked the file that it made."""
 
+_AHEAD = 8 << 20
+"""Bytes that are handed to the disk at a time."""
+
 _REFUSED = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EACCES})
 """What linking says where there are no hard links, or none to a file of somebody else."""
 
@@ -36,6 +39,7 @@ class Incoming:
         self.file = file
         self.size = 0
         self._hash = hashlib.sha256()
+        self._sent = 0
 
     def write(self, data: bytes, /) -> None:
         self._hash.update(data)
@@ -43,6 +47,9 @@ class Incoming:
         left = memoryview(data)
         while left:
             left = left[self.file.write(left) :]
+        if self.size - self._sent >= _AHEAD:  # the disk begins to write now, not when it is waited for
+            os.posix_fadvise(self.file.fileno(), self._sent, self.size - self._sent, os.POSIX_FADV_DONTNEED)
+            self._sent = self.size
 
     @property
     def sha256(self) -> str:

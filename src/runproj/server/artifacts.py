@@ -100,7 +100,6 @@ def _headers(opened: Opened, name: str, tag: str) -> dict[str, str]:
     headers = {
         "Content-Type": mimetypes.guess_type(name)[0] or "application/octet-stream",
         "Content-Disposition": f"attachment; filename*=UTF-8''{quote(name)}",
-        "X-Content-Type-Options": "nosniff",
         "Accept-Ranges": "bytes",
         "Last-Modified": formatdate(opened.changed, usegmt=True),
         "ETag": tag,
