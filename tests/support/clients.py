@@ -131,7 +131,7 @@ def environment(**variables: str) -> dict[str, str]:
 def python(code: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """A process that logs, run to its end."""
     command = [sys.executable, "-c", code]
-    return subprocess.run(command, env=environment(**variables), cwd=cwd, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, env=environment(**variables), cwd=cwd, capture_output=True, text=True, timeout=300)
 
 
 def start(code: str, cwd: Path, **variables: str) -> subprocess.Popen[str]:

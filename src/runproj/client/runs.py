@@ -35,9 +35,9 @@ class Run:
     def _place(self) -> Session:
         """This process's session, to which the run has been introduced."""
         session = self._session
-        if session is not None and session.pid == os.getpid():
+        if session is not None and session.pid == os.getpid() and not session.closed:
             return session
-        if session is not None:
+        if session is not None and session.pid != os.getpid():
             self._lock = threading.RLock()  # we are a child of a fork: somebody may have held it there
         with self._lock:
             if self._session is session:

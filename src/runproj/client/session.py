@@ -23,6 +23,7 @@ class Session:
     def __init__(self, uri: str, family: str = "") -> None:
         self.uri = uri
         self.pid = os.getpid()
+        self.closed = False
         self.at_end: List[Callable[[], None]] = []
         self._numbers = 0
         self._files = 0
@@ -101,7 +102,11 @@ class Session:
         """End what was begun, send what was logged, for as long as there is time; say what is left."""
         for end in self.at_end:
             end()
-        done = self.flush(max(0.0, deadline - time.monotonic()), give_up=True)
+        try:
+            done = self.flush(max(0.0, deadline - time.monotonic()), give_up=True)
+        except KeyboardInterrupt:  # whoever cannot wait need not
+            done = False
+        self.closed = True
         self.worker.stop()
         left = self.left()
         if done and left <= 0:
