@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 import pytest
 
 from runproj.core.access import Role
+from runproj.core.models import Dataset, DatasetInput, Lineage
 from runproj.core.run import NewRun
 from runproj.errors import RunprojError
 from runproj.server import openapi
@@ -271,6 +272,12 @@ def test_lists_hold_what_may_be_read(world):
         assert names("reader", path, kind, experiment_ids=both) == [world.mine]
         assert names("nobody", path, kind, experiment_ids=both) == []
         assert names("operator", path, kind, experiment_ids=both) == sorted(both)
+    data = Dataset("data", "digest", "local", "x", "", "")
+    for run in (world.run, world.foreign):
+        world.here.store.lineages.add(run, Lineage((DatasetInput(data, ()),)))
+    for caller, seen in (("reader", [world.mine]), ("nobody", []), ("operator", sorted(both))):
+        answer = world.here.call("POST", f"/api/{M}experiments/search-datasets", caller, experiment_ids=both)
+        assert sorted(str(item["experiment_id"]) for item in message(answer).get("dataset_summaries", [])) == seen
     page = message(world.here.call("GET", f"/api/{M}experiments/search", "reader", max_results=1))
     assert [item["name"] for item in page["experiments"]] == ["mine"] and "next_page_token" not in page
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from runproj.core.access import Role
+from runproj.core.run import NewRun
 from runproj.server import accounts
 from runproj.tracking import passwords
 from support.asked import Asked, asked, basic, message
@@ -228,3 +229,30 @@ def test_a_network_address_is_served_where_there_are_users(cli):
         assert team.ask("GET", GET, Host="runs.example.org", **given).status == 200
         assert team.ask("GET", GET, Host="evil.example.org", **given).status == 403
         assert team.ask("GET", "/health").status == 200
+
+
+def test_postgresql_keeps_users_too(isolated, postgres):
+    here = asked(isolated / "home", postgres)
+    here.user("ada", password="a long password", admin=True)
+    here.user("bob")
+    mine, other = here.experiment("mine", bob=Role.WRITE), here.experiment("other")
+    run, foreign = (here.store.create_run(NewRun(experiment, 1)).id for experiment in (mine, other))
+    create, log = "/api/2.0/mlflow/experiments/create", "/api/2.0/mlflow/runs/log-metric"
+    fields = {"key": "k", "value": 1, "timestamp": 1}
+    assert here.call("POST", log, "bob", run_id=run, **fields).status == 200
+    assert here.call("POST", log, "bob", run_id=foreign, **fields).status == 403
+    assert here.call("POST", log, run_id=run, **fields).status == 401
+    assert here.ask("GET", GET, authorization=basic("ada", "a long password")).status == 200
+    files = "/api/2.0/mlflow-artifacts/artifacts"
+    assert here.ask("PUT", f"{files}/{mine}/{run}/artifacts/a", b"x", authorization=f"Bearer {here.tokens['bob']}").status == 200
+    assert here.call("GET", f"{files}/{other}/{foreign}/artifacts/a", "bob").status == 403
+    made = message(here.call("POST", create, "bob", name="own", artifact_location="mlflow-artifacts:/bob"))["experiment_id"]
+    assert here.call("POST", create, "bob", name="own too", artifact_location="mlflow-artifacts:/bob/x").status == 400
+    found = message(here.call("POST", "/api/2.0/mlflow/experiments/search", "bob", max_results=10))["experiments"]
+    assert sorted(item["experiment_id"] for item in found) == sorted([mine, made])
+    view = next(user for user in here.users.all() if user.name == "bob")
+    assert [(grant.name, grant.role) for grant in view.grants] == [("mine", "write"), ("own", "admin")]
+    assert here.users.remove_tokens("bob") == 1
+    here.users.remove("bob")
+    assert [user.name for user in here.users.all()] == ["ada"]
+    here.store.close()

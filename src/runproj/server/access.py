@@ -134,8 +134,7 @@ def number_of(experiment_id: str) -> int | None:
 
 def _of_runs(use: Context, fields: Fields) -> Sequence[int]:
     runs = {text for name in ("run_id", "run_uuid", "run_ids") for text in fields.every(name)}
-    named = [fields, *fields.messages("metrics"), *fields.messages("models")]
-    models = {model for item in named if (model := item.text("model_id"))}
+    models = {*fields.every("model_id"), *fields.within("metrics", "model_id"), *fields.within("models", "model_id")}
     found = use.store.belongings.of_runs(sorted(runs)) if runs else []
     return [*found, *use.store.belongings.of_models(sorted(models))] if models else found
 

@@ -117,6 +117,15 @@ class Fields:
         raw = self._raw(name, repeated=True)
         return [raw] if isinstance(raw, str) else self.texts(name)
 
+    def within(self, name: str, inner: str) -> list[str]:
+        """The texts named `inner` in the messages of `name`, where there are any; what is no text is left for its reader."""
+        raw = self._raw(name, repeated=True)
+        if not isinstance(raw, list):
+            return []
+        camel = re.sub(r"_([a-z])", lambda match: match.group(1).upper(), inner)
+        found = [item.get(key) for item in raw if isinstance(item, dict) for key in (inner, camel)]
+        return [text for text in found if isinstance(text, str) and text]
+
     def messages(self, name: str) -> list[Fields]:
         """A repeated message."""
         found = []

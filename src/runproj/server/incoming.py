@@ -11,7 +11,7 @@ from runproj.server.head import MAX_HEAD, Malformed
 
 _BLOCK = 1 << 16
 _IDLE = 300.0  # seconds that a connection may wait for its next request
-_HEAD = 30.0  # seconds from the first byte of a head to its last
+_HEAD = 30.0  # seconds that it may wait for its first, and from the first byte of a head to its last
 _STALL = 60.0  # seconds without a byte of a body
 _SLOWEST = 1024  # bytes a second of a body, on average, once it takes longer than that
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\x20-\x7e\t]*)?")
@@ -32,15 +32,16 @@ class Incoming:
         self._socket = connection
         self._data = b""
         self._patience = 0.0
+        self._first = True
         connection.setblocking(True)
-        self._wait_for(_IDLE)
 
     def head(self) -> bytes | None:
         """The next head with the empty line at its end; None where there is none.  Raises `Malformed` and `Gone`."""
         end = self._data.find(b"\r\n\r\n")
         if end < 0:
             if not self._data:
-                self._wait_for(_IDLE)
+                self._wait_for(_HEAD if self._first else _IDLE)
+                self._first = False
                 self._data = self._receive(_BLOCK)
                 end = self._data.find(b"\r\n\r\n")
             if end < 0 and not self._rest_of_head():

@@ -70,8 +70,9 @@ class Watch:
         with self._lock:
             document = {"requests": [*map(_item, self._requests.items())], "times": [*map(_item, self._times.items())]}
         temporary = folder / f".{os.getpid()}.{threading.get_ident()}"
-        temporary.write_text(json.dumps(document))
-        temporary.replace(folder / f"{os.getpid()}.json")
+        with contextlib.suppress(OSError):  # counts of a moment ago will do
+            temporary.write_text(json.dumps(document))
+            temporary.replace(folder / f"{os.getpid()}.json")
 
     def exposition(self, totals: Mapping[str, int], connections: int) -> str:
         """The counts in Prometheus' text format (0.0.4)."""
