@@ -91,7 +91,7 @@ def mlflow_server(mlflow_python: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 def _await(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         try:
             with urllib.request.urlopen(url, timeout=2):

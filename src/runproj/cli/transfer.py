@@ -110,7 +110,7 @@ def _tell(report: TransferReport) -> None:
     output.write(f"{', '.join(output.count(number, noun) for number, noun in counts)} {verb}.")
     kept = sum(item.state == "kept" for item in report.items)
     if kept:
-        output.write(f"{output.count(kept, 'run or model')} had been taken over before.")
+        output.write(f"{kept} of the runs and models had been taken over before.")
     wrong = [item for item in report.items if item.state == "wrong"]
     for item in wrong[:_SHOWN]:
         output.write(f"{output.bad('differs')}  {item.kind} {item.id}: {output.clean('; '.join(item.problems))}")
