@@ -7,6 +7,7 @@ import json
 import math
 import sqlite3
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -225,3 +226,46 @@ def test_fingerprints_do_not_depend_on_how_a_history_is_cut() -> None:
     cut = points.fingerprint(run, [Block("a", rows[:1]), Block("a", rows[1:]), Block("b", rows)], exact=True)
     other = points.fingerprint(run, [Block("a", rows), Block("b", rows[:2])], exact=True)
     assert whole == cut != other
+
+
+def test_a_folder_goes_out_and_comes_back_bit_by_bit(cli: Cli, tmp_path: Path) -> None:
+    cli.json("import", str(mlruns(tmp_path / "mlruns")))
+    first = store(cli)
+    odd = 'quotes " and \\ and \u2028 and \U0001f600 and #: - {}\n\ttab'
+    first.experiments.create(odd)
+    report = cli.json("export", str(tmp_path / "out"))
+    assert report["verified"] and report["files"] == 3
+    back = f"sqlite:///{tmp_path / 'back.db'}"
+    assert cli.json("import", str(tmp_path / "out"), "--into", back)["verified"]
+    second = open_full_store(back, home=tmp_path)
+    assert second.experiments.named(odd)
+    for run in (RUN, OTHER):
+        one, other = (list(Whole(found.database).points(run)) for found in (first, second))
+        assert one == other and len(one[0].points) == 4
+    one, other = first.models.get(MODEL), second.models.get(MODEL)
+    assert replace(one, metrics=()) == replace(other, metrics=())
+    assert one.metrics[0].metric == other.metrics[0].metric  # its dataset has a name that MLflow's files cannot hold
+    assert first.registry.get("net") == second.registry.get("net")
+    assert first.lineages.of([RUN]) == second.lineages.of([RUN])
+
+
+def test_a_database_of_another_schema_is_not_written(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "mlflow.db"
+    connection = sqlite3.connect(path)
+    connection.executescript(OLD.replace("{run}", RUN))
+    connection.close()
+    before = path.read_bytes()
+    store(cli).experiments.get("0")
+    result = cli("export", str(path))
+    assert result.returncode == 2
+    assert "mlflow db upgrade" in result.stderr and "acf3f17fdcc7" in result.stderr
+    assert path.read_bytes() == before
+    missing = cli("export", str(tmp_path / "new.db"))
+    assert missing.returncode == 2 and "mlflow db upgrade" in missing.stderr
+    assert not (tmp_path / "new.db").exists()
+
+
+def test_a_dry_export_writes_nothing(cli: Cli, tmp_path: Path) -> None:
+    cli.json("import", str(mlruns(tmp_path / "mlruns")))
+    assert cli.json("export", str(tmp_path / "out"), "--dry-run")["runs"] == 2
+    assert not (tmp_path / "out").exists()

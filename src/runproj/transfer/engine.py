@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -163,6 +164,7 @@ class Transfer:
             self._items.append(ItemMoved(kind, key, "", "wrong", problems=(str(error),)))
 
     def _move_run(self, moved: MovedRun, place: Experiment, state: str, scratch: Path) -> None:
+        _checked(moved.run.id)
         digest = points.Digest(moved.run)
         blocks = self.source.points(moved.run)
         stays = moved.run.artifact_uri if _elsewhere(moved.run.artifact_uri) else ""
@@ -196,12 +198,15 @@ class Transfer:
 
     def _move_model(self, moved: MovedModel, place: Experiment, state: str, scratch: Path) -> None:
         model = moved.model
+        _checked(model.id)
         stays = model.artifact_uri if _elsewhere(model.artifact_uri) else ""
         measured = tuple(replace(item, run_id=self.run_id(item.run_id) or item.run_id) for item in model.metrics)
         source_run = self.run_id(model.source_run) or model.source_run
         given = replace(moved, model=replace(model, artifact_uri=stays, metrics=measured, source_run=source_run))
         made = self.target.model(given, place)
-        item, complete = self._with_files(ItemMoved("model", model.id, made.id, "copied"), model, made, scratch)
+        problems = _missing(model, made)
+        item = ItemMoved("model", model.id, made.id, "wrong" if problems else "copied", problems=problems)
+        item, complete = self._with_files(item, model, made, scratch)
         self._took(model, made.id, made.artifact_uri)
         self._items.append(item)
         if complete:
@@ -296,6 +301,23 @@ def _differences(wanted: Fingerprint, found: Fingerprint) -> tuple[str, ...]:
         if getattr(found, field) != getattr(wanted, field)
     ]
     return tuple(told) if told or found == wanted else ("its values differ",)
+
+
+def _missing(wanted: LoggedModel, found: LoggedModel) -> tuple[str, ...]:
+    """What a logged model lacks in the target."""
+    counts = (
+        ("parameters", wanted.params, found.params),
+        ("tags", wanted.tags, found.tags),
+        ("metrics", wanted.metrics, found.metrics),
+    )
+    return tuple(f"{len(there)} {words} instead of {len(had)}" for words, had, there in counts if len(there) < len(had))
+
+
+def _checked(item_id: str) -> str:
+    """An id of a run or logged model, which becomes part of paths.  Raises `UnreadableError` for one that MLflow never made."""
+    if not re.fullmatch(r"[a-zA-Z0-9][\w\-]{0,255}", item_id):
+        raise UnreadableError(f"{item_id[:100]!r} is not an id")
+    return item_id
 
 
 def _elsewhere(uri: str) -> bool:

@@ -34,16 +34,17 @@ class IntoMlruns:
     def __init__(self, root: Path) -> None:
         self.name = f"the folder {root}"
         self._root = root
-        with explained(root):
-            (root / TRASH).mkdir(parents=True, exist_ok=True)
-        self._experiments = {found.name: found for found in Mlruns(root, Places(root, (root,))).experiments()}
+        found = Mlruns(root, Places(root, (root,))).experiments() if root.is_dir() else ()
+        self._experiments = {known.name: known for known in found}
         self._folders: dict[str, Path] = {}
 
     def find(self, name: str) -> Experiment | None:
         return self._experiments.get(name)
 
     def make(self, wanted: Experiment, name: str) -> Experiment:
-        taken = (self._root / wanted.id).exists() or (self._root / TRASH / wanted.id).exists()
+        with explained(self._root):
+            (self._root / TRASH).mkdir(parents=True, exist_ok=True)
+        taken = any((folder / wanted.id).exists() for folder in (self._root, self._root / TRASH)) or not wanted.id.isdigit()
         experiment_id = wanted.id if not taken else str(time.time_ns())[:18]
         location = wanted.artifact_location or str(self._root / experiment_id)
         made = Experiment(experiment_id, name, location, wanted.lifecycle, wanted.created, wanted.updated, wanted.tags)
