@@ -135,6 +135,16 @@ def test_an_unreachable_record_does_not_end_the_training(here, inside):
     assert done.stderr.count("RuntimeWarning") == 1
 
 
+def test_a_wrong_token_keeps_what_is_logged(here, inside):
+    environ = {**environment(here), "MLFLOW_TRACKING_TOKEN": "wrong"}
+    done = run(BARE, "import runproj\nrunproj.log_metric('m', 1)\nprint('trained')", inside, **environ)
+    assert (done.returncode, done.stdout) == (0, "trained\n")
+    assert done.stderr.count("RuntimeWarning") == 1
+    assert "refuses access (401)" in done.stderr
+    assert "runproj sync" in done.stderr
+    assert not here.store.history(here.run.id, "m")
+
+
 def test_children_of_a_fork_log_too(here, inside):
     code = """
 import os, runproj

@@ -16,7 +16,7 @@ import pytest
 from conftest import HOSTILE, Repository
 from runproj.tracking import open_full_store
 from runproj.tracking.full import FullStore
-from support.clients import NOBODY, Flaky, Unreliable, python, runs, spools
+from support.clients import NOBODY, Flaky, Unreliable, python, runs, spools, start
 from support.program import SYSTEM, Cli
 
 
@@ -111,6 +111,34 @@ os.kill(os.getpid(), signal.SIGKILL)
     [run] = runs(store)
     assert [point.value for point in store.history(run.id, "m")] == list(range(20000))
     assert (run.status.value, run.tag("runproj.lost")) == ("FAILED", "1")
+    assert not spools(home / "spool")
+
+
+def test_trainings_that_are_killed_while_they_send(store: FullStore, home: Path, tmp_path: Path, cli: Cli) -> None:
+    code = """
+import itertools, runproj
+runproj.start_run("killed")
+for step in itertools.count():
+    runproj.log_metric("m", step, step=step)
+    if step % 200 == 0:
+        print(step, flush=True)
+"""
+    printed = []
+    with Flaky(home) as server:
+        for number in range(5):
+            training = start(code, tmp_path, RUNPROJ_TRACKING_URI=server.url)
+            time.sleep(0.9 + number * 0.13)
+            training.kill()
+            said, errors = training.communicate()
+            assert errors == ""
+            printed.append(int(said.split()[-1]))
+        assert cli("sync").returncode == 0
+    found = runs(store)
+    assert {run.tag("runproj.lost") for run in found} == {"1"}
+    for run, least in zip(found, printed, strict=True):
+        steps = [point.step for point in store.history(run.id, "m")]
+        assert steps == list(range(len(steps))), "each once, and none is missing"
+        assert len(steps) > least
     assert not spools(home / "spool")
 
 

@@ -82,6 +82,9 @@ class Spool:
         """One that was left behind, held by this process from now on; None where its owner lives, or it is gone."""
         lock = _locked(folder)
         if lock is None:
+            time.sleep(0.02)  # somebody may just be looking whether it is held
+            lock = _locked(folder)
+        if lock is None:
             return None
         about = read_json(os.path.join(folder, "about.json"))
         if about is None:

@@ -67,7 +67,7 @@ class Server:
         try:
             status, content = self._exchange(method, path, body, headers)
         except (OSError, http.client.HTTPException) as error:
-            raise Away(str(error) or type(error).__name__) from error
+            raise Away(getattr(error, "strerror", None) or str(error) or type(error).__name__) from error
         if status < 300:
             return content
         code, message = _problem(content)
