@@ -176,6 +176,22 @@ def test_several_workers_serve_one_address_and_are_replaced(isolated, postgres):
         assert not any(Path(f"/proc/{pid}").exists() for pid in now)
 
 
+def test_workers_answer_what_has_begun_when_a_terminal_stops_all_of_them(isolated, postgres):
+    with team_server("--workers", "2", "--store", postgres) as team:
+        team.ok("POST", "runs/create", experiment_id="0")
+        workers = children(team.process.pid)
+        with socket.create_connection(("127.0.0.1", team.port)) as client:
+            head = f"PUT /api/2.0/mlflow-artifacts/artifacts/0/late HTTP/1.1\r\nHost: 127.0.0.1:{team.port}\r\n"
+            client.sendall(f"{head}Content-Length: 6\r\n\r\nhal".encode())
+            time.sleep(0.5)
+            for pid in (team.process.pid, *workers):
+                os.kill(pid, signal.SIGINT)
+            time.sleep(1)
+            client.sendall(b"ves")
+            assert client.recv(1000).startswith(b"HTTP/1.1 200 ")
+        assert team.process.wait(30) == 0
+
+
 def test_workers_end_when_their_parent_is_killed(isolated, postgres):
     with team_server("--workers", "2", "--store", postgres) as team:
         team.ok("POST", "runs/create", experiment_id="0")

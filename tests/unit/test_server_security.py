@@ -506,6 +506,13 @@ def test_requests_in_one_piece_are_answered_in_order(port):
     assert [part[:3] for part in found.split(b"HTTP/1.1 ")[1:]] == [b"200", b"200", b"404"]
 
 
+def test_heads_alone_can_be_asked_for(port):
+    for path in ("/health", f"{M}experiments/get?experiment_id=0"):
+        found = exchange(port, f"HEAD {path} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n".encode())
+        assert found.startswith(b"HTTP/1.1 200 ") and found.endswith(b"\r\n\r\n")
+        assert b"\r\nContent-Length: 0\r\n" not in found
+
+
 def test_a_client_that_asks_first_is_answered_first(here, port):
     head = f"PUT {F}/0/r/artifacts/big HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n"
     with socket.create_connection(("127.0.0.1", port), timeout=5) as client:

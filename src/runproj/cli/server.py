@@ -87,7 +87,6 @@ def _tell(url: str, access_log: str) -> None:
 def _serve(served: Served, ready: Callable[[], None]) -> None:
     """Serve in this process until it is told to stop."""
     import socket
-    import threading
 
     from runproj.server.team import serving
     from runproj.settings import load
@@ -100,7 +99,21 @@ def _serve(served: Served, ready: Callable[[], None]) -> None:
         serving(listener, served.address, records, files, served.options),
     ):
         ready()
+        _wait(once=served.alive >= 0)
+
+
+def _wait(*, once: bool) -> None:
+    """Until this process is told to stop; with `once`, whoever says so again (a terminal, and the parent) does not hurry it."""
+    import signal
+    import threading
+
+    try:
         threading.Event().wait()
+    except Interrupted:
+        if once:
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_IGN)
+        raise
 
 
 def _start(served: Served, workers: int, ready: Callable[[], None]) -> None:

@@ -144,7 +144,7 @@ class WrongMethod(Exception):
 def find(method: str, path: str) -> Found | None:
     """The route of a request; None where there is none.  `path` is as sent.  Raises `WrongMethod`."""
     if methods := _EXACT.get(path):
-        return methods.get(method) or _wrong(methods)
+        return methods.get(method) or (methods.get("GET") if method == "HEAD" else None) or _wrong(methods)
     for above, routes in _BELOW.items():
         if path.startswith(above):
             return Found(routes.get(method) or _wrong(routes), _NO_NAMES, unquote(path[len(above) :]))
