@@ -9,12 +9,16 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 import runproj
 from conftest import HOSTILE
+from runproj.tracking import open_full_store
+from runproj.tracking.full import FullStore
+from support.clients import Flaky, runs
 from support.endpoint import Served, served
 
 BARE = [sys.executable, "-S"]
@@ -44,6 +48,22 @@ def inside(tmp_path: Path) -> Path:
     shutil.copytree(CLIENT, package / "client", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copyfile(CLIENT / "standalone.py", package / "__init__.py")
     return package.parent
+
+
+@dataclass
+class Team:
+    url: str
+    store: FullStore
+
+
+@pytest.fixture
+def team(tmp_path: Path) -> Iterator[Team]:
+    """A server of its own."""
+    home = tmp_path / HOSTILE / "team"
+    with Flaky(home) as server:
+        store = open_full_store(f"sqlite:///{home / 'runproj.db'}", home=home)
+        yield Team(server.url, store)
+        store.close()
 
 
 def run(command: list[str], code: str, inside: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -98,6 +118,38 @@ def environment(here: Served) -> dict[str, str]:
 
 def test_it_logs_into_the_run(here, inside):
     check(here, run(BARE, CODE, inside, **environment(here)), inside)
+
+
+ANYWHERE = """
+import multiprocessing, os, runproj
+class Figure:
+    def savefig(self, path): open(path, "w").write("picture")
+def work(number):
+    runproj.log_metric("pool", number)
+runproj.set_experiment("old")
+with runproj.start_run("outer") as outer:
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        pool.map(work, range(3)), pool.close(), pool.join()
+    with runproj.start_run("inner", nested=True):
+        runproj.log_metrics({"a": 1, "b": float("inf")}, step=3)
+    runproj.log_table({"a": [1]}, "t.json"), runproj.log_table([{"b": 2}], "t.json")
+    runproj.log_figure(Figure(), "f.png"), runproj.log_dict({"x": 1}, "d.json"), runproj.log_text("x", "t.txt")
+    try:
+        runproj.log_metric("a*b", 1)
+    except runproj.Refused:
+        runproj.set_tag("refused", 1)
+assert runproj.flush(60)
+print(sorted((found["run_name"], found.get("metrics.b")) for found in runproj.search_runs(output="list")))
+"""
+
+
+@pytest.mark.parametrize("python", OLD, ids=lambda path: path.parents[1].name)
+def test_it_begins_runs_from_interpreters_of_all_ages(team, inside, python):
+    done = run([str(python), "-S"], ANYWHERE, inside, RUNPROJ_TRACKING_URI=team.url)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "[('inner', inf), ('outer', None)]\n"
+    outer = next(found for found in runs(team.store) if found.name == "outer")
+    assert (len(team.store.history(outer.id, "pool")), outer.tag("refused")) == (3, "1")
 
 
 @pytest.mark.parametrize("python", OLD, ids=lambda path: path.parents[1].name)
