@@ -91,6 +91,7 @@ TABLE = {
     "read models": [
         f"GET {M}registered-models/get",
         f"GET {M}registered-models/search",
+        f"POST {M}registered-models/search",
         f"GET {M}registered-models/get-latest-versions",
         f"POST {M}registered-models/get-latest-versions",
         f"GET {M}registered-models/alias",

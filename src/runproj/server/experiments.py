@@ -67,8 +67,7 @@ def restore(use: Context, fields: Fields) -> Mapping[str, object]:
 
 def update(use: Context, fields: Fields) -> Mapping[str, object]:
     experiment = fields.required("experiment_id")
-    if name := fields.text("new_name"):
-        use.store.experiments.rename(experiment, limits.check_experiment_name(name))
+    use.store.experiments.rename(experiment, limits.check_experiment_name(fields.required("new_name")))
     return _EMPTY
 
 

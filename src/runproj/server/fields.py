@@ -21,7 +21,9 @@ from runproj.server.protocol import MAX_JSON, Problem, Request, invalid
 E = TypeVar("E", bound=Enum)
 
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
-_SPECIAL = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+_ROUND = re.compile(r"[-+]?\d(\.\d{1,17})?[eE]\+?\d{1,2}", re.ASCII)
+"""R writes 100000 as 1e+05."""
+_SPECIAL = {"nan": math.nan, "infinity": math.inf, "-infinity": -math.inf, "inf": math.inf, "-inf": -math.inf}
 _INT64 = 1 << 63
 _decode = msgspec.json.Decoder().decode
 
@@ -59,9 +61,16 @@ class Fields:
             value = int(raw)
         elif isinstance(raw, str) and re.fullmatch(r"[-+]?\d{1,20}(\.0*)?", raw.strip(), re.ASCII):
             value = int(raw.strip().partition(".")[0])
+        elif isinstance(raw, str) and _ROUND.fullmatch(raw) and float(raw).is_integer():
+            value = int(float(raw))
         if value is None or not -_INT64 <= value < _INT64:
             raise invalid(f"Invalid value {_shown(raw)} for parameter '{name}' supplied: a whole number is expected.")
         return value
+
+    def time(self, name: str) -> int | None:
+        """Milliseconds.  A fraction of one is dropped: it is what `time.time() * 1000` has."""
+        raw = self._raw(name)
+        return int(raw) if isinstance(raw, float) and abs(raw) < _INT64 else self.integer(name)
 
     def number(self, name: str) -> float | None:
         raw = self._raw(name)
@@ -72,9 +81,9 @@ class Fields:
                 return float(raw)
             except OverflowError:
                 raise invalid(f"Invalid value for parameter '{name}' supplied: it is too large for a double.") from None
-        if isinstance(raw, str) and raw in _SPECIAL:
-            return _SPECIAL[raw]
-        if isinstance(raw, str) and _NUMBER.fullmatch(raw):
+        if isinstance(raw, str) and raw.strip().lower() in _SPECIAL:
+            return _SPECIAL[raw.strip().lower()]
+        if isinstance(raw, str) and _NUMBER.fullmatch(raw.strip()):
             return float(raw)
         raise invalid(f"Invalid value {_shown(raw)} for parameter '{name}' supplied: a number is expected.")
 

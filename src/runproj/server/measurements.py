@@ -18,7 +18,7 @@ _LATEST = (1 << 63) - 1
 def read_metric(fields: Fields) -> Metric:
     """One metric.  Raises `Problem`."""
     key = _check_key(fields.required("key"))
-    value, timestamp = fields.number("value"), fields.integer("timestamp")
+    value, timestamp = fields.number("value"), fields.time("timestamp")
     if value is None or timestamp is None:
         raise invalid(f"Missing value for required parameter '{'value' if value is None else 'timestamp'}' of metric {key!r}.")
     if timestamp < 0:

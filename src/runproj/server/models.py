@@ -14,6 +14,7 @@ from runproj.server.fields import Fields
 from runproj.server.paging import bounded, offset_of, page
 from runproj.server.protocol import invalid
 from runproj.server.wire import compact, logged_model_document
+from runproj.tracking.names import run_name
 
 if TYPE_CHECKING:
     from runproj.server.rest import Context
@@ -24,7 +25,7 @@ _STATUSES = (ModelStatus.PENDING, ModelStatus.READY, ModelStatus.UPLOAD_FAILED)
 
 
 def create(use: Context, fields: Fields) -> Mapping[str, object]:
-    name = fields.text("name") or "model"
+    name = fields.text("name") or run_name()
     if len(name) > 500 or re.search(r"[/:.%\"']", name):
         raise invalid(f"Invalid model name ({name[:200]!r}) provided. It has more than 500 characters, or one of / : . % \" '.")
     model = use.store.models.create(
@@ -61,7 +62,8 @@ def search(use: Context, fields: Fields) -> Mapping[str, object]:
     experiments = fields.texts("experiment_ids")
     if not experiments:
         raise invalid("Missing value for required parameter 'experiment_ids'.")
-    found = use.store.models.search(use.caller.narrowed(experiments), condition, _orders(fields), limit + 1, offset)
+    datasets = [(item.required("dataset_name"), item.text("dataset_digest") or "") for item in fields.messages("datasets")]
+    found = use.store.models.search(use.caller.narrowed(experiments), condition, _orders(fields), limit + 1, offset, datasets)
     return page("models", [logged_model_document(model) for model in found], limit, offset)
 
 
@@ -69,8 +71,14 @@ def _orders(fields: Fields) -> tuple[Order, ...]:
     texts = []
     for item in fields.messages("order_by"):
         direction = "DESC" if "ascending" in item and not item.flag("ascending") else "ASC"
-        texts.append(f"{item.required('field_name')} {direction}")
+        texts.append(f"{_quoted(item.required('field_name'))} {direction}")
     return parse_order(texts, LOGGED_MODELS)
+
+
+def _quoted(field: str) -> str:
+    """A field as the search language has it: the name of a metric stands here as it is, with slashes and blanks."""
+    entity, dot, key = field.partition(".")
+    return f"{entity}.`{key}`" if dot and not re.fullmatch(r"[\w.]+|[`\"].*", key) else field
 
 
 def set_tags(use: Context, fields: Fields) -> Mapping[str, object]:

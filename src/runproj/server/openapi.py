@@ -24,6 +24,7 @@ MESSAGES: Mapping[str, str] = {
     "DatasetInput": "tags:Tag[] dataset:Dataset",
     "ModelInput": "model_id!",
     "ModelOutput": "model_id! step:integer",
+    "ModelDataset": "dataset_name! dataset_digest",
     "ModelOrder": "field_name! ascending:boolean",
 }
 """Messages inside requests: `name:type`, `!` for what must be there; text where no type is said."""
@@ -36,7 +37,7 @@ FIELDS: Mapping[str, str] = {
     "GET experiments/search": f"{_SEARCH} view_type",
     "POST experiments/delete": "experiment_id!",
     "POST experiments/restore": "experiment_id!",
-    "POST experiments/update": "experiment_id! new_name",
+    "POST experiments/update": "experiment_id! new_name!",
     "POST experiments/set-experiment-tag": "experiment_id! key! value",
     "POST experiments/delete-experiment-tag": "experiment_id! key!",
     "POST experiments/search-datasets": "experiment_ids:string[]",
@@ -61,7 +62,7 @@ FIELDS: Mapping[str, str] = {
     ),
     "GET artifacts/list": f"{_RUN} path",
     "POST logged-models": "experiment_id! name model_type source_run_id params:Param[] tags:Tag[]",
-    "POST logged-models/search": f"experiment_ids!:string[] filter order_by:ModelOrder[] {_PAGED}",
+    "POST logged-models/search": f"experiment_ids!:string[] filter datasets:ModelDataset[] order_by:ModelOrder[] {_PAGED}",
     "GET logged-models/{model_id}": "allow_deleted:boolean",
     "PATCH logged-models/{model_id}": "status!",
     "DELETE logged-models/{model_id}": "",
@@ -75,6 +76,7 @@ FIELDS: Mapping[str, str] = {
     "PATCH registered-models/update": "name! description",
     "DELETE registered-models/delete": "name!",
     "GET registered-models/search": _SEARCH,
+    "POST registered-models/search": _SEARCH,
     "GET registered-models/get-latest-versions": "name! stages:string[]",
     "POST registered-models/get-latest-versions": "name! stages:string[]",
     "POST registered-models/set-tag": "name! key! value",

@@ -207,6 +207,7 @@ CALLS: Calls = {
     ("PATCH", "registered-models/update"): (update, WRITE_REGISTRY),
     ("DELETE", "registered-models/delete"): (delete, WRITE_REGISTRY),
     ("GET", "registered-models/search"): (search, READ_REGISTRY),
+    ("POST", "registered-models/search"): (search, READ_REGISTRY),
     ("GET", "registered-models/get-latest-versions"): (latest_versions, READ_REGISTRY),
     ("POST", "registered-models/get-latest-versions"): (latest_versions, READ_REGISTRY),
     ("POST", "registered-models/set-tag"): (set_tag, WRITE_REGISTRY),

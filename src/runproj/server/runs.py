@@ -45,7 +45,7 @@ def create(use: Context, fields: Fields) -> Mapping[str, object]:
         raise invalid(
             f"Both 'run_name' argument and 'mlflow.runName' tag are specified, but with different values: {name!r}, {tagged!r}."
         )
-    start = fields.integer("start_time")
+    start = fields.time("start_time")
     new = NewRun(
         experiment_id=experiment,
         start=int(time.time() * 1000) if start is None else start,
@@ -107,7 +107,7 @@ def search(use: Context, fields: Fields) -> Mapping[str, object]:
 def update(use: Context, fields: Fields) -> Mapping[str, object]:
     run = active(use, fields)
     changes = RunChanges(
-        status=fields.choice("status", _STATUSES), end=fields.integer("end_time"), name=fields.text("run_name") or None
+        status=fields.choice("status", _STATUSES), end=fields.time("end_time"), name=fields.text("run_name") or None
     )
     use.store.update(run.id, changes)
     return {"run_info": run_info(use.store.get_run(run.id))}
@@ -191,6 +191,8 @@ def _dataset_input(fields: Fields) -> DatasetInput:
 
 
 def log_outputs(use: Context, fields: Fields) -> Mapping[str, object]:
+    if "models" not in fields:
+        raise invalid("Missing value for required parameter 'models'.")
     made = tuple(ModelOutput(item.required("model_id"), item.integer("step") or 0) for item in fields.messages("models"))
     use.store.lineages.add(active(use, fields).id, Lineage(models_out=made))
     return _EMPTY
@@ -220,7 +222,8 @@ def bulk_history(use: Context, fields: Fields) -> Mapping[str, object]:
     runs, key = fields.texts("run_ids") or fields.texts("run_id"), fields.required("metric_key")
     if not 0 < len(runs) <= 100:
         raise invalid(f"From 1 to 100 runs can be asked for, not {len(runs)}.")
-    limit, start, end = bounded(fields, 2500, 25_000), fields.integer("start_step"), fields.integer("end_step")
+    most = 2500 if "run_ids" in fields else 25_000
+    limit, start, end = bounded(fields, 2500, most), fields.integer("start_step"), fields.integer("end_step")
     if (start is None) != (end is None) or (start is not None and end is not None and end < start):
         raise invalid("start_step and end_step need each other, and must not be the wrong way round.")
     steps = None if start is None or end is None else (start, end)

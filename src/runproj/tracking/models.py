@@ -6,14 +6,15 @@ import json
 import time
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 
 from runproj.core.models import LoggedModel, ModelMetric, ModelStatus
 from runproj.core.run import Metric, Param, Tag
-from runproj.core.search import Condition, Order
+from runproj.core.search import Condition, Entity, Order
 from runproj.errors import NotFoundError, RefusedError
 from runproj.tracking import experiments, query, rows
 from runproj.tracking.sql import Connection, Database, one
-from runproj.tracking.where import Where
+from runproj.tracking.where import Sql, Where
 
 _COLUMNS = "m.seq, m.id, m.experiment, m.name, m.artifact_uri, m.status, m.created, m.updated, m.model_type, m.source_run"
 
@@ -95,19 +96,46 @@ class Models:
                 )
 
     def search(
-        self, experiment_ids: Sequence[str], condition: Condition, orders: Sequence[Order], limit: int, offset: int
+        self,
+        experiment_ids: Sequence[str],
+        condition: Condition,
+        orders: Sequence[Order],
+        limit: int,
+        offset: int,
+        datasets: Sequence[tuple[str, str]] = (),
     ) -> list[LoggedModel]:
-        """Models that fit, newest first unless `orders` says otherwise."""
-        where = Where()
+        """Models that fit, newest first unless `orders` says otherwise.
+
+        datasets: names, and digests or "" for any, to whose metrics the condition is confined; models without one do not fit.
+        """
+        where, target = Where(), _confined(datasets)
         where.add("m.lifecycle = 'active'")
         where.one_of("m.experiment", [experiments.number_of(experiment) for experiment in experiment_ids])
-        order, bound = query.order_sql(orders, query.LOGGED_MODELS, "m.created DESC, m.id ASC")
+        order, bound = query.order_sql(orders, target, "m.created DESC, m.id ASC")
+        if datasets:
+            which, values = _of_datasets(datasets)
+            where.add_sql(Sql(f"EXISTS (SELECT 1 FROM model_metrics WHERE model = m.seq AND {which})", values))
         with self.database.reading() as connection:
-            where.add_sql(query.condition_sql(condition, query.LOGGED_MODELS, connection.dialect))
+            where.add_sql(query.condition_sql(condition, target, connection.dialect))
             found = connection.execute(
                 f"SELECT {_COLUMNS} FROM models m {where.sql} {order} LIMIT ? OFFSET ?", (*where.values, *bound, limit, offset)
             ).fetchall()
             return _load(connection, found)
+
+
+def _confined(datasets: Sequence[tuple[str, str]]) -> query.Target:
+    """Logged models, with no other metrics than those of the datasets."""
+    if not datasets:
+        return query.LOGGED_MODELS
+    which, values = _of_datasets(datasets)
+    metrics = query.LOGGED_MODELS.collections[Entity.METRIC].replace("model = m.seq", f"model = m.seq AND {which}")
+    collections = {**query.LOGGED_MODELS.collections, Entity.METRIC: metrics}
+    return replace(query.LOGGED_MODELS, collections=collections, bound={Entity.METRIC: values})
+
+
+def _of_datasets(datasets: Sequence[tuple[str, str]]) -> tuple[str, tuple[str, ...]]:
+    terms = ["dataset_name = ? AND dataset_digest = ?" if digest else "dataset_name = ?" for _, digest in datasets]
+    return f"({' OR '.join(terms)})", tuple(text for dataset in datasets for text in dataset if text)
 
 
 def _seq(connection: Connection, model_id: str, *, deleted: bool = False) -> int:

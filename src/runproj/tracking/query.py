@@ -20,6 +20,7 @@ class Target:
     columns:     attribute → SQL expression.
     collections: entity → a query of `value` (and `kind`, for metrics; `number`, for parameters of runs) for one thing and one
                  key, which is bound.
+    bound:       entity → what else its query binds, before the key.
     datasets:    dataset field → a query of `value`.
     absent:      columns that may be NULL.
     lenient:     tags that differ from a text also where they are not there.
@@ -30,6 +31,7 @@ class Target:
     datasets: Mapping[str, str] = field(default_factory=dict)
     absent: frozenset[str] = frozenset()
     lenient: frozenset[str] = frozenset()
+    bound: Mapping[Entity, tuple[object, ...]] = field(default_factory=dict)
 
 
 _PROMPTS = frozenset({"mlflow.prompt.is_prompt"})
@@ -142,7 +144,7 @@ def _clause(clause: Clause, target: Target, dialect: Dialect) -> Sql:
         case Entity.DATASET:
             return _exists(target.datasets[clause.key], NOTHING, _compare("value", clause, dialect))
         case Entity.METRIC | Entity.PARAM | Entity.TAG:
-            collection, key = target.collections[clause.entity], Sql("", (clause.key,))
+            collection, key = target.collections[clause.entity], Sql("", (*target.bound.get(clause.entity, ()), clause.key))
             if clause.operator is Operator.IS_NULL:
                 return _exists(collection, key, NOTHING, absent=True)
             if clause.key in target.lenient and clause.operator is Operator.UNEQUAL:
@@ -216,5 +218,5 @@ def order_sql(orders: Sequence[Order], target: Target, ties: str) -> tuple[str, 
         if order.entity is not Entity.METRIC:
             absent = "CASE WHEN EXISTS ({}) THEN 0 ELSE 1 END"
         terms += [absent.format(collection), f"(SELECT value FROM ({collection}) AS c) {direction}"]
-        values += [order.key, order.key]
+        values += [*target.bound.get(order.entity, ()), order.key] * 2
     return "ORDER BY " + ", ".join([*terms, ties]), tuple(values)

@@ -64,6 +64,8 @@ class Registry:
                 if connection.execute("SELECT 1 FROM registered_models WHERE name = ?", (new_name,)).fetchone():
                     raise AlreadyExistsError(f"Registered Model (name={new_name}) already exists.")
                 connection.execute("UPDATE registered_models SET name = ? WHERE id = ?", (new_name, model))
+                now = _now()  # the name is a part of its versions
+                connection.execute("UPDATE model_versions SET updated = ? WHERE model = ?", (now, model))
             if description is not None:
                 connection.execute("UPDATE registered_models SET description = ? WHERE id = ?", (description, model))
             _touch(connection, model)
