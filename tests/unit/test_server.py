@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -144,6 +145,26 @@ def test_the_access_log_has_a_line_for_each_answer_and_no_secret(isolated):
     assert entries[0]["peer"] == "127.0.0.1"
     assert "secret" not in text and "geheim" not in text
     assert oct(log.stat().st_mode & 0o007) == "0o0"
+
+
+def test_there_is_room_for_as_many_connections_as_it_takes(isolated):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        with team_server("--max-connections", "300") as team:
+            limits = Path(f"/proc/{team.process.pid}/limits").read_text()
+            found = next(line for line in limits.splitlines() if line.startswith("Max open files"))
+            assert int(found.split()[3]) >= min(800, hard)
+            clients = [socket.create_connection(("127.0.0.1", team.port)) for _ in range(200)]
+            for client in clients:
+                client.sendall(f"GET /health HTTP/1.1\r\nHost: 127.0.0.1:{team.port}\r\n\r\n".encode())
+                assert client.recv(1000).startswith(b"HTTP/1.1 200 ")
+            for client in clients:
+                client.close()
+            status = Path(f"/proc/{team.process.pid}/status").read_text()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert int(next(line for line in status.splitlines() if line.startswith("VmRSS:")).split()[1]) < 120_000
 
 
 def test_several_workers_need_postgresql(cli):

@@ -132,6 +132,17 @@ def refuse_open(address: Address, store: FullStore, options: Options) -> Account
     return accounts
 
 
+def make_room(connections: int) -> None:
+    """Let this process have as many files open as that many connections need, each with a file and a database."""
+    import resource
+
+    wanted = 2 * connections + 200
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
 @contextlib.contextmanager
 def serving(
     listener: socket.socket, address: Address, store: FullStore, artifacts: DirectArtifacts, options: Options
@@ -141,6 +152,7 @@ def serving(
     Raises `UsageError` as `refuse_open` does.
     """
     accounts = refuse_open(address, store, options)
+    make_room(options.connections)
     log = open_log(options.access_log) if options.access_log else None
     watch = Watch(log, Path(options.shared) if options.shared else None)
 
