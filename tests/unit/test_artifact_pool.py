@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 
 from conftest import HOSTILE
 from runproj.artifacts.folder import Folder
-from runproj.errors import DamagedError, RefusedError, StorageError
+from runproj.errors import DamagedError, RefusedError, RunprojError, StorageError
 
 
 @pytest.fixture
@@ -233,3 +234,33 @@ def test_file_systems_that_link_less(folder, fault, shared):
     assert len({(folder.root / path).stat().st_ino for path in "abc"}) == {0: 3, 1: 2, 3: 1}[shared]
     assert len(contents(folder)) == {0: 0, 1: 2, 3: 1}[shared]
     assert not list((folder.root / ".blobs" / "incoming").iterdir())
+
+
+def test_a_folder_that_turns_into_a_link_leads_nowhere(folder, tmp_path):
+    """A folder is exchanged for a link to elsewhere, over and over, while files are written, read and removed through it."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "file").write_bytes(b"secret")
+    write(folder, "real/file", b"ours")
+    (folder.root / "link").symlink_to(outside)
+    (folder.root / "place").mkdir()
+    program = """
+import ctypes, sys
+exchange = ctypes.CDLL(None).renameat2
+while True:
+    exchange(-100, sys.argv[1].encode(), -100, sys.argv[2].encode(), 2)
+"""
+    with subprocess.Popen([sys.executable, "-c", program, folder.root / "place", folder.root / "link"]) as process:
+        through = 0
+        for _ in range(1000):
+            with contextlib.suppress(RunprojError):
+                write(folder, "place/file", b"ours")
+                through += 1
+            with contextlib.suppress(RunprojError):
+                assert read(folder, "place/file") == b"ours"
+            with contextlib.suppress(RunprojError):
+                folder.remove("place/file")
+        process.kill()
+    assert (outside / "file").read_bytes() == b"secret"
+    assert [path.name for path in outside.iterdir()] == ["file"]
+    assert 0 < through < 1000

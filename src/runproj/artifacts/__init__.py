@@ -31,11 +31,10 @@ def open_direct(uri: str, *, home: Path, environ: Mapping[str, str], place: str 
     """As `open_artifacts`, for a store that is a database."""
     from runproj.artifacts.direct import DirectArtifacts, local_path
     from runproj.artifacts.folder import POOL, Folder
-    from runproj.artifacts.parts import Parts
 
     root = local_path(place) if place else artifact_root(uri, home)
     if root is not None:
-        return DirectArtifacts(Folder(root, pooled=True), Parts(root / POOL / "uploads"))
+        return DirectArtifacts(Folder(root, pooled=True), root / POOL / "uploads")
     from runproj.artifacts.buckets import EXTRAS
 
     scheme, separator, rest = place.partition("://")
@@ -43,7 +42,7 @@ def open_direct(uri: str, *, home: Path, environ: Mapping[str, str], place: str 
         from runproj.artifacts.objects import ObjectFiles
 
         scratch = home / "cache" / "uploads"
-        return DirectArtifacts(ObjectFiles(place, scratch, environ), Parts(scratch / "parts"))
+        return DirectArtifacts(ObjectFiles(place, scratch, environ), scratch / "parts")
     raise UsageError(
         f"Artifacts cannot be kept at {place!r}",
         fix="Use the absolute path of a folder, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX.",

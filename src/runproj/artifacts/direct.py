@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from runproj.artifacts.files import Files, put, split
 from runproj.artifacts.folder import Folder
-from runproj.artifacts.parts import Parts
 from runproj.core.run import Run
 from runproj.core.tracking import ArtifactInfo
 from runproj.errors import StorageError
 from runproj.files import explained, remove_tree, tree_size
+
+if TYPE_CHECKING:
+    from runproj.artifacts.parts import Parts
 
 PROXIED = "mlflow-artifacts:"
 """Scheme of locations inside the store's own root, as MLflow's clients know it: `mlflow-artifacts:/EXPERIMENT/RUN/artifacts`."""
@@ -21,12 +25,19 @@ PROXIED = "mlflow-artifacts:"
 class DirectArtifacts:
     """An `ArtifactStore` in `files`.  A run whose location is a `file:` URI has its files there instead.
 
-    parts: what is being uploaded in parts.
+    scratch: a folder of this machine for what is being uploaded in parts.
     """
 
-    def __init__(self, files: Files, parts: Parts) -> None:
+    def __init__(self, files: Files, scratch: Path) -> None:
         self.files = files
-        self.parts = parts
+        self._scratch = scratch
+
+    @cached_property
+    def parts(self) -> Parts:
+        """Uploads in parts."""
+        from runproj.artifacts.parts import Parts
+
+        return Parts(self._scratch)
 
     def put(self, run: Run, source: Path, path: str) -> None:
         files, prefix = self.place(run.artifact_uri)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import secrets
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -35,6 +34,8 @@ class Parts:
 
     def begin(self, path: str) -> str:
         """A new upload of the file `path`; returns its id."""
+        import secrets
+
         self.collect()
         upload = secrets.token_urlsafe(24)
         with explained(self.root):
