@@ -73,6 +73,7 @@ def test_a_server_that_is_away_all_the_time(store: FullStore, home: Path, tmp_pa
     assert not spools(home / "spool")
 
 
+@pytest.mark.slow
 def test_several_syncs_at_once_and_one_that_is_killed(store: FullStore, home: Path, tmp_path: Path, cli: Cli) -> None:
     with Flaky(home) as server:
         for _ in range(3):
@@ -114,6 +115,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert not spools(home / "spool")
 
 
+@pytest.mark.slow
 def test_trainings_that_are_killed_while_they_send(store: FullStore, home: Path, tmp_path: Path, cli: Cli) -> None:
     code = """
 import itertools, runproj
@@ -142,6 +144,7 @@ for step in itertools.count():
     assert not spools(home / "spool")
 
 
+@pytest.mark.slow
 def test_fifty_outages(store: FullStore, home: Path, tmp_path: Path) -> None:
     code = """
 import runproj, sys
@@ -312,6 +315,7 @@ os.kill(os.getpid(), 9)
     assert not spools(home / "spool")
 
 
+@pytest.mark.slow
 def test_a_run_whose_server_has_gone_is_completed_by_sync(home: Path, tmp_path: Path, cli: Cli, repository: Repository) -> None:
     """The run is recorded on a server, which is killed while the command logs, and started again after the run."""
     script = "import runproj, sys, urllib.request\nrunproj.log_metric('early', 1)\nassert runproj.flush()\n"

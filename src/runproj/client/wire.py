@@ -9,6 +9,8 @@ Exchange = Callable[[str, str, Body, Mapping[str, str]], Tuple[int, bytes]]
 """Sends a request (method, path with query, body, headers); returns status and content.  Raises OSError where nobody answers."""
 
 _TIMEOUT = 60.0
+_SLOWEST = 5e6  # bytes a second
+_BLOCK = 1 << 18
 _API = "/api/2.0/mlflow/"
 _FILES = "/api/2.0/mlflow-artifacts/artifacts/"
 
@@ -128,6 +130,10 @@ class Http:
     def _send(self, method: str, path: str, body: Body, headers: Mapping[str, str]) -> Tuple[int, bytes]:
         if self._connection is None:
             self._connection = self._connect()
+        limit = _TIMEOUT + int(headers.get("Content-Length", 0)) / _SLOWEST  # a server may look at a large file for a while
+        self._connection.timeout, self._connection.blocksize = limit, _BLOCK
+        if self._connection.sock is not None:
+            self._connection.sock.settimeout(limit)
         self._connection.request(method, self._base + path, body, dict(self._headers, **headers))
         answer = self._connection.getresponse()
         content = answer.read()
