@@ -123,7 +123,8 @@ def json_response(document: Mapping[str, object], status: int = 200) -> Response
 
 def problem_response(problem: Problem) -> Response:
     """An error in the shape that MLflow's clients read."""
-    answer = json_response({"error_code": problem.code, "message": problem.message}, problem.status)
+    message = problem.message.encode(errors="backslashreplace").decode()  # it may quote what is no Unicode
+    answer = json_response({"error_code": problem.code, "message": message}, problem.status)
     return replace(answer, headers={**answer.headers, **problem.headers}) if problem.headers else answer
 
 

@@ -17,6 +17,7 @@ from runproj.server.protocol import (
     Problem,
     Request,
     Response,
+    invalid,
     json_response,
     missing,
     problem_response,
@@ -96,6 +97,8 @@ def answered(request: Request, work: Callable[[Request], Response]) -> Response:
         return problem_response(problem)
     except RunprojError as error:
         return problem_response(as_problem(error))
+    except UnicodeEncodeError:  # half of a pair, which JSON can say and no database can keep
+        return problem_response(invalid("A text in the request is not Unicode."))
     except (Malformed, Gone):  # known only when the body is read: the connection's own to answer
         raise
     except Exception as bug:
