@@ -45,15 +45,21 @@ def _await(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
 
 
 @pytest.fixture
-def s3(s3_server: str, isolated: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The URL of a new bucket, with a prefix; variables that lead to it are set."""
-    for name, value in {
+def s3_environment(s3_server: str) -> dict[str, str]:
+    """Variables that lead to the server."""
+    return {
         "AWS_ACCESS_KEY_ID": "testing",
         "AWS_SECRET_ACCESS_KEY": "testing",
         "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_ENDPOINT_URL": s3_server,
         "AWS_EC2_METADATA_DISABLED": "true",
-    }.items():
+    }
+
+
+@pytest.fixture
+def s3(s3_server: str, s3_environment: dict[str, str], isolated: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of a new bucket, with a prefix; variables that lead to it are set."""
+    for name, value in s3_environment.items():
         monkeypatch.setenv(name, value)
     bucket = f"bucket-{uuid.uuid4().hex}"
     request = urllib.request.Request(f"{s3_server}/{bucket}", method="PUT")
