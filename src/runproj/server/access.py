@@ -107,7 +107,8 @@ def queried_path(request: Request) -> str:
 
 def denied(what: str, role: Role) -> Problem:
     """The answer to who lacks a role."""
-    return Problem("PERMISSION_DENIED", f"Permission denied: the role '{role.name.lower()}' is needed on {what}.", 403)
+    needed = f"Permission denied: the role '{role.name.lower()}' is needed on {what}."
+    return Problem("PERMISSION_DENIED", f"{needed} Who runs the server can give it (runproj user grant).", 403)
 
 
 def allow(use: Context, role: Role, experiments: Iterable[int]) -> None:
