@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runproj.core.finding import RunPage
 from runproj.core.run import Metric, NewRun, Param, RunChanges, Tag
 from runproj.core.search import (
     EVERYTHING,
@@ -288,7 +289,7 @@ def store(isolated: Path) -> FullStore:
     ],
 )
 def test_what_filters_find(store, text, names):
-    found = store.find(["0"], parse_filter(text, RUNS), (), None, 10, 0)
+    found = store.find(RunPage(["0"], parse_filter(text, RUNS), (), None, 10, 0))
     assert "".join(run.name for run in found) == names
 
 
@@ -304,5 +305,5 @@ def test_what_filters_find(store, text, names):
     ],
 )
 def test_what_orders_do(store, text, names):
-    found = store.find(["0"], EVERYTHING, parse_order([text], RUNS), None, 10, 0)
+    found = store.find(RunPage(["0"], EVERYTHING, parse_order([text], RUNS), None, 10, 0))
     assert "".join(run.name for run in found) == names

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from runproj.core.finding import RunPage
 from runproj.core.run import Lifecycle, Metric, NewRun, Param, RunChanges, Tag
 from runproj.core.search import EVERYTHING, RUNS, parse_filter, parse_order
 from runproj.errors import RefusedError
@@ -183,13 +184,13 @@ def test_filters_are_never_more_than_filters(store: FullStore):
             )
         order = dice.choice(([], [text], [f"metrics.`{text}` DESC"]))
         try:
-            found = store.find(["0"], parse_filter(text, RUNS), parse_order(order, RUNS), None, 100)
+            found = store.find(RunPage(["0"], parse_filter(text, RUNS), parse_order(order, RUNS), None, 100))
         except RefusedError:
             continue
         accepted += 1
         assert len(found) <= 12
     assert accepted > 200
-    assert len(store.find(["0"], EVERYTHING, (), None, 100)) == 12
+    assert len(store.find(RunPage(["0"], EVERYTHING, (), None, 100))) == 12
 
 
 HOSTILE = {
@@ -216,7 +217,7 @@ def test_hostile_filters_cost_little(store: FullStore, name: str):
     for _ in range(3):
         started = time.process_time()
         try:
-            store.find(["0"], parse_filter(HOSTILE[name], RUNS), (), None, 100)
+            store.find(RunPage(["0"], parse_filter(HOSTILE[name], RUNS), (), None, 100))
         except RefusedError as error:
             assert len(str(error)) < 2_000
         spent.append(time.process_time() - started)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from runproj.core.condition import EVERYTHING, And, Clause, Condition, Entity, Not, Operator, Or, Order
 from runproj.core.evaluate import ATTRIBUTES, fits, like
 from runproj.core.filter_text import filter_text, order_text
+from runproj.core.finding import RunPage
 from runproj.core.languages import ORDERED, PRESENT, RUNS, Kind
 from runproj.core.models import Dataset, DatasetInput, Lineage
 from runproj.core.ordering import ordered, place
@@ -69,7 +70,7 @@ def fill(store: FullStore, seed: int) -> tuple[list[Run], dict[str, Lineage], li
         used = [Dataset(dice.choice("ab"), dice.choice("xy"), "s", "", "", "") for _ in range(dice.randrange(3))]
         context = (Tag("mlflow.data.context", dice.choice(("train", "test"))),) if dice.random() < 0.5 else ()
         store.lineages.add(run.id, Lineage(tuple(DatasetInput(data, context) for data in dict.fromkeys(used))))
-    runs = store.find(experiments, EVERYTHING, (), None, 1000)
+    runs = store.find(RunPage(experiments, EVERYTHING, (), None, 1000))
     return runs, dict(store.lineages.of([run.id for run in runs])), experiments
 
 

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from runproj.core.run import Run
+from runproj.core.condition import Condition, Order
+from runproj.core.ordering import Place
+from runproj.core.run import Lifecycle, Run
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,24 @@ class RunSearch:
     order: tuple[str, ...] = ()
     experiments: tuple[str, ...] = ()
     limit: int = 100
+
+
+@dataclass(frozen=True)
+class RunPage:
+    """A page of the runs that a condition fits, as a database is asked for it.
+
+    orders: newest first where there are none.
+    limit:  how many runs, after `offset` of them.
+    after:  the place of the last run of the page before; better than an offset, which has to count.
+    """
+
+    experiments: Sequence[str]
+    condition: Condition
+    orders: Sequence[Order] = ()
+    lifecycle: Lifecycle | None = None
+    limit: int = 100
+    offset: int = 0
+    after: Place | None = None
 
 
 class RunFinder(Protocol):

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from runproj.core.finding import RunPage
 from runproj.core.models import Dataset, DatasetInput, Lineage, ModelMetric, ModelOutput
 from runproj.core.ordering import place
 from runproj.core.run import Lifecycle, NewRun, Param, Run, RunChanges, RunStatus, Tag, TagName
@@ -97,7 +98,8 @@ def search(use: Context, fields: Fields) -> Mapping[str, object]:
     experiments = use.caller.narrowed(wanted)
     if not experiments:
         return _EMPTY
-    found = use.store.find_rows(experiments, condition, orders, lifecycle, limit + 1, start.offset, start.after)
+    asked = RunPage(experiments, condition, orders, lifecycle, limit + 1, start.offset, start.after)
+    found = use.store.find_rows(asked)
     lineages = use.store.lineages.of([run.id for run in found[:limit]])
     documents = [row_document(run, lineages.get(run.id)) for run in found[:limit]]
     more = token_after(place(as_run(found[limit - 1]), orders), question) if len(found) > limit else None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from runproj.core.condition import Entity
 from runproj.core.evaluate import fits
-from runproj.core.finding import RunFinder, RunSearch
+from runproj.core.finding import RunFinder, RunPage, RunSearch
 from runproj.core.ordering import ordered
 from runproj.core.run import Lifecycle, Run
 from runproj.core.search import EVERYTHING, RUNS, clauses_of, parse_filter, parse_order
@@ -27,7 +27,7 @@ class LocalFinder:
     def find_runs(self, search: RunSearch) -> Sequence[Run]:
         condition, orders = parse_filter(search.filter, RUNS), parse_order(search.order, RUNS)
         experiments = search.experiments or self._experiments()
-        return self.store.find(experiments, condition, orders, Lifecycle.ACTIVE, search.limit)
+        return self.store.find(RunPage(experiments, condition, orders, Lifecycle.ACTIVE, search.limit))
 
     def _experiments(self) -> Sequence[str]:
         return [found.id for found in self.store.experiments.search(EVERYTHING, (), Lifecycle.ACTIVE, _EVERYTHING, 0)]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
-from runproj.core.ordering import Place
-from runproj.core.run import Lifecycle, Run
-from runproj.core.search import Condition, Order
+from runproj.core.finding import RunPage
+from runproj.core.run import Run
 from runproj.tracking import experiments, finding, rows
 from runproj.tracking.belongings import Belongings
 from runproj.tracking.lineage import Lineages
@@ -29,34 +27,14 @@ class FullStore(SqlStore):
         self.registry = Registry(self.database)
         self.versions = Versions(self.database)
 
-    def find(
-        self,
-        experiment_ids: Sequence[str],
-        condition: Condition,
-        orders: Sequence[Order],
-        lifecycle: Lifecycle | None,
-        limit: int,
-        offset: int = 0,
-        after: Place | None = None,
-    ) -> list[Run]:
-        """Runs that fit a filter of the search language, newest first unless `orders` says otherwise.
+    def find(self, page: RunPage) -> list[Run]:
+        """Runs that fit, in order."""
+        return [rows.as_run(row) for row in self.find_rows(page)]
 
-        after: the place of the last run of the page before; better than an offset, which has to count.
-        """
-        return [rows.as_run(row) for row in self.find_rows(experiment_ids, condition, orders, lifecycle, limit, offset, after)]
-
-    def find_rows(
-        self,
-        experiment_ids: Sequence[str],
-        condition: Condition,
-        orders: Sequence[Order],
-        lifecycle: Lifecycle | None,
-        limit: int,
-        offset: int = 0,
-        after: Place | None = None,
-    ) -> list[rows.RunRow]:
+    def find_rows(self, page: RunPage) -> list[rows.RunRow]:
         """As `find`, as plain rows: for pages of thousands."""
-        numbers = tuple(dict.fromkeys(experiments.number_of(experiment) for experiment in experiment_ids))
-        asked = finding.Question(numbers, lifecycle, condition, tuple(orders), offset + limit, after)
+        numbers = tuple(dict.fromkeys(experiments.number_of(experiment) for experiment in page.experiments))
+        most = page.offset + page.limit
+        asked = finding.Question(numbers, page.lifecycle, page.condition, tuple(page.orders), most, page.after)
         with self.database.reading() as connection:
-            return rows.load_run_rows(connection, finding.find(connection, asked)[offset:])
+            return rows.load_run_rows(connection, finding.find(connection, asked)[page.offset :])
