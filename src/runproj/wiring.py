@@ -228,14 +228,17 @@ class Wiring:
 
         return sum(len(waiting(str(folder))) for folder in found)
 
-    def sync(self, progress: Callable[[str, int], None]) -> Iterator[SyncedSpool]:
-        """Send what processes logged that ended without sending it; `progress` is told a spool and how much was sent so far."""
+    def sync(self, progress: Callable[[str, int], None], *, refused: bool = False) -> Iterator[SyncedSpool]:
+        """Send what processes logged that ended without sending it; `progress` is told a spool and how much was sent so far.
+
+        refused: also what a server has refused before.
+        """
         from runproj.client.places import connect
         from runproj.client.sync import send_all
         from runproj.core.views import SyncedSpool
 
         for folder in self.settings.spools:
-            for spool in send_all(str(folder), connect, progress) if folder.is_dir() else ():
+            for spool in send_all(str(folder), connect, progress, refused) if folder.is_dir() else ():
                 yield SyncedSpool(**spool._asdict())
 
     def find_run(self, reference: str) -> Run:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from conftest import HOSTILE, Repository
+from runproj.core.run import NewRun
 from runproj.tracking import open_full_store
 from runproj.tracking.full import FullStore
 from support.clients import NOBODY, Flaky, Unreliable, python, runs, spools, start
@@ -202,6 +203,12 @@ with runproj.start_run("last"):
     refused = [json.loads(line) for line in (kept / "refused.jsonl").read_text().splitlines()]
     assert [json.loads(entry["event"])[0] for entry in refused] == ["p", "r", "m", "e"]
     assert cli.json("sync") == {"spools": []}
+    store.create_run(NewRun("0", 1, id="0" * 32))
+    again = cli.json("sync", "--refused")["spools"]
+    assert [(spool["sent"], spool["refused"], spool["left"]) for spool in again] == [(4, 1, 0)]
+    assert len(store.history("0" * 32, "nowhere")) == 1
+    [kept] = spools(home / "spool")
+    assert len((kept / "refused.jsonl").read_text().splitlines()) == 1
 
 
 def test_a_spool_that_cannot_be_written(store: FullStore, tmp_path: Path) -> None:
@@ -343,3 +350,27 @@ def test_a_run_whose_server_has_gone_is_completed_by_sync(home: Path, tmp_path: 
     assert [len(store.history(run.id, key)) for key in ("early", "late")] == [1, 100]
     store.close()
     assert not spools(home / "spool")
+
+
+def test_an_experiment_without_a_grant_does_not_hold_up_the_others(
+    store: FullStore, home: Path, tmp_path: Path, cli: Cli
+) -> None:
+    assert cli("user", "add", "ann").returncode == 0
+    token = cli("user", "token", "ann").stdout.strip().splitlines()[-1]
+    code = """
+import runproj
+for experiment in ("ann's", "Default", "ann's"):
+    with runproj.start_run(experiment=experiment):
+        runproj.log_metric("m", 1)
+"""
+    client = {"RUNPROJ_HOME": str(tmp_path / HOSTILE / "client"), "MLFLOW_TRACKING_TOKEN": token}
+    with Flaky(home) as server:
+        done = python(code, tmp_path, RUNPROJ_TRACKING_URI=server.url, **client)
+        assert done.stderr.count("RuntimeWarning") == 1, done.stderr
+        assert "runproj sync --refused" in done.stderr
+        assert [len(run.metrics) for run in runs(store)] == [1, 1]
+        assert cli("user", "grant", "ann", "write", "--experiment", "Default").returncode == 0
+        environ = {**cli.env, **client}
+        again = subprocess.run(cli.command("sync", "--refused"), env=environ, capture_output=True, text=True)
+        assert again.returncode == 0, again.stderr
+    assert [len(run.metrics) for run in runs(store)] == [1, 1, 1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -14,7 +15,10 @@ def register(app: typer.Typer) -> None:
     app.command("sync")(sync)
 
 
-def sync(json: opt.Json = False) -> int:
+def sync(
+    refused: Annotated[bool, typer.Option("--refused", help="Also try again what a server refused before.")] = False,
+    json: opt.Json = False,
+) -> int:
     """Send what was logged while the server was away, by processes that have ended; the exit code is 1 if something is left.
 
     It can be run at any time and any number of times: everything is recorded once.
@@ -27,7 +31,11 @@ def sync(json: opt.Json = False) -> int:
     reporter.phase("sync", "Looking for what was not sent")
     wiring = Wiring(load(), reporter)
     found = []
-    for spool in wiring.sync(lambda folder, sent: reporter.progress(f"{Path(folder).name}: {sent} events")):
+
+    def progress(folder: str, sent: int) -> None:
+        reporter.progress(f"{Path(folder).name}: {sent} events")
+
+    for spool in wiring.sync(progress, refused=refused):
         found.append(spool)
         if json:
             continue

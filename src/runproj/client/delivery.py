@@ -223,7 +223,8 @@ class Delivery:
         if why not in self._told and len(self._told) < _MOST_TOLD:
             self._told.add(why)
             what = line.decode(errors="replace")
-            warn(f"the server refused {what:.100}: {why:.300} It is kept in refused.jsonl in {self.spool.folder}.")
+            kept = "it is kept, and `runproj sync --refused` tries again"
+            warn(f"the server refused {what:.100}: {why.strip().rstrip('.'):.300}; {kept}")
 
     def close_lost_runs(self) -> None:
         """End the runs that the spool's owner began and did not live to end.  Raises `Away`."""

@@ -173,6 +173,26 @@ class Spool:
         self.release()
 
 
+def put_back(root: str) -> None:
+    """Make events of what was refused once more, in all spools of a folder, so that they are sent again."""
+    for name in _names(root):
+        path = os.path.join(root, name)
+        if name.startswith("run-"):
+            put_back(path)
+        lock = _locked(path) if name.startswith(REFUSED) else None
+        if lock is None:
+            continue
+        try:
+            with open(os.path.join(path, "refused.jsonl")) as file:
+                events = [json.loads(entry)["event"] for entry in file]
+            Journal(path).add_file("".join(event + "\n" for event in events).encode())
+            os.unlink(os.path.join(path, "refused.jsonl"))
+            os.rename(path, os.path.join(root, name[len(REFUSED) :]))
+        except (OSError, ValueError, KeyError):
+            pass  # somebody has looked after it already
+        os.close(lock)
+
+
 def waiting(root: str) -> List[str]:
     """The spools in a folder, oldest first, and those of runs in its `run-…` folders, whether their owners live or not."""
     found = []

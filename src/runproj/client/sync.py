@@ -34,11 +34,14 @@ def waiting(root: str) -> List[str]:
     return [folder for folder in spool.waiting(root) if not spool.held(folder)]
 
 
-def send_all(root: str, connect: Connect, progress: Callable[[str, int], None]) -> Iterator[Sent]:
+def send_all(root: str, connect: Connect, progress: Callable[[str, int], None], refused: bool = False) -> Iterator[Sent]:
     """Send every spool that no living process owns, oldest first.  `progress` is told a spool and how much was sent so far.
 
+    refused: also what a server has refused before.
     Safe to run several times, at the same time too, and to be killed: what was sent is recorded once.
     """
+    if refused:
+        spool.put_back(root)
     for folder in spool.waiting(root):
         taken = Spool.take(folder)
         if taken is not None:

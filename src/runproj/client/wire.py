@@ -73,9 +73,9 @@ class Server:
         if status < 300:
             return content
         code, message = _problem(content)
-        if status == 413 or (code and status in (400, 404, 409, 422)):
+        if status == 413 or (code and status in (400, 403, 404, 409, 422)):
             raise Rejected(message or code or "it is too large", missing=status == 404)
-        if status in (401, 403):
+        if status in (401, 403, 407):
             message = f"it refuses access ({status}); set MLFLOW_TRACKING_TOKEN, or _USERNAME and _PASSWORD. {message}"
         raise Away(message.strip() or f"it answered with status {status}")
 
