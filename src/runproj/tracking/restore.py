@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, groupby, islice, repeat
+from itertools import groupby, islice, repeat
 from operator import itemgetter
 
 from runproj.core.models import Lineage, ModelVersion
@@ -16,8 +16,6 @@ from runproj.tracking.rows import text
 from runproj.tracking.sql import Connection, Database, Dialect, one
 
 _BLOCK = 20_000
-_TOGETHER = 1000
-"""Rows of one statement on PostgreSQL, where each statement has its price."""
 
 
 def add_experiment(connection: Connection, wanted: Experiment, name: str) -> Experiment:
@@ -76,10 +74,15 @@ def _insert(connection: Connection, table: str, found: Sequence[Sequence[object]
     if connection.dialect is Dialect.SQLITE:
         connection.executemany(f"INSERT INTO {table} VALUES {row} {conflict}", found)
         return
-    rest = iter(found)
-    while part := list(islice(rest, _TOGETHER)):
-        values = ", ".join(repeat(row, len(part)))
-        connection.execute(f"INSERT INTO {table} VALUES {values} {conflict}", list(chain.from_iterable(part)))
+    columns = [list(column) for column in zip(*found, strict=True)]
+    arrays = ", ".join(f"?::{_type(column)}[]" for column in columns)
+    connection.execute(f"INSERT INTO {table} SELECT * FROM unnest({arrays}) {conflict}", columns)
+
+
+def _type(column: Sequence[object]) -> str:
+    """PostgreSQL's word for what is in a column.  A column of nothing is one of numbers: parameters that are none."""
+    first = next((value for value in column if value is not None), 0.0)
+    return "bigint" if isinstance(first, int) else "float8" if isinstance(first, float) else "text"
 
 
 def put_model(connection: Connection, moved: MovedModel, experiment: int, artifact_uri: str) -> None:

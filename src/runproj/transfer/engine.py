@@ -121,7 +121,11 @@ class Transfer:
             found = self.target.find(name)
         if found is None:
             return None if self.wishes.dry_run else self._make(experiment, name)
-        if found.lifecycle is not experiment.lifecycle and before is None:
+        if before is None and (lost := {tag.key for tag in experiment.tags} - {tag.key for tag in found.tags}):
+            self.lose(
+                f"tags of experiment {name!r}: {', '.join(sorted(lost))}", "the target has an experiment of that name already"
+            )
+        if before is None and found.lifecycle is not experiment.lifecycle:
             self.lose(f"state of experiment {name!r}", f"it is {found.lifecycle.value} in the target, and stays so")
         return found
 
