@@ -21,6 +21,7 @@ from runproj.files import Lock, remove_tree
 
 FULL = ("mlflow==3.17.2", "scikit-learn==1.8.0")
 SECOND = ("mlflow-skinny==2.22.1",)
+FULL_SECOND = ("mlflow==2.22.1", "scikit-learn==1.6.1", "matplotlib==3.10.1", "setuptools<80")
 FIRST = ("mlflow-skinny==1.30.1", "setuptools<70")
 
 MakeEnvironment = Callable[[tuple[str, ...]], Path]
