@@ -25,6 +25,9 @@ T = TypeVar("T")
 
 _BATCH = 100
 _METRICS = 1000
+_VERSIONS = "mlflow.modelVersions"
+"""Tag in which a logged model has the versions that were made of it."""
+
 _PLACEHOLDER = "s3://removed/by-runproj"
 """Source of versions that are made and deleted at once, so that the next one gets its number."""
 
@@ -44,6 +47,7 @@ class IntoServer:
         self._places = places
         self._fresh: set[str] = set()
         self._woken: set[str] = set()
+        self._noted: dict[str, str] = {}
 
     def find(self, name: str) -> Experiment | None:
         try:
@@ -145,6 +149,9 @@ class IntoServer:
         if model.status is not ModelStatus.PENDING:
             self._remote.send("PATCH", f"logged-models/{model_id}", {"model_id": model_id, "status": model.status.value})
         made = self._model(model_id)
+        for tag in model.tags:
+            if tag.key == _VERSIONS:
+                self._noted[made.id] = tag.value
         if moved.lifecycle is Lifecycle.DELETED:
             self._remote.send("DELETE", f"logged-models/{model_id}", {})
         return made
@@ -208,6 +215,9 @@ class IntoServer:
                 losses.append(Loss(what, error.what))
         self._up_to(model.name, registration.highest, highest)
         losses += self._aliases(registration)
+        for model_id in {version.model_id for version in registration.versions} & self._noted.keys():
+            tags = [{"key": _VERSIONS, "value": self._noted[model_id]}]  # the server has noted the versions a second time
+            self._remote.send("PATCH", f"logged-models/{model_id}/tags", {"model_id": model_id, "tags": tags})
         return losses
 
     def _versions(self, name: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -57,7 +58,14 @@ class MlflowServer:
             "order_by": ["attributes.start_time ASC"],
         }
         for item in self._pages("runs/search", "runs", message):
-            yield MovedRun(run_of(item), _lineage(item))
+            found = run_of(item)
+            if self._has_models:  # a search does not tell which models a run used and made
+                item = message_in(self._remote.get("runs/get", run_id=found.id), "run")
+            yield MovedRun(found, _lineage(item))
+
+    @cached_property
+    def _has_models(self) -> bool:
+        return any(True for experiment in self.experiments() for _ in self.models(experiment))
 
     def points(self, run: Run) -> Iterator[Block]:
         return self._histories.of(run)
