@@ -329,8 +329,9 @@ class Wiring:
         for item in find_deleted(database):
             size = 0
             if not dry_run:
-                size = artifacts.delete_at(item.artifact_uri) if item.artifact_uri else 0
-                purge(database, item)
+                if not purge(database, item):
+                    continue
+                size = artifacts.delete_at(item.artifact_uri) if item.artifact_uri else 0  # last: a record needs its files
             yield f"{item.kind.value} {item.id[:8]} ({item.name})", size
 
     def _direct_artifacts(self) -> DirectArtifacts:

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
+import signal
 import struct
 import subprocess
 import sys
 import threading
+import time
 
 import psycopg
 import pytest
 
+from runproj.core.condition import EVERYTHING
+from runproj.core.finding import RunPage
+from runproj.core.models import Dataset, DatasetInput, Lineage
 from runproj.core.run import Metric, NewRun, Param, RunChanges, RunQuery, Tag
 from runproj.errors import RefusedError, TrackingError
 from runproj.tracking import schema
+from runproj.tracking.full import FullStore
 from runproj.tracking.postgres import PostgresDatabase, translated
 from runproj.tracking.store import SqlStore
 
@@ -40,6 +48,7 @@ def test_every_double_comes_back_bit_by_bit(store):
 CROWD = """
 import sys
 from runproj.core.run import Metric, NewRun, Param, RunChanges
+from runproj.tracking.full import FullStore
 from runproj.tracking.postgres import PostgresDatabase
 from runproj.tracking.store import SqlStore
 store = SqlStore(PostgresDatabase(sys.argv[1]))
@@ -134,3 +143,46 @@ def test_a_server_that_is_away_is_explained():
     with pytest.raises(TrackingError, match="cannot be used") as caught:
         SqlStore(PostgresDatabase("postgresql://someone:secret@127.0.0.1:9/x")).experiment("x")
     assert "secret" not in str(caught.value)
+
+
+def test_who_may_read_nothing_finds_nothing(postgres):
+    store = FullStore(PostgresDatabase(postgres))
+    assert store.experiments.search(EVERYTHING, (), None, 10, 0, only=frozenset()) == []
+    assert store.models.search([], EVERYTHING, (), 10, 0) == []
+    assert store.find(RunPage([], EVERYTHING)) == []
+
+
+def test_the_same_datasets_in_either_order(postgres):
+    """Whoever adds them at the same time waits for the other, and not in a circle."""
+    store = FullStore(PostgresDatabase(postgres))
+    datasets = [DatasetInput(Dataset(f"data {number}", "1")) for number in range(200)]
+    problems: list[Exception] = []
+
+    def add(order: int) -> None:
+        try:
+            store.lineages.add(store.create_run(NewRun("0", 1)).id, Lineage(tuple(datasets[::order])))
+        except Exception as error:
+            problems.append(error)
+
+    threads = [threading.Thread(target=add, args=(order,)) for order in (1, -1) * 3]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert problems == []
+
+
+def test_what_is_acknowledged_outlives_a_crash_of_the_server(postgres, store):
+    run = store.create_run(NewRun("0", 1)).id
+    store.update(run, RunChanges(metrics=(Metric("new key", 1.0, 1),)))
+    with contextlib.suppress(psycopg.OperationalError), psycopg.connect(postgres) as connection:
+        [(pid,)] = connection.execute("SELECT pg_backend_pid()").fetchall()
+        os.kill(pid, signal.SIGKILL)  # the server ends all its processes and reads its log again
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            assert len(store.history(run, "new key")) == 1
+            break
+        except TrackingError:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)

@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 import pytest
 
 from runproj.core.access import Role
-from runproj.core.models import Dataset, DatasetInput, Lineage
+from runproj.core.models import Dataset, DatasetInput, Lineage, ModelVersion
 from runproj.core.run import NewRun
 from runproj.errors import RunprojError
 from runproj.server import openapi
@@ -55,6 +55,9 @@ TABLE = {
         f"GET {F}",
         f"GET {F}/*",
         f"HEAD {F}/*",
+        "GET /get-artifact",
+        "GET /model-versions/get-artifact",
+        "GET /ajax-api/2.0/mlflow/logged-models/{model_id}/artifacts/files",
     ],
     "write": [
         f"POST {M}experiments/update",
@@ -79,6 +82,7 @@ TABLE = {
         f"DELETE {M}logged-models/{{model_id}}/tags/{{tag_key}}",
         f"POST {M}logged-models/{{model_id}}/params",
         f"PUT {F}/*",
+        "POST /ajax-api/2.0/mlflow/upload-artifact",
         f"POST {U}/create/*",
         f"POST {U}/complete/*",
         f"POST {U}/abort/*",
@@ -175,6 +179,8 @@ def world(isolated: Path) -> Iterator[World]:
     run, foreign = (here.store.create_run(NewRun(experiment, 1)).id for experiment in (mine, other))
     models = [here.store.models.create(experiment, "net", "", "", (), ()).id for experiment in (mine, other)]
     here.store.registry.create("m", "", ())
+    storage = here.store.get_run(run).artifact_uri
+    here.store.versions.create(ModelVersion("m", 0, storage, storage, 0, 0))
     yield World(here, mine, other, run, foreign, *models)
     here.store.close()
 
@@ -200,11 +206,15 @@ def request(world: World, caller: str, method: str, path: str, mirror: str) -> R
         fields = {"path": f"{world.mine}/{world.run}/artifacts"}
     elif path.endswith("get-by-name"):
         fields = {"experiment_name": "mine"}
+    elif "rtifact" in path and path.startswith("/"):
+        fields |= {"path": "a.txt", "artifact_file_path": "a.txt"}
     elif "history-bulk" in path:
         fields = {"run_ids": [world.run], "run_id": world.run, "metric_key": "k", "max_results": 5}
     headers = {"authorization": f"Bearer {world.here.tokens[caller]}"} if caller != "anonymous" else {}
     if method in ("GET", "HEAD"):
         return world.here.ask(method, f"{target}?{urlencode(fields, doseq=True)}", **headers)
+    if path.endswith("/upload-artifact"):
+        return world.here.ask(method, f"{target}?run_uuid={world.run}&path=a.txt", b"x", **headers)
     content = b"x" if path in (f"{F}/*", f"{U}/parts/*") else json.dumps(fields).encode()
     return world.here.ask(method, target, content, content_type="application/json", **headers)
 
@@ -395,3 +405,31 @@ def test_the_document_is_complete_and_well_formed(world):
     references = re.findall(r'"\$ref": "#/components/schemas/(\w+)"', openapi.text())
     assert set(references) <= set(document["components"]["schemas"])
     assert message(world.here.call("GET", "/openapi.json", "reader")) == document
+
+
+def test_files_by_what_they_belong_to(world):
+    """The addresses that MLflow's pages have for files: who may not read the experiment may not read them either."""
+    here = world.here
+    mine = {"authorization": f"Bearer {here.tokens['owner']}"}
+    put = here.ask("POST", f"/ajax-api/2.0/mlflow/upload-artifact?run_uuid={world.run}&path=d/a.txt", b"content", **mine)
+    assert put.status == 200
+    for target in (
+        f"/get-artifact?run_id={world.run}&path=d/a.txt",
+        "/model-versions/get-artifact?name=m&version=1&path=d/a.txt",
+    ):
+        found = here.ask("GET", target, **mine)
+        assert (found.status, b"".join(found.chunks or ())) == (200, b"content")
+        assert found.headers["Content-Disposition"].startswith("attachment")
+    for target in (
+        f"/get-artifact?run_id={world.run}&path=../../../{world.other}/x",
+        f"/get-artifact?run_id={world.run}&path=%2e%2e%2f%2e%2e%2fx",
+        f"/get-artifact?run_id={world.run}",
+        f"/get-artifact?run_id={world.run}&path=d",
+        "/model-versions/get-artifact?name=m&version=x&path=d/a.txt",
+    ):
+        assert here.ask("GET", target, **mine).status == 400, target
+    for target in (f"/get-artifact?run_id={'0' * 32}&path=a", f"/get-artifact?run_id={world.run}&path=none"):
+        assert here.ask("GET", target, **mine).status == 404, target
+    assert here.ask("GET", f"/get-artifact?run_id={world.foreign}&path=a", **mine).status == 403
+    model = f"/ajax-api/2.0/mlflow/logged-models/{world.foreign_model}/artifacts/files?artifact_file_path=a"
+    assert here.ask("GET", model, **mine).status == 403

@@ -16,6 +16,11 @@ class Role(IntEnum):
     ADMIN = 3
 
 
+def experiment_number(experiment_id: str) -> int | None:
+    """The number that an experiment's id stands for; None for what can be no id."""
+    return int(experiment_id) if experiment_id.isascii() and experiment_id.isdigit() and len(experiment_id) < 19 else None
+
+
 @dataclass(frozen=True)
 class Caller:
     """Whoever asks, with all that they may.
@@ -50,7 +55,10 @@ class Caller:
     def narrowed(self, experiments: Iterable[str]) -> Sequence[str]:
         """Those of `experiments`, given by id, that the caller may read.  What can be no id is left for the store to refuse."""
         readable = self.readable()
-        return [text for text in experiments if readable is None or not text.isdecimal() or int(text) in readable]
+        if readable is None:
+            return list(experiments)
+        numbers = [(text, experiment_number(text)) for text in experiments]
+        return [text for text, number in numbers if number is None or number in readable]
 
 
 OPERATOR = Caller("", admin=True)

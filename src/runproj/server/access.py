@@ -8,7 +8,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, assert_never
 from urllib.parse import parse_qs
 
-from runproj.core.access import Role
+from runproj.core.access import Role, experiment_number
 from runproj.server.fields import Fields
 from runproj.server.protocol import Problem, Request
 
@@ -121,16 +121,11 @@ def allow(use: Context, role: Role, experiments: Iterable[int]) -> None:
 def _experiments(use: Context, fields: Fields) -> Sequence[int]:
     """Numbers of the experiments that are named, by id and by name."""
     named = [*fields.every("experiment_id"), *fields.every("experiment_ids")]
-    found = [number for text in named if (number := number_of(text)) is not None]
+    found = [number for text in named if (number := experiment_number(text)) is not None]
     for name in fields.every("experiment_name"):
         if (experiment := use.store.experiments.named(name)) is not None:
             found.append(int(experiment.id))
     return found
-
-
-def number_of(experiment_id: str) -> int | None:
-    """The number of an experiment; None for what can be no id."""
-    return int(experiment_id) if experiment_id.isascii() and experiment_id.isdigit() and len(experiment_id) < 19 else None
 
 
 def _of_runs(use: Context, fields: Fields) -> Sequence[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from runproj.core.access import experiment_number
 from runproj.core.run import Lifecycle, Tag
 from runproj.core.search import EXPERIMENTS, parse_filter, parse_order
 from runproj.server import limits
@@ -87,7 +88,8 @@ def search_datasets(use: Context, fields: Fields) -> Mapping[str, object]:
     experiments = fields.texts("experiment_ids")
     if len(experiments) > 20:
         raise invalid("At most 20 experiments can be searched for datasets at once.")
-    found = use.store.lineages.datasets_of([int(item) for item in use.caller.narrowed(experiments) if item.isdecimal()])
+    numbers = [number for text in use.caller.narrowed(experiments) if (number := experiment_number(text)) is not None]
+    found = use.store.lineages.datasets_of(numbers)
     names = ("experiment_id", "name", "digest", "context")
     return compact({"dataset_summaries": [dict(zip(names, row, strict=True)) for row in found]})
 

@@ -97,6 +97,14 @@ FIELDS: Mapping[str, str] = {
 }
 """What each call reads, by method and path below `/api/2.0/mlflow/` (server-info: 3.0)."""
 
+LOCATED_BY: Mapping[str, str] = {
+    "/get-artifact": f"{_RUN} path!",
+    "/model-versions/get-artifact": "name! version!:integer path!",
+    "/ajax-api/2.0/mlflow/logged-models/{model_id}/artifacts/files": "artifact_file_path!",
+    "/ajax-api/2.0/mlflow/upload-artifact": f"{_RUN} path!",
+}
+"""What names the file of a route of `LOCATED`, in the query."""
+
 _FIELD = re.compile(r"(\w+)(!?)(?::(\w+)(\[\])?)?")
 Schema = dict[str, object]
 
@@ -155,12 +163,13 @@ def _call(method: str, path: str, words: str | None, need: Need) -> Schema:
 
 def _stream(method: str, path: str, words: str | None, need: Need) -> Schema:
     found = _operation(method, path, words, need)
-    named = [_parameter("path", "path", required=True)] if "{path}" in path else []
+    named = [_parameter(name, "path", required=True) for name in re.findall(r"\{(\w+)\}", path)]
     if method == "GET" and path.endswith("/artifacts"):
         named.append(_parameter("path", "query", required=False))
+    named += [_queried(*field) for field in _FIELD.findall(LOCATED_BY.get(path, ""))]
     if named:
         found["parameters"] = named
-    if method == "PUT":
+    if method == "PUT" or path.endswith("/upload-artifact"):
         found["requestBody"] = {"content": {"application/octet-stream": {}}}
     found["responses"] = _responses({"*/*": {}})
     return found

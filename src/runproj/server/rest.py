@@ -69,7 +69,7 @@ class Api:
             fields = read_fields(request, found.named)
             use = access.checked(route.need, use, fields)
             return json_response(route.handler(use, fields))
-        place = found.place if route.path.endswith("*") else access.queried_path(request)
+        place = found.place if route.path.endswith("*") else route.locate(use, request, found.named)
         use = access.checked(route.need, use, place=place)
         return route.handler(use, _limited(request, use.max_upload), place)
 

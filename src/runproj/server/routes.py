@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import unquote
 
-from runproj.server import artifacts, experiments, models, pages, registry, runs, uploads
+from runproj.server import artifacts, experiments, located, models, pages, registry, runs, uploads
 from runproj.server.access import ADMIN_FILE, ANY_USER, PUBLIC, READ_FILE, WRITE_FILE, Need
 from runproj.server.fields import Fields
 from runproj.server.protocol import Request, Response
@@ -54,8 +54,23 @@ PAGES: Streams = {
     ("GET", "/version"): (pages.version, PUBLIC),
     ("GET", "/metrics"): (pages.metrics, ANY_USER),
     ("GET", "/openapi.json"): (pages.openapi, ANY_USER),
+    ("GET", "/get-artifact"): (artifacts.download, READ_FILE),
+    ("GET", "/model-versions/get-artifact"): (artifacts.download, READ_FILE),
+    ("GET", "/ajax-api/2.0/mlflow/logged-models/{model_id}/artifacts/files"): (artifacts.download, READ_FILE),
+    ("POST", "/ajax-api/2.0/mlflow/upload-artifact"): (artifacts.upload, WRITE_FILE),
 }
 """At the path that they name."""
+
+Locate = Callable[["Context", Request, Mapping[str, str]], str]
+"""The path, in the proxied store, of the file that a request is about; told what the places of the route's path stand for."""
+
+LOCATED: dict[str, Locate] = {
+    "/get-artifact": located.in_run,
+    "/model-versions/get-artifact": located.in_version,
+    "/ajax-api/2.0/mlflow/logged-models/{model_id}/artifacts/files": located.in_model,
+    "/ajax-api/2.0/mlflow/upload-artifact": located.in_run,
+}
+"""Routes whose file is named by what it belongs to."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +84,12 @@ class Call:
 
 @dataclass(frozen=True)
 class Stream:
-    """A route that moves bytes."""
+    """A route that moves bytes.  `locate` finds the file where the path does not end with it."""
 
     path: str
     handler: RawHandler
     need: Need
+    locate: Locate = located.named
 
 
 Route = Call | Stream
@@ -108,7 +124,7 @@ def _all() -> Iterator[tuple[str, str, Route]]:
         for full in _paths(path):
             yield method, full, Stream(path, stream, need)
     for (method, path), (page, need) in PAGES.items():
-        yield method, path, Stream(path, page, need)
+        yield method, path, Stream(path, page, need, LOCATED.get(path, located.named))
 
 
 _EXACT: dict[str, dict[str, Found]] = {}

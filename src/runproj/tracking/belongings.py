@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 
 from runproj.tracking.sql import Database
 
 _MOST_KNOWN = 10_000
+_FRESH = 10.0
+"""Seconds.  A run never moves to another experiment, but it can be removed and come back in another one."""
 
 
 class Belongings:
@@ -15,15 +18,19 @@ class Belongings:
 
     def __init__(self, database: Database) -> None:
         self.database = database
-        self._runs: dict[str, int] = {}  # a run never moves to another experiment
+        self._runs: dict[str, int] = {}
+        self._since = time.monotonic()
 
     def of_runs(self, ids: Sequence[str]) -> list[int]:
-        known = {run: self._runs[run] for run in ids if run in self._runs}
+        if time.monotonic() - self._since > _FRESH:
+            self._runs, self._since = {}, time.monotonic()
+        seen = self._runs
+        known = {run: seen[run] for run in ids if run in seen}
         if unknown := [run for run in ids if run not in known]:
             found = self._rows("SELECT id, experiment FROM runs WHERE id IN (SELECT value FROM json_each(?) AS texts)", unknown)
-            if len(self._runs) + len(found) > _MOST_KNOWN:
-                self._runs.clear()
-            self._runs.update(found)
+            if len(seen) + len(found) > _MOST_KNOWN:
+                self._runs = seen = {}
+            seen.update(found)
             known.update(found)
         return list(dict.fromkeys(known.values()))
 

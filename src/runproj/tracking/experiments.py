@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from runproj.core.access import Role
+from runproj.core.access import Role, experiment_number
 from runproj.core.run import Experiment, Lifecycle, Tag
 from runproj.errors import AlreadyExistsError, NotFoundError, RefusedError
 from runproj.tracking import rows
@@ -148,9 +148,10 @@ def insert(connection: Connection, name: str, location: str = "", tags: Sequence
 
 def number_of(experiment_id: str) -> int:
     """The number that an experiment's id stands for.  Raises `RefusedError` where it is none."""
-    if not (experiment_id.isascii() and experiment_id.isdigit() and len(experiment_id) < 19):
-        raise RefusedError(f"{experiment_id!r} is not an experiment id", why="Ids of experiments are whole numbers.")
-    return int(experiment_id)
+    number = experiment_number(experiment_id)
+    if number is None:
+        raise RefusedError(f"{experiment_id[:100]!r} is not an experiment id", why="Ids of experiments are whole numbers.")
+    return number
 
 
 def _get(connection: Connection, experiment_id: str) -> Experiment:

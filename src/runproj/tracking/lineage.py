@@ -26,7 +26,8 @@ class Lineages:
             if found is None:
                 raise NotFoundError(f"There is no run with id {run_id!r}")
             run, experiment = found
-            for used in lineage.datasets:
+            # in one order for all: who adds the same datasets at the same time waits, and does not wait in a circle
+            for used in sorted(lineage.datasets, key=lambda used: (used.dataset.name, used.dataset.digest)):
                 add_dataset(connection, run, experiment, used)
             links = [(run, "input", model, 0) for model in lineage.models_in]
             links += [(run, "output", output.model_id, output.step) for output in lineage.models_out]

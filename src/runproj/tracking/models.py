@@ -168,7 +168,7 @@ def _insert_tags(connection: Connection, seq: int, tags: Sequence[Tag]) -> None:
     connection.executemany(
         "INSERT INTO model_tags (model, key, value) VALUES (?, ?, ?)"
         " ON CONFLICT (model, key) DO UPDATE SET value = excluded.value",
-        [(seq, tag.key, tag.value) for tag in tags],
+        sorted({tag.key: (seq, tag.key, tag.value) for tag in tags}.values()),
     )
 
 

@@ -26,12 +26,12 @@ _Point = tuple[float, int, int, int]
 def key_numbers(database: Database, keys: Iterable[str]) -> Mapping[str, int]:
     """The numbers of metric keys, given to those that are new.
 
-    In a transaction of its own: a number that others may know by now is never taken back.
+    In a durable transaction of its own: a number that others may know by now is never taken back, whatever is lost.
     """
     known = database.metric_keys
     if missing := sorted(set(keys) - known.keys()):
         chosen = json.dumps(missing)
-        with database.writing(durable=False) as connection:
+        with database.writing() as connection:
             connection.executemany("INSERT INTO metric_keys (key) VALUES (?) ON CONFLICT DO NOTHING", [(key,) for key in missing])
             found = connection.execute(
                 "SELECT key, id FROM metric_keys WHERE key IN (SELECT value FROM json_each(?) AS texts)", (chosen,)

@@ -71,10 +71,8 @@ class PostgresDatabase:
     @contextlib.contextmanager
     def writing(self, *, durable: bool = True) -> Iterator[Connection]:
         with self._connected("BEGIN") as connection:
-            if durable:
+            if durable:  # in fact all are: what is acknowledged must outlive a crash of the server's processes, too
                 connection.execute("SELECT pg_advisory_xact_lock(?)", (_ONE_AT_A_TIME,))
-            else:
-                connection.execute("SET LOCAL synchronous_commit = off")
             yield connection
             connection.execute("COMMIT")
 

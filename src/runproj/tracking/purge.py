@@ -40,21 +40,22 @@ def find_deleted(database: Database) -> list[Deleted]:
         return found + [Deleted(Kind.EXPERIMENT, str(number), name) for number, name in experiments.fetchall()]
 
 
-def purge(database: Database, item: Deleted) -> None:
-    """Remove it with all that belongs to it.  What was restored in the meantime stays."""
+def purge(database: Database, item: Deleted) -> bool:
+    """Remove it with all that belongs to it; whether that was done: what was restored in the meantime stays."""
     with database.writing() as connection:
         match item.kind:
             case Kind.RUN:
-                connection.execute("DELETE FROM runs WHERE id = ? AND lifecycle = 'deleted'", (item.id,))
+                done = connection.execute("DELETE FROM runs WHERE id = ? AND lifecycle = 'deleted'", (item.id,)).rowcount
                 connection.execute("DELETE FROM datasets WHERE NOT EXISTS (SELECT 1 FROM run_datasets u WHERE u.dataset = id)")
             case Kind.MODEL:
-                connection.execute("DELETE FROM models WHERE id = ? AND lifecycle = 'deleted'", (item.id,))
+                done = connection.execute("DELETE FROM models WHERE id = ? AND lifecycle = 'deleted'", (item.id,)).rowcount
             case Kind.EXPERIMENT:
-                connection.execute(
+                done = connection.execute(
                     "DELETE FROM experiments WHERE id = ? AND lifecycle = 'deleted'"
                     " AND NOT EXISTS (SELECT 1 FROM runs r WHERE r.experiment = experiments.id)"
                     " AND NOT EXISTS (SELECT 1 FROM models m WHERE m.experiment = experiments.id)",
                     (int(item.id),),
-                )
+                ).rowcount
             case other:
                 assert_never(other)
+        return bool(done)

@@ -44,6 +44,10 @@ class Where:
         self.values += other.values
 
     def one_of(self, expression: str, values: Sequence[object]) -> None:
+        """The expression is one of the values; never, where there are none."""
+        if not values:
+            self.add("1 = 0")
+            return
         self.add(f"{expression} IN ({', '.join('?' * len(values))})", *values)
 
     @property
