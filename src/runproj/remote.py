@@ -141,8 +141,7 @@ class Remote:
         try:
             connection = self._connection()
             place = f"{self._absolute}{self._base}{target}" if self._absolute else self._base + target
-            connection.request(method, place, body, {**self._headers, **headers})
-            answer = connection.getresponse()
+            answer = _asked(connection, method, place, body, {**self._headers, **headers})
             if answer.status >= 400:
                 content = answer.read(1 << 20)
                 self._drop()
@@ -235,6 +234,25 @@ class Remote:
         if connection is not None:
             connection.close()
             self._local.connection = None
+
+
+def _asked(
+    connection: HTTPConnection, method: str, place: str, body: bytes | IO[bytes] | None, headers: Mapping[str, str]
+) -> HTTPResponse:
+    """The answer to a request; also one that refuses a body before its end, and hangs up."""
+    if connection.sock is None:
+        connection.connect()
+    try:
+        connection.request(method, place, body, headers)
+    except ConnectionError as broken:
+        try:
+            answer = connection.getresponse()
+        except (OSError, HTTPException):
+            raise broken from None
+        if answer.status < 400:  # of a body that did not arrive nothing good can be said
+            raise
+        return answer
+    return connection.getresponse()
 
 
 def scrubbed(uri: str) -> str:

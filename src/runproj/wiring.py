@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from runproj.core.run import RunQuery
 from runproj.core.services import ProjectReader, Reporter, Services
-from runproj.errors import TrackingError, UsageError
+from runproj.errors import RefusedError, StorageError, TrackingError, UsageError
 from runproj.files import Objects, tree_size
 from runproj.leases import Leases
 from runproj.settings import Settings
@@ -327,12 +327,15 @@ class Wiring:
         database = open_database(self.settings.tracking_uri, home=self.settings.home)
         artifacts = self._direct_artifacts()
         for item in find_deleted(database):
-            size = 0
+            size, left = 0, ""
             if not dry_run:
                 if not purge(database, item):
                     continue
-                size = artifacts.delete_at(item.artifact_uri) if item.artifact_uri else 0  # last: a record needs its files
-            yield f"{item.kind.value} {item.id[:8]} ({item.name})", size
+                try:  # last: a record needs its files
+                    size = artifacts.delete_at(item.artifact_uri, item.id) if item.artifact_uri else 0
+                except (RefusedError, StorageError) as error:
+                    left = f" without its files: {error}"
+            yield f"{item.kind.value} {item.id[:8]} ({item.name}){left}", size
 
     def _direct_artifacts(self) -> DirectArtifacts:
         from runproj.artifacts import open_direct

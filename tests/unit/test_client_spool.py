@@ -15,6 +15,8 @@ import pytest
 
 from conftest import HOSTILE, Repository
 from runproj.core.run import NewRun
+from runproj.errors import RefusedError
+from runproj.remote import Remote
 from runproj.tracking import open_full_store
 from runproj.tracking.full import FullStore
 from support.clients import NOBODY, Flaky, Unreliable, python, runs, spools, start
@@ -209,6 +211,27 @@ with runproj.start_run("last"):
     assert len(store.history("0" * 32, "nowhere")) == 1
     [kept] = spools(home / "spool")
     assert len((kept / "refused.jsonl").read_text().splitlines()) == 1
+
+
+def test_a_large_file_that_is_refused_early_does_not_hold_up_the_rest(store: FullStore, home: Path, tmp_path: Path) -> None:
+    (tmp_path / "model").write_text("a file")
+    with (tmp_path / "weights.bin").open("wb") as file:
+        file.truncate(30_000_000)
+    code = """
+import runproj
+with runproj.start_run("large"):
+    runproj.log_artifact("model")
+    runproj.log_artifact("weights.bin", "model")
+    runproj.log_metric("m", 1)
+"""
+    with Flaky(home) as server:
+        done = python(code, tmp_path, RUNPROJ_TRACKING_URI=server.url)
+        assert (done.returncode, done.stderr.count("RuntimeWarning")) == (0, 1), done.stderr
+        assert "the server refused" in done.stderr
+        [run] = runs(store)
+        assert (len(store.history(run.id, "m")), run.status.value) == (1, "FINISHED")
+        with (tmp_path / "weights.bin").open("rb") as file, pytest.raises(RefusedError, match="a file, or a link"):
+            Remote(server.url, {}).upload(f"0/{run.id}/artifacts/model/weights.bin", file, 30_000_000)
 
 
 def test_a_spool_that_cannot_be_written(store: FullStore, tmp_path: Path) -> None:

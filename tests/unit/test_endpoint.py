@@ -250,6 +250,8 @@ def test_bodies_must_be_json_and_of_bounded_size(here):
         ("experiments/create", {"name": ""}),
         ("experiments/create", {"name": "Default"}),
         ("experiments/create", {"name": "x", "artifact_location": "runs:/x"}),
+        ("experiments/create", {"name": "x", "artifact_location": "file:///tmp/x"}),
+        ("experiments/create", {"name": "x", "artifact_location": "/tmp/x"}),
         ("experiments/search", {}),
         ("logged-models", {"experiment_id": "0", "name": "a/b"}),
         ("registered-models/create", {"name": "a/b"}),
@@ -291,6 +293,30 @@ def test_deleted_runs_take_nothing(here):
     here.ok("POST", "runs/set-tag", run_id=child, key="k", value="v")
     here.ok("POST", "runs/delete-tag", run_id=child, key="k")
     assert here.call("POST", "runs/delete-tag", run_id=child, key="k")[0] == 404
+
+
+def test_of_what_is_noted_at_the_same_time_nothing_is_lost(here):
+    here.ok("POST", "registered-models/create", name="m")
+    made = here.ok("POST", "logged-models", experiment_id="0", name="net")["model"]["info"]["model_id"]
+    model = {"artifact_path": "m", "flavors": {}, "utc_time_created": "2020-01-01 00:00:00", "run_id": here.run.id}
+
+    def note(number: int) -> None:
+        for step in range(5):
+            text = json.dumps({**model, "number": number * 5 + step})
+            here.ok("POST", "runs/log-model", run_id=here.run.id, model_json=text)
+            here.ok("POST", "model-versions/create", name="m", source=f"models:/{made}")
+
+    threads = [threading.Thread(target=note, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    history = json.loads(here.store.get_run(here.run.id).tag("mlflow.log-model.history") or "")
+    assert sorted(item["number"] for item in history) == list(range(30))
+    [noted] = [tag.value for tag in here.store.models.get(made).tags if tag.key == "mlflow.modelVersions"]
+    assert sorted(item["version"] for item in json.loads(noted)) == list(range(1, 31))
+    here.ok("POST", "runs/set-tag", run_id=here.run.id, key="mlflow.log-model.history", value="mine")
+    assert here.call("POST", "runs/log-model", run_id=here.run.id, model_json=json.dumps(model))[0] == 400
 
 
 def test_experiments(here):

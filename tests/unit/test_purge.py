@@ -65,6 +65,31 @@ def test_an_experiment_with_something_in_it_stays(store):
     assert find_deleted(store.database) == []
 
 
+def test_gc_removes_no_folder_of_somebody_else(cli: Cli, project, tmp_path) -> None:
+    assert cli("run", project.url, "--env-manager", "system").returncode == 0
+    home = Path(cli.env["RUNPROJ_HOME"])
+    store = open_full_store(f"sqlite:///{home / 'runproj.db'}", home=home)
+    own, precious = tmp_path / "shared", tmp_path / "precious"
+    experiment = store.experiments.create("shared", own.as_uri()).id
+    runs = [store.create_run(NewRun(experiment, 1)).id for _ in range(4)]
+    with store.database.writing() as connection:
+        for run, uri in zip(
+            runs[1:], (precious.as_uri(), str(precious / "artifacts"), "mlflow-artifacts:/0/artifacts"), strict=True
+        ):
+            connection.execute("UPDATE runs SET artifact_uri = ? WHERE id = ?", (uri, run))
+    for folder in (own / runs[0] / "artifacts", own / "other", precious / "artifacts"):
+        folder.mkdir(parents=True)
+        (folder / "file").write_text("x")
+    for run in runs:
+        store.update(run, RunChanges(lifecycle=Lifecycle.DELETED))
+    store.close()
+    said = cli("gc", "--deleted").stdout
+    assert said.count("without its files") == 3, said
+    assert sorted(path.name for path in own.iterdir()) == ["other"]
+    assert (precious / "artifacts" / "file").exists()
+    assert (home / "artifacts" / "0").exists()
+
+
 def test_gc_removes_the_files_too(cli: Cli, project) -> None:
     assert cli("run", project.url, "--env-manager", "system").returncode == 0
     run = cli.json("runs", "show", "@last")["run"]["id"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -11,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from runproj import remote
+from runproj.client import wire
 from runproj.core.run import NewRun, RunQuery
-from runproj.errors import NotFoundError, TrackingError, UsageError
+from runproj.errors import NotFoundError, RefusedError, TrackingError, UsageError
 from runproj.tracking import open_store
 from support.endpoint import served
 
@@ -77,6 +80,42 @@ def test_nobody_there(script):
     assert "hunter2" not in str(caught.value)
     assert "127.0.0.1:9" in str(caught.value)
     assert "refused" in caught.value.why
+
+
+REFUSAL = b'{"error_code": "INVALID_PARAMETER_VALUE", "message": "too large for us"}'
+
+
+@pytest.fixture
+def rude() -> Iterator[str]:
+    """A server that refuses everything as soon as it knows what it is, and hangs up on whoever is still sending."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    with listener.accept()[0] as connection:
+                        connection.recv(100)
+                        head = b"HTTP/1.1 413 X\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(REFUSAL)
+                        connection.sendall(head + REFUSAL)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+def test_a_refusal_is_heard_before_the_body_was_sent(rude, tmp_path):
+    path = tmp_path / "large"
+    with path.open("wb") as file:
+        file.truncate(30_000_000)
+    server = remote.Remote(rude, {})
+    with path.open("rb") as file, pytest.raises(RefusedError, match="too large for us"):
+        server.upload("0/x/artifacts/large", file, 30_000_000)
+    with pytest.raises(RefusedError, match="too large for us"):  # a part of a larger one
+        server.put("/api/2.0/mlflow-artifacts/mpu/parts/x/1", bytes(8 << 20))
+    with pytest.raises(wire.Rejected, match="too large for us"):
+        wire.Server(wire.Http(rude, {})).put("0/x/artifacts/large", str(path))
 
 
 def test_credentials_are_sent_and_never_shown(script):

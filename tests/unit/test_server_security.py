@@ -56,6 +56,18 @@ def exchange(port: int, *pieces: bytes) -> bytes:
         return found
 
 
+def test_an_answer_before_the_end_of_the_body_arrives(port):
+    """Also at clients that send everything before they read."""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+        client.sendall(
+            b"PUT " + F.encode() + b"/0/x HTTP/1.1\r\nHost: " + HOST.encode() + b"\r\nContent-Length: 30000000\r\n\r\n"
+        )
+        for _ in range(30):
+            client.sendall(bytes(1_000_000))
+            time.sleep(0.005)
+        assert client.recv(65536).startswith(b"HTTP/1.1 413 ")
+
+
 HOSTS = [
     ("127.0.0.1:5000", True),
     ("localhost:5000", True),
@@ -258,6 +270,18 @@ SOURCES = [
     "\\\\server\\share",
     "C:\\model",
     "runs:/RUN/a\x00",
+    "runs:/RUN//etc/passwd",
+    "runs:/RUN/%2Fetc/passwd",
+    "runs:/RUN/a//b",
+    "runs:/RUN/a://b",
+    "runs://RUN/etc/passwd",
+    "runs:///etc/passwd",
+    "models://m/1",
+    "models:/m//1",
+    "mlflow-artifacts:/0/RUN/artifacts//etc/passwd",
+    "file:////etc/passwd",
+    "//etc/passwd",
+    "s3://bucket//x",
 ]
 
 

@@ -12,7 +12,7 @@ from runproj.artifacts.files import Files, put, split
 from runproj.artifacts.folder import Folder
 from runproj.core.run import Run
 from runproj.core.tracking import ArtifactInfo
-from runproj.errors import StorageError
+from runproj.errors import RefusedError, StorageError
 from runproj.files import explained, remove_tree, tree_size
 
 if TYPE_CHECKING:
@@ -69,15 +69,21 @@ class DirectArtifacts:
         found = files.list((prefix + path).rstrip("/"))
         return [ArtifactInfo(info.path.removeprefix(prefix), info.size) for info in found]
 
-    def delete_at(self, uri: str) -> int:
-        """Remove all files of a run or logged model for good; returns the bytes that this frees at once."""
-        if (path := local_path(uri)) is not None:
-            folder = path.parent if path.name == "artifacts" else path
-            freed = tree_size(folder)
-            remove_tree(folder)
-            return freed
-        files, prefix = self.place(uri)
-        return files.remove(prefix.removesuffix("/").removesuffix("/artifacts"))
+    def delete_at(self, uri: str, owner: str) -> int:
+        """Remove all files of the run or logged model with the id `owner` for good; returns the bytes that this frees at once.
+
+        Raises `RefusedError` for a folder that is not named by that id: whoever chose the location could have chosen any.
+        """
+        path = local_path(uri)
+        files, prefix = (None, str(path)) if path is not None else self.place(uri)
+        folder = prefix.removesuffix("/").removesuffix("/artifacts")
+        if folder.rpartition("/")[2] != owner:
+            raise RefusedError(f"The files at {uri} are not in a folder of {owner}", why="They may be somebody else's.")
+        if files is not None:
+            return files.remove(folder)
+        freed = tree_size(Path(folder))
+        remove_tree(Path(folder))
+        return freed
 
     def collect(self, *, dry_run: bool = False) -> int:
         """Remove content that no file has any more, and uploads that nobody goes on with; returns the bytes that this frees."""

@@ -132,10 +132,10 @@ class Http:
             self._connection = self._connect()
         limit = _TIMEOUT + int(headers.get("Content-Length", 0)) / _SLOWEST  # a server may look at a large file for a while
         self._connection.timeout, self._connection.blocksize = limit, _BLOCK
-        if self._connection.sock is not None:
-            self._connection.sock.settimeout(limit)
-        self._connection.request(method, self._base + path, body, dict(self._headers, **headers))
-        answer = self._connection.getresponse()
+        if self._connection.sock is None:
+            self._connection.connect()
+        self._connection.sock.settimeout(limit)
+        answer = _answer(self._connection, method, self._base + path, body, dict(self._headers, **headers))
         content = answer.read()
         if answer.will_close:
             self._drop()
@@ -168,6 +168,23 @@ class Http:
             login = _login(parts.username, parts.password)
             secure.set_tunnel(self._host, port, {"Proxy-Authorization": login} if login else {})
         return secure
+
+
+def _answer(connection: Any, method: str, path: str, body: Body, headers: Mapping[str, str]) -> Any:
+    """The answer to a request on an open connection; also one that refuses a body before its end, and hangs up."""
+    import http.client
+
+    try:
+        connection.request(method, path, body, headers)
+    except ConnectionError as broken:
+        try:
+            answer = connection.getresponse()
+        except (OSError, http.client.HTTPException):
+            raise broken from None
+        if answer.status < 400:  # of a body that did not arrive nothing good can be said
+            raise
+        return answer
+    return connection.getresponse()
 
 
 def scrubbed(uri: str) -> str:

@@ -22,7 +22,8 @@ class Endpoint:
     """Serves MLflow's protocol on `listener`, a listening socket on 127.0.0.1, to whoever holds `token`.
 
     The run's own state belongs to the executor: a client that ends the run `run_id` is answered as usual, and what it said is
-    kept in `reported_status`.  Runs that it creates become children of that run.
+    kept in `reported_status`.  Runs that it creates become children of that run, and new experiments keep their artifacts in
+    the store's own root.  For the rest the token is worth what the store's owner is, whose process the project is.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class Endpoint:
             raise TrackingError("Only the embedded store can be served to the project")
         if self._server is not None:
             return
-        api = Api(Context(OwnedRunStore(self._store, self._owned), self._artifacts))
+        api = Api(Context(OwnedRunStore(self._store, self._owned), self._artifacts, roots=()))
         host, port = self._listener.getsockname()[:2]
         gate = Gate(frozenset({f"{host}:{port}", f"localhost:{port}"}), holder_of(self._token), api)
         self._server = Server(self._listener, gate.handle)

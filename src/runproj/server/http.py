@@ -23,6 +23,8 @@ Watch = Callable[[Request, Response, float], None]
 _SEND_SECONDS = 60  # for one block of an answer
 _WASTE = 1 << 20  # bytes of an unread body that are read to keep the connection; beyond that it is closed
 _SMALL = 1 << 16  # bytes of a body that go out with the head
+_LINGER = 1 << 28  # bytes that a client may still send after an answer that it was not waited for with
+_LINGER_SECONDS = 20.0
 _ALWAYS = (
     "Server: runproj\r\n"
     "X-Content-Type-Options: nosniff\r\n"
@@ -191,20 +193,28 @@ class _Connection:
         )
         request = Request(head.method, head.path, head.query, head.headers, body, head.length, self._peer, self._local)
         response = self._server.handle(request)
-        keep = body.spent(_WASTE) and head.keep
+        spent = body.spent(_WASTE)
+        keep = spent and head.keep
         try:
-            return self._send(response, head.method, keep=keep) and keep
+            complete = self._send(response, head.method, keep=keep)
         finally:
             if self._server.watch is not None:
                 self._server.watch(request, response, time.perf_counter() - begun)
+        if not spent:
+            self._linger()
+        return complete and keep
 
     def _refuse(self, bad: Malformed) -> None:
         """Say why, and do not take the rest for another request."""
         self._send(problem_response(Problem("BAD_REQUEST", bad.message, bad.status)), "GET", keep=False)
+        self._linger()
+
+    def _linger(self) -> None:
+        """Take what the client still sends: closing with unread bytes would take the answer back before it is read."""
         _end(self._socket, socket.SHUT_WR)
-        with contextlib.suppress(Gone):  # closing with unread bytes would take the answer back
-            for _ in range(16):
-                self._incoming.take(_SMALL)
+        left, until = _LINGER, time.monotonic() + _LINGER_SECONDS
+        while left > 0 and time.monotonic() < until and self._server.idle(self._socket):
+            left -= self._incoming.waste()
 
     def _send(self, response: Response, method: str, *, keep: bool) -> bool:
         """One write for head and small body, so that no answer waits for a delayed acknowledgement; whether it is complete."""

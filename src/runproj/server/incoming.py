@@ -13,6 +13,7 @@ _BLOCK = 1 << 16
 _IDLE = 300.0  # seconds that a connection may wait for its next request
 _HEAD = 30.0  # seconds that it may wait for its first, and from the first byte of a head to its last
 _STALL = 60.0  # seconds without a byte of a body
+_WASTED = 3.0  # seconds without a byte of what nobody wants
 _SLOWEST = 1024  # bytes a second of a body, on average, once it takes longer than that
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\x20-\x7e\t]*)?")
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -77,6 +78,16 @@ class Incoming:
         if data := self._receive(min(size, 1 << 20)):
             return data
         raise Gone
+
+    def waste(self) -> int:
+        """Throw away what comes next; returns the number of bytes.  Raises `Gone` at the end."""
+        data, self._data = self._data, b""
+        if not data:
+            self._wait_for(_WASTED)
+            data = self._receive(1 << 20)
+        if not data:
+            raise Gone
+        return len(data)
 
     def line(self, most: int) -> bytes:
         """A line without its end.  Raises `Malformed` for one that is longer than `most` or does not end as it should."""

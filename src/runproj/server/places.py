@@ -6,7 +6,6 @@ The server itself opens only what is in its own artifact store, and in folders t
 
 from __future__ import annotations
 
-import posixpath
 import re
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote
@@ -73,7 +72,8 @@ def locate(use: Context, source: str, run: str, model: str) -> Origin:
 def _locate(use: Context, source: str, run: str, model: str) -> Origin:
     scheme, _, rest = source.partition(":/")
     once = unquote(source)
-    if re.search(r"[?#\\\x00-\x1f\x7f]", once) or ".." in once.split("/") or unquote(once) != once:
+    path = re.sub(r"^[\w-]+://", "", once)
+    if re.search(r"[?#\\\x00-\x1f\x7f]|//", path) or ".." in path.split("/") or unquote(once) != once:
         raise _bad_source(source)
     match scheme:
         case "models" if source.startswith("models:/m-"):
@@ -111,7 +111,7 @@ def _of_run(use: Context, source: str, run: str, model: str) -> Origin:
     run_id, _, path = source.removeprefix("runs:/").partition("/")
     if run and run != run_id:
         raise invalid(f"Invalid model version source: {source[:500]!r}. It is not of the run {run!r}.")
-    return Origin(posixpath.join(use.store.get_run(run_id).artifact_uri, path), run_id, model)
+    return Origin(f"{use.store.get_run(run_id).artifact_uri}/{path}", run_id, model)
 
 
 def _inside(use: Context, source: str, run: str, model: str) -> Origin:

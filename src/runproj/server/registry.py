@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import posixpath
 import re
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from runproj.core.models import ModelVersion, Stage
 from runproj.core.run import Tag
 from runproj.core.search import MODEL_VERSIONS, REGISTERED_MODELS, parse_filter, parse_order
-from runproj.errors import NotFoundError
+from runproj.errors import NotFoundError, RefusedError
 from runproj.server import limits
 from runproj.server.access import READ_REGISTRY, WRITE_REGISTRY
 from runproj.server.fields import Fields
@@ -115,14 +115,12 @@ def create_version(use: Context, fields: Fields) -> Mapping[str, object]:
 
 
 def _note_on_model(use: Context, model_id: str, made: ModelVersion) -> None:
-    """A logged model knows the versions it became."""
-    try:
-        tags = {tag.key: tag.value for tag in use.store.models.get(model_id).tags}
-        known = json.loads(tags.get(_VERSIONS_TAG, "[]"))
-    except (NotFoundError, ValueError):
-        return
-    text = json.dumps([*known, {"name": made.name, "version": made.version}])
-    use.store.models.set_tags(model_id, [Tag(_VERSIONS_TAG, text)])
+    """A logged model knows the versions it became.
+
+    Its maker may read the model (`locate`), no more: the tag is the server's own note, and says nothing that a client chose.
+    """
+    with contextlib.suppress(NotFoundError, RefusedError):  # gone meanwhile, or somebody uses the tag for something else
+        use.store.models.extend_tag(model_id, _VERSIONS_TAG, {"name": made.name, "version": made.version})
 
 
 def get_version(use: Context, fields: Fields) -> Mapping[str, object]:

@@ -206,16 +206,14 @@ _MODEL_HISTORY = "mlflow.log-model.history"
 
 def log_model(use: Context, fields: Fields) -> Mapping[str, object]:
     """What clients before MLflow 3 say of a model: kept in a tag of the run."""
-    run, text = active(use, fields), fields.required("model_json")
+    run, text = run_id(fields), fields.required("model_json")
     try:
         model = json.loads(text)
-        history = json.loads(run.tag(_MODEL_HISTORY) or "[]")
     except ValueError:
         raise invalid(f"Malformed model info: {text[:200]!r} is not valid JSON.") from None
     if not isinstance(model, dict) or not set(model) >= _MODEL_FIELDS:
         raise invalid(f"Model json is missing mandatory fields: it needs {', '.join(sorted(_MODEL_FIELDS))}.")
-    tag = Tag(_MODEL_HISTORY, json.dumps([*history, model]))
-    use.store.update(run.id, RunChanges(tags=(tag,)))
+    use.store.extend_tag(run, _MODEL_HISTORY, model)
     return _EMPTY
 
 

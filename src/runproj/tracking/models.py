@@ -76,6 +76,14 @@ class Models:
             _touch(connection, seq)
             return _get(connection, model_id)
 
+    def extend_tag(self, model_id: str, key: str, item: object) -> None:
+        """Add an item to the JSON list that a tag is, or will be.  Raises `RefusedError` for a tag that is something else."""
+        with self.database.writing() as connection:  # one after the other: neither of two items may be lost
+            seq = _seq(connection, model_id)
+            found = connection.execute("SELECT value FROM model_tags WHERE model = ? AND key = ?", (seq, key)).fetchone()
+            _insert_tags(connection, seq, [Tag(key, rows.longer(found[0] if found else "", item))])
+            _touch(connection, seq)
+
     def delete_tag(self, model_id: str, key: str) -> None:
         """Raises `NotFoundError` where there is no such tag."""
         with self.database.writing(durable=False) as connection:

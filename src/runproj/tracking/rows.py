@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Sequence
 from operator import itemgetter
 from typing import NamedTuple, TypeVar
 
 from runproj.core.run import Experiment, Lifecycle, Metric, Param, Run, RunStatus, Tag
+from runproj.errors import RefusedError
 from runproj.tracking.sql import Connection, Row
 
 T = TypeVar("T")
@@ -33,6 +35,17 @@ def unpack(value: float, kind: int) -> float:
 def text(value: str) -> str:
     """A text as it can be stored: bytes that are no UTF-8, as file names and arguments may hold, are written as `\\udcff`."""
     return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode()
+
+
+def longer(listed: str, item: object) -> str:
+    """A list in JSON, as tags hold some, with one item more.  Raises `RefusedError` where there is something else."""
+    try:
+        known = json.loads(listed or "[]")
+    except ValueError:
+        known = None
+    if not isinstance(known, list):
+        raise RefusedError("The tag to which something is added is not a JSON list", fix="Delete the tag.")
+    return json.dumps([*known, item])
 
 
 RUN_COLUMNS = 'r.seq, r.id, r.experiment, r.name, r.status, r.started, r.ended, r.artifact_uri, r."user", r.lifecycle'

@@ -67,6 +67,13 @@ class SqlStore:
             if changes.metrics:
                 points.write(connection, seq, changes.metrics, numbers)
 
+    def extend_tag(self, run_id: str, key: str, item: object) -> None:
+        """Add an item to the JSON list that a tag is, or will be.  Raises `RefusedError` for a tag that is something else."""
+        with self.database.writing() as connection:  # one after the other: neither of two items may be lost
+            seq = run_seq(connection, run_id, only_active=True)
+            found = connection.execute("SELECT value FROM tags WHERE run = ? AND key = ?", (seq, key)).fetchone()
+            _write_tags(connection, seq, [Tag(key, rows.longer(found[0] if found else "", item))])
+
     def search(self, query: RunQuery) -> Sequence[Run]:
         where = _where(query)
         with self.database.reading() as connection:
