@@ -71,11 +71,10 @@ def test_gc_removes_no_folder_of_somebody_else(cli: Cli, project, tmp_path) -> N
     store = open_full_store(f"sqlite:///{home / 'runproj.db'}", home=home)
     own, precious = tmp_path / "shared", tmp_path / "precious"
     experiment = store.experiments.create("shared", own.as_uri()).id
-    runs = [store.create_run(NewRun(experiment, 1)).id for _ in range(4)]
+    runs = [store.create_run(NewRun(experiment, 1)).id for _ in range(5)]
     with store.database.writing() as connection:
-        for run, uri in zip(
-            runs[1:], (precious.as_uri(), str(precious / "artifacts"), "mlflow-artifacts:/0/artifacts"), strict=True
-        ):
+        places = (precious.as_uri(), str(precious / "artifacts"), "mlflow-artifacts:/0/artifacts", "s3://elsewhere/x/artifacts")
+        for run, uri in zip(runs[1:], places, strict=True):
             connection.execute("UPDATE runs SET artifact_uri = ? WHERE id = ?", (uri, run))
     for folder in (own / runs[0] / "artifacts", own / "other", precious / "artifacts"):
         folder.mkdir(parents=True)
@@ -84,7 +83,7 @@ def test_gc_removes_no_folder_of_somebody_else(cli: Cli, project, tmp_path) -> N
         store.update(run, RunChanges(lifecycle=Lifecycle.DELETED))
     store.close()
     said = cli("gc", "--deleted").stdout
-    assert said.count("without its files") == 3, said
+    assert said.count("without its files") == 4, said
     assert sorted(path.name for path in own.iterdir()) == ["other"]
     assert (precious / "artifacts" / "file").exists()
     assert (home / "artifacts" / "0").exists()
