@@ -60,6 +60,10 @@ class Origin(NamedTuple):
     model: str
 
 
+_PROMPT = "dummy-source"
+"""What MLflow's client names as the source of a prompt, which has no files."""
+
+
 def locate(use: Context, source: str, run: str, model: str) -> Origin:
     """What a version is made from.  Raises `Problem` for a place outside of its run or model, or of experiments not readable."""
     found = _locate(use, source, run, model)
@@ -86,6 +90,8 @@ def _locate(use: Context, source: str, run: str, model: str) -> Origin:
             return _inside(use, source, run, model)
     if source.startswith("/"):
         return _inside(use, source, run, model)
+    if source == _PROMPT:
+        return Origin(source, run, model)
     host = source.partition("://")[2].partition("/")[0]
     if source.startswith(_ELSEWHERE) and host and "@" not in host:
         return Origin(source, run, model)
