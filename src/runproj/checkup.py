@@ -17,7 +17,9 @@ from runproj.settings import Settings
 _GIB = 1 << 30
 
 
-def examine(settings: Settings, integrity: Callable[[], str], interpreters: Callable[[], list[str]]) -> Iterator[Check]:
+def examine(
+    settings: Settings, integrity: Callable[[], str], interpreters: Callable[[], list[str]], unsent: Callable[[], int]
+) -> Iterator[Check]:
     """Every check in turn.  None of them changes anything that a run could notice."""
     yield Check("runproj", "ok", f"{__version__} on Python {sys.version.split()[0]}")
     yield _git()
@@ -29,6 +31,7 @@ def examine(settings: Settings, integrity: Callable[[], str], interpreters: Call
     yield _guarded("store", integrity, "Restore it from a backup, or move it away to start anew.")
     yield _guarded("interpreters", lambda: ", ".join(interpreters()) or "none found", "Install one, e.g. uv python install 3.12")
     yield _same_file_system(settings)
+    yield _everything_sent(unsent())
 
 
 def _guarded(name: str, look: Callable[[], str], fix: str) -> Check:
@@ -111,3 +114,10 @@ def _same_file_system(settings: Settings) -> Check:
         fix = "Unset UV_CACHE_DIR, or put it on the same file system as RUNPROJ_HOME."
         return Check("package cache", "warning", f"{cache} is on another file system: packages are copied, not linked", fix)
     return Check("package cache", "ok", "on the same file system as the environments")
+
+
+def _everything_sent(unsent: int) -> Check:
+    if unsent:
+        processes = "1 process" if unsent == 1 else f"{unsent} processes"
+        return Check("sync", "warning", f"what {processes} logged has not been sent yet", "runproj sync")
+    return Check("sync", "ok", "everything that was logged has been sent")

@@ -136,7 +136,9 @@ def _client(cache: Path) -> str:
     sources = sorted(package.glob("*.py"))
     stamps = [(path.name, found.st_size, found.st_mtime_ns) for path in sources for found in [path.stat()]]
     folder = cache / sha256_text(repr(stamps))[:16]
-    if not folder.is_dir():
+    try:
+        os.utime(folder)  # it is in use: `gc` leaves it
+    except FileNotFoundError:
         fresh = cache / f".{os.getpid()}-{tokens.token_hex(4)}"
         copy = fresh / "runproj" / "client"
         copy.mkdir(parents=True)

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from runproj.errors import StorageError
 
@@ -61,6 +62,13 @@ def atomic_write(path: Path, content: bytes | str, mode: int = 0o644) -> None:
             Path(name).unlink(missing_ok=True)
             raise
         sync_folder(path.parent)
+
+
+def write_all(file: BinaryIO, data: bytes) -> None:
+    """Write all of `data` into an unbuffered file, which takes less at a time where the disk is nearly full."""
+    left = memoryview(data)
+    while left:
+        left = left[file.write(left) :]
 
 
 def sync_folder(folder: Path) -> None:

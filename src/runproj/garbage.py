@@ -9,6 +9,9 @@ from pathlib import Path
 
 from runproj.files import remove_tree
 
+_CLIENT_DAYS = 30
+"""Days after which a copy of the logging client, which each run touches, belongs to a runproj that is not used any more."""
+
 _JUST_NOW = 1 / 1440
 """Days.  What is younger may belong to a run that began after the runs in progress were counted."""
 
@@ -21,8 +24,8 @@ class Garbage:
     why: str
 
 
-def leftovers(home: Path, live_runs: Iterable[str], days: float) -> Iterator[Garbage]:
-    """Working folders of runs that are over, and scratch files that nobody has touched for a day."""
+def leftovers(home: Path, spools: Iterable[Path], live_runs: Iterable[str], days: float) -> Iterator[Garbage]:
+    """Working folders of runs that are over, what servers refused long ago, and files that nobody has touched for a while."""
     live = set(live_runs)
     for folder in _children(home / "runs"):
         if folder.name not in live and _age(folder) > max(days, _JUST_NOW):
@@ -31,10 +34,25 @@ def leftovers(home: Path, live_runs: Iterable[str], days: float) -> Iterator[Gar
         for path in _children(home / "cache" / name):
             if _age(path) > 1:
                 yield Garbage(path, f"scratch file {path.name}")
-    for folder in (home / "active", home / "runs", home / "envs", home / "checkouts"):
+    for folder in () if live else _children(home / "cache" / "client"):
+        if not folder.name.startswith(".") and _age(folder) > _CLIENT_DAYS:
+            yield Garbage(folder, f"unused copy of the logging client {folder.name[:8]}")
+    for folder in spools:
+        yield from _refused(folder, max(days, _JUST_NOW))
+    for folder in (home / "active", home / "runs", home / "envs", home / "checkouts", home / "cache" / "client"):
         for path in _children(folder):
             if path.name.startswith(".") and _age(path) > 1:
                 yield Garbage(path, f"half-written {path.name}")
+
+
+def _refused(root: Path, days: float) -> Iterator[Garbage]:
+    """Spools of which only what a server refused is left, and which nobody sends again just now."""
+    from runproj.client.spool import REFUSED, held
+
+    for folder in (*root.glob(f"{REFUSED}*"), *root.glob(f"run-*/{REFUSED}*")):
+        events = folder / "refused.jsonl"
+        if _age(events if events.exists() else folder) > days and not held(str(folder)):
+            yield Garbage(folder, f"events that a server refused, {folder.relative_to(root)}")
 
 
 def _children(folder: Path) -> list[Path]:

@@ -263,7 +263,7 @@ class Wiring:
         """What `doctor` finds."""
         from runproj.checkup import examine
 
-        return examine(self.settings, self._store_state, self.environments.interpreters)
+        return examine(self.settings, self._store_state, self.environments.interpreters, self.unsent)
 
     def _store_state(self) -> str:
         if self._remote:
@@ -298,7 +298,7 @@ class Wiring:
         from runproj.core.views import GcReport
 
         live = [info.run_id for info in self.leases.all()]
-        items = list(garbage.leftovers(self.settings.home, live, days))
+        items = list(garbage.leftovers(self.settings.home, self.settings.spools, live, days))
         freed = sum(tree_size(item.path) for item in items)
         if not dry_run:
             garbage.remove(items)

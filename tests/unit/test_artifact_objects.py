@@ -129,6 +129,41 @@ def test_an_old_content_is_stored_anew_when_it_is_needed_again(files, monkeypatc
     assert read(files, "b") == b"content"
 
 
+def test_a_content_that_is_needed_again_while_it_is_collected_stays(files, monkeypatch):
+    write(files, "1/a", b"content")
+    files.remove("1")
+    later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=8)
+    monkeypatch.setattr(buckets, "_now", lambda: later)
+    find = files._bucket.find
+
+    def and_then(prefix):
+        found = find(prefix)
+        if prefix == "tree/":  # the collection has seen all pointers
+            write(files, "2/b", b"content")
+            monkeypatch.setattr(buckets, "_now", lambda: datetime.datetime.now(datetime.UTC))
+        return found
+
+    monkeypatch.setattr(files._bucket, "find", and_then)
+    assert files.collect() == 0
+    assert read(files, "2/b") == b"content"
+
+
+def test_a_content_that_was_removed_while_it_was_stored_anew_is_stored_again(files, monkeypatch):
+    write(files, "1/a", b"content")
+    files.remove("1")
+    later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=8)
+    monkeypatch.setattr(buckets, "_now", lambda: later)
+    touch = files._bucket.touch
+
+    def at_last(key):
+        files._bucket.remove(keys(files, "blobs/"))  # as a collection does that looked before the content was stored
+        touch(key)
+
+    monkeypatch.setattr(files._bucket, "touch", at_last)
+    write(files, "2/b", b"content")
+    assert read(files, "2/b") == b"content"
+
+
 UPLOAD = """
 import os, sys, time
 from pathlib import Path

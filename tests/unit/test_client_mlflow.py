@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from support.clients import Unreliable, python, spools
+from support.clients import Speechless, Unreliable, python, spools
 from support.mlflow import mlflow_environment
 
 pytestmark = [pytest.mark.slow, pytest.mark.network, pytest.mark.timeout(900)]
@@ -89,3 +89,23 @@ def test_everything_arrives_once(
         "runs": 2,
     }
     assert not spools(isolated / "runproj home" / "spool")
+
+
+@pytest.mark.parametrize("spool", ["a folder", "nothing but memory"])
+def test_a_run_whose_creation_was_not_answered_is_made_once(
+    mlflow_server: str, tmp_path: Path, isolated: Path, spool: str
+) -> None:
+    name = f"unanswered, with {spool}"
+    (tmp_path / "file").touch()
+    code = f"""
+import runproj
+with runproj.start_run("only", experiment={name!r}):
+    runproj.log_metric("m", 1)
+    assert runproj.flush(60)
+print(len(runproj.search_runs(experiments=[{name!r}], output="list")))
+"""
+    place = {} if spool == "a folder" else {"RUNPROJ_SPOOL": str(tmp_path / "file")}
+    with Speechless(mlflow_server) as proxy:
+        done = python(code, tmp_path, RUNPROJ_TRACKING_URI=proxy.url, **place)
+        assert proxy.outages == 1
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr

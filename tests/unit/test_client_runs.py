@@ -265,6 +265,26 @@ with runproj.start_run("forks"):
     assert not spools(home / "spool")
 
 
+def test_a_table_holds_the_rows_of_all_processes(store: FullStore, home: Path, tmp_path: Path) -> None:
+    code = """
+import os, runproj
+runproj.start_run()
+runproj.log_text("no table", "t.json")
+runproj.log_table({"n": [1]}, "t.json")
+assert runproj.flush()
+if os.fork() == 0:
+    runproj.log_table({"n": [2]}, "t.json")
+    assert runproj.flush()
+    os._exit(0)
+assert os.wait()[1] == 0
+runproj.log_table({"n": [3]}, "t.json")
+"""
+    good(python(code, tmp_path))
+    [run] = runs(store)
+    table = home / "artifacts" / "0" / run.id / "artifacts" / "t.json"
+    assert json.loads(table.read_text())["data"] == [[1], [2], [3]]
+
+
 def test_threads_log_into_one_run(store: FullStore, tmp_path: Path) -> None:
     code = """
 import runproj, threading

@@ -16,6 +16,7 @@ import pytest
 from conftest import HOSTILE, Repository
 from runproj.core.run import NewRun
 from runproj.errors import RefusedError
+from runproj.files import Lock
 from runproj.remote import Remote
 from runproj.tracking import open_full_store
 from runproj.tracking.full import FullStore
@@ -66,6 +67,7 @@ def test_a_server_that_is_away_all_the_time(store: FullStore, home: Path, tmp_pa
         assert "`runproj sync` sends them" in done.stderr
         assert not runs(store)
         assert "runproj sync" in cli("runs", "list").stderr
+        assert ("sync", "warning", "runproj sync") in checks(cli)
         failed = cli("sync")
         assert (failed.returncode, "left" in failed.stderr) == (1, True)
         server.start()
@@ -74,6 +76,11 @@ def test_a_server_that_is_away_all_the_time(store: FullStore, home: Path, tmp_pa
         assert cli.json("sync") == {"spools": []}
     is_complete(store)
     assert not spools(home / "spool")
+    assert ("sync", "ok", "") in checks(cli)
+
+
+def checks(cli: Cli) -> list[tuple[str, str, str]]:
+    return [(check["name"], check["state"], check["fix"]) for check in cli.json("doctor")["checks"]]
 
 
 @pytest.mark.slow
@@ -115,6 +122,24 @@ os.kill(os.getpid(), signal.SIGKILL)
     [run] = runs(store)
     assert [point.value for point in store.history(run.id, "m")] == list(range(20000))
     assert (run.status.value, run.tag("runproj.lost")) == ("FAILED", "1")
+    assert not spools(home / "spool")
+
+
+def test_the_run_of_a_fork_that_is_killed_is_ended_by_its_parent(store: FullStore, home: Path, tmp_path: Path) -> None:
+    code = """
+import os, runproj, signal
+runproj.start_run("outer")
+if os.fork() == 0:
+    runproj.start_run("of the fork", nested=True)
+    runproj.log_metric("m", 1)
+    os.kill(os.getpid(), signal.SIGKILL)
+os.wait()
+"""
+    done = python(code, tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    fork, outer = sorted(runs(store), key=lambda run: run.name)
+    assert (outer.status.value, fork.status.value, fork.tag("runproj.lost")) == ("FINISHED", "FAILED", "1")
+    assert len(store.history(fork.id, "m")) == 1
     assert not spools(home / "spool")
 
 
@@ -211,6 +236,20 @@ with runproj.start_run("last"):
     assert len(store.history("0" * 32, "nowhere")) == 1
     [kept] = spools(home / "spool")
     assert len((kept / "refused.jsonl").read_text().splitlines()) == 1
+    is_cleared_away_in_time(kept, cli)
+
+
+def is_cleared_away_in_time(kept: Path, cli: Cli) -> None:
+    def removed() -> list[str]:
+        return [what for what in cli.json("gc")["removed"] if kept.name in what]
+
+    assert not removed()
+    then = time.time() - 31 * 86400
+    os.utime(kept / "refused.jsonl", (then, then))
+    with Lock(kept / "lock"):  # `runproj sync --refused` is at it
+        assert not removed()
+    assert removed() == [f"events that a server refused, {kept.name}"]
+    assert not kept.exists()
 
 
 def test_a_large_file_that_is_refused_early_does_not_hold_up_the_rest(store: FullStore, home: Path, tmp_path: Path) -> None:
@@ -332,12 +371,14 @@ os.wait()
 with runproj.start_run("inner", nested=True):
     runproj.log_metric("x", 1)
 runproj.log_text("hello", "note.txt")
+runproj.start_run("lost", nested=True)
 os.kill(os.getpid(), 9)
 """
     repository.commit({"train.py": script})
     done = cli("run", repository.url, "-e", "train.py", *SYSTEM)
     assert done.returncode == 137, done.stderr
-    outer, inner = runs(store)
+    outer, inner, lost = runs(store)
+    assert (lost.status.value, lost.tag("runproj.lost")) == ("FAILED", "1")
     assert (outer.status.value, inner.status.value, inner.tag("mlflow.parentRunId")) == ("FAILED", "FINISHED", outer.id)
     assert [len(store.history(outer.id, key)) for key in ("m", "fork")] == [1, 100]
     assert len(store.history(inner.id, "x")) == 1

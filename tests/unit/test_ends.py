@@ -219,6 +219,18 @@ def test_a_kept_checkout_is_not_garbage_before_its_time(cli: Cli, project: Repos
         assert kept.exists() is there
 
 
+def test_a_copy_of_the_client_is_kept_while_it_is_used(cli: Cli, project: Repository) -> None:
+    cli("run", project.url, *SYSTEM)
+    (used,) = (Path(cli.env["RUNPROJ_HOME"]) / "cache" / "client").iterdir()
+    unused, half = used.with_name("of an older runproj"), used.with_name(".half-written")
+    for folder in (used, unused, half):
+        folder.mkdir(exist_ok=True)
+        os.utime(folder, (time.time() - 31 * 86400,) * 2)
+    cli("run", project.url, *SYSTEM)
+    cli("gc")
+    assert (used.exists(), unused.exists(), half.exists()) == (True, False, False)
+
+
 def test_a_run_goes_on_when_nobody_listens_any_more(cli: Cli, repository: Repository) -> None:
     """`runproj run … 2>&1 | head`, or a terminal that was closed."""
     repository.commit(

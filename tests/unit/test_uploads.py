@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -86,7 +87,17 @@ def test_what_is_refused(here):
             status, _ = post(here, "complete", folder, upload_id=found["upload_id"], parts=[part])
         assert status == 400, folder
     parts = f"{BASE}/mpu/parts"
-    for place in (f"{upload}/0", f"{upload}/x", f"{upload}/10001", upload, f"{upload}/1/2", f"{'x' * 32}/1", "../../1"):
+    for place in (
+        f"{upload}/0",
+        f"{upload}/x",
+        f"{upload}/10001",
+        f"{upload}/00000199999",
+        f"{upload}/01",
+        upload,
+        f"{upload}/1/2",
+        f"{'x' * 32}/1",
+        "../../1",
+    ):
         assert here.ask("PUT", f"{parts}/{place}", b"x")[0] in (400, 404), place
     assert here.ask("PUT", f"{parts}/{upload}/1", b"x", Authorization="")[0] == 401
     assert not here.artifacts.files.list("0")
@@ -166,3 +177,36 @@ def test_the_real_client_uploads_in_parts(here, mlflow_python, tmp_path):
     assert (uploads(here)[0] / "done").exists()
     digest = hashlib.sha256(source.read_bytes()).hexdigest()
     assert (here.root / ".blobs" / digest[:2] / digest).stat().st_nlink == 2
+
+
+def test_a_part_that_was_damaged_on_disk_can_be_sent_again(here):
+    _, created = post(here, "create", "0/run", num_parts=1)
+    part = put(here, created["credentials"][0], b"one" * 1000)
+    [stored] = uploads(here)[0].glob("1.*")
+    stored.write_bytes(b"one" * 999)
+    for status in (507, 200):
+        found, answer = post(here, "complete", "0/run", upload_id=created["upload_id"], parts=[part])
+        assert found == status, answer
+        if status == 507:
+            assert not here.artifacts.files.list("0/run")
+            put(here, created["credentials"][0], b"one" * 1000)
+
+
+def test_a_part_for_which_the_disk_has_no_room_is_not_kept(tmp_path):
+    """A limit on the size of files stands in for the disk: the first write is cut short, and the next one fails."""
+    code = """
+import resource, sys
+from pathlib import Path
+from runproj.artifacts.parts import Parts
+from runproj.errors import StorageError
+parts = Parts(Path(sys.argv[1]))
+upload = parts.begin("x")
+resource.setrlimit(resource.RLIMIT_FSIZE, (5000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+try:
+    parts.store(upload, 1, [b"x" * 8000])
+except StorageError:
+    print("told")
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "parts")], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("told\n", "")
+    assert [path.name for path in tmp_path.glob("parts/*/*")] == ["path"]

@@ -17,13 +17,13 @@ import hashlib
 import re
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
-from runproj.artifacts.buckets import Bucket, open_bucket
+from runproj.artifacts.buckets import Bucket, ObjectInfo, open_bucket
 from runproj.artifacts.files import CHUNK, Sink, inside, put, split, verified
 from runproj.core.tracking import ArtifactInfo
 from runproj.errors import DamagedError, NotFoundError, RefusedError
@@ -163,24 +163,46 @@ class ObjectFiles:
         return 0
 
     def collect(self, *, dry_run: bool = False) -> int:
-        old = [info for info in self._bucket.find("blobs/") if info.age is not None and info.age > _KEPT]
-        if old:
-            used = {pointer.sha256 for pointer in _pointers([info.key for info in self._bucket.find("tree/")])}
-            old = [info for info in old if info.key.rpartition("/")[2] not in used]
+        unused = self._unused()
         if not dry_run:
-            self._bucket.remove([info.key for info in old])
+            folders = sorted({info.key.rpartition("/")[0] for info in unused})
+            unused = [info for folder in folders for info in self._clear(f"{folder}/", {info.key for info in unused})]
             self._bucket.drop_uploads(_DAY)
-        return sum(info.size for info in old)
+        return sum(info.size for info in unused)
+
+    def _unused(self) -> Sequence[ObjectInfo]:
+        """Old contents that no pointer names."""
+        old = self._old("blobs/")
+        if not old:
+            return []
+        used = {pointer.sha256 for pointer in _pointers([info.key for info in self._bucket.find("tree/")])}
+        return [info for info in old if info.key.rpartition("/")[2] not in used]
+
+    def _clear(self, folder: str, unused: Set[str]) -> Sequence[ObjectInfo]:
+        """Remove those contents of a folder, and say which.
+
+        Their age is looked at once more: who has put a pointer since the pointers were listed has made its content new.
+        """
+        doomed = [info for info in self._old(folder) if info.key in unused]
+        self._bucket.remove([info.key for info in doomed])
+        return doomed
+
+    def _old(self, prefix: str) -> Sequence[ObjectInfo]:
+        return [info for info in self._bucket.find(prefix) if info.age is not None and info.age > _KEPT]
 
     def _store(self, spool: _Spool, key: str, path: str) -> None:
         digest = spool.hash.hexdigest()
         blob = _blob(digest)
         found = self._bucket.info(blob)
-        if found is None or found.size != spool.size or found.age is None or found.age > _FRESH:
-            self._bucket.upload(Path(f"/proc/self/fd/{spool.file.fileno()}"), blob, spool.size)
+        source = Path(f"/proc/self/fd/{spool.file.fileno()}")
+        anew = found is None or found.size != spool.size or found.age is None or found.age > _FRESH
+        if anew:
+            self._bucket.upload(source, blob, spool.size)
         before = self._at(path)
         stamp = max(time.time_ns() // 1000, before[-1].stamp + 1 if before else 0)
         self._bucket.touch(f"{key}.~{stamp:016x}-{spool.size}-{digest}")
+        if anew and found is not None and self._bucket.info(blob) is None:  # the old one was being removed just then
+            self._bucket.upload(source, blob, spool.size)
         self._bucket.remove([pointer.key for pointer in before])
 
     def _at(self, path: str) -> Sequence[Pointer]:

@@ -6,13 +6,13 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from runproj.artifacts.files import CHUNK, Files
+from runproj.artifacts.files import CHUNK, Files, verified
 from runproj.errors import NotFoundError, RefusedError
-from runproj.files import Lock, explained, remove_tree, tree_size
+from runproj.files import Lock, explained, remove_tree, tree_size, write_all
 
 _ABANDONED = 86400.0
 """Seconds after which an upload to which nothing came is given up."""
@@ -62,7 +62,7 @@ class Parts:
                 with incoming.open("wb", buffering=0) as file:
                     for data in chunks:
                         digest.update(data)
-                        file.write(data)
+                        write_all(file, data)
                 incoming.rename(folder / f"{number}.{digest.hexdigest()}")
             finally:
                 incoming.unlink(missing_ok=True)
@@ -80,9 +80,8 @@ class Parts:
                 raise RefusedError("An upload is completed by a list of its parts, each named once")
             with files.writing(path) as target:
                 for part in found:
-                    with part.open("rb", buffering=0) as file:
-                        while data := file.read(CHUNK):
-                            target.write(data)
+                    for data in _content(part, path):
+                        target.write(data)
             (folder / "done").touch()
             for part in folder.glob("*.*"):
                 part.unlink()
@@ -117,6 +116,12 @@ class Parts:
                 f"Part {part.number} of the upload has not arrived", fix="Send it again, and its ETag as answered."
             )
         return path
+
+
+def _content(part: Path, path: str) -> Iterator[bytes]:
+    """What a part holds.  Raises `DamagedError`, at its end, where that is not what arrived."""
+    with part.open("rb", buffering=0) as file:
+        yield from verified(iter(lambda: file.read(CHUNK), b""), part.suffix[1:], path)
 
 
 def _unknown() -> NotFoundError:

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from runproj.files import sha256_file
+from runproj.files import sha256_file, write_all
 
 _JUST_NOW = 60
 """Seconds within which a writer has surely locked the file that it made."""
@@ -44,9 +44,7 @@ class Incoming:
     def write(self, data: bytes, /) -> None:
         self._hash.update(data)
         self.size += len(data)
-        left = memoryview(data)
-        while left:
-            left = left[self.file.write(left) :]
+        write_all(self.file, data)
         if self.size - self._sent >= _AHEAD:  # the disk begins to write now, not when it is waited for
             os.posix_fadvise(self.file.fileno(), self._sent, self.size - self._sent, os.POSIX_FADV_DONTNEED)
             self._sent = self.size

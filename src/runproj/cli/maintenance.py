@@ -16,12 +16,12 @@ def register(app: typer.Typer) -> None:
 
 
 def gc(
-    days: Annotated[float, typer.Option("--days", min=0, help="Environments and checkouts unused for this long.")] = 30,
+    days: Annotated[float, typer.Option("--days", min=0, help="Environments, checkouts, refusals unused for this long.")] = 30,
     deleted: Annotated[bool, typer.Option("--deleted", help="Remove deleted runs, models, experiments for good, too.")] = False,
     dry_run: opt.WouldRemove = False,
     json: opt.Json = False,
 ) -> None:
-    """Remove environments that were not used lately, leftovers of crashes, and kept checkouts.
+    """Remove environments that were not used lately, leftovers of crashes, kept checkouts, and what servers refused long ago.
 
     Never what a run in progress needs.
     """
@@ -44,7 +44,7 @@ def gc(
 
 
 def doctor(json: opt.Json = False) -> int:
-    """Check git, interpreters, disk, store and caches; the exit code is 1 if something must be fixed."""
+    """Check git, interpreters, disk, store, caches and what is not sent; the exit code is 1 if something must be fixed."""
     from runproj.core.views import Checkup
     from runproj.settings import load
     from runproj.wiring import Wiring

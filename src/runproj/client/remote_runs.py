@@ -63,7 +63,7 @@ class _Maker:
             if self._base:
                 write_json(self._base + suffix, value)
         except OSError:
-            pass  # the maker's spool is gone, or the disk is full: then the server is asked
+            pass  # the maker's spool is gone, or the disk is full: see `Spool.making`
 
 
 @contextmanager
@@ -84,8 +84,11 @@ def _maker(spool: Spool, number: int, declared: Dict[str, Any]) -> Iterator[_Mak
 
 def _make(server: Server, spool: Spool, declared: Dict[str, Any], maker: _Maker) -> RunOnServer:
     client_id = declared["id"]
-    experiment = _experiment(server, declared)
-    if not maker.begin():
+    asked = spool.making.get(client_id)
+    experiment = asked or _experiment(server, declared)
+    first = maker.begin() and not asked
+    spool.making[client_id] = experiment
+    if not first:
         found = _tagged(server, experiment, client_id)
         if found is not None:
             return found

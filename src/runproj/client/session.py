@@ -141,9 +141,10 @@ class Session:
                 child = Delivery(left, delivery.server)
                 while time.monotonic() < deadline and child.step():
                     pass
-                if left.journal.unsent():
+                if left.journal.unsent() or left.shared(but=self.spool.folder):
                     left.release()
                 else:
+                    child.close_lost_runs()
                     left.finish()
             except Away:
                 left.release()

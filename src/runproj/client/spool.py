@@ -44,13 +44,9 @@ class Spool:
         self.about = about
         self.journal = Journal(folder, problem)
         self.undeclared: Dict[int, Any] = {}
+        self.making: Dict[str, str] = {}  # experiments of runs that the server was asked to make; a full disk may not know them
         self._lock = lock
         self._scratch = ""
-
-    @property
-    def usable(self) -> bool:
-        """False where there is no folder: then everything is kept in memory."""
-        return self._lock is not None
 
     @classmethod
     def make(cls, root: str, about: About) -> "Spool":
@@ -132,6 +128,14 @@ class Spool:
 
             self._scratch = tempfile.mkdtemp(prefix="runproj-")
         return os.path.join(self.folder, "files") if self.folder else self._scratch
+
+    def shared(self, but: str = "") -> bool:
+        """Whether a process of the same family, besides the owner of the spool `but`, may still log into its runs."""
+        for folder in waiting(os.path.dirname(self.folder)):
+            about = read_json(os.path.join(folder, "about.json")) or {}
+            if folder not in (self.folder, but) and about.get("family") == self.about.family and held(folder):
+                return True
+        return False
 
     # what the server refused
 

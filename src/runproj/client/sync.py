@@ -50,37 +50,28 @@ def send_all(root: str, connect: Connect, progress: Callable[[str, int], None], 
 
 
 def _send(taken: Spool, connect: Connect, progress: Callable[[str, int], None]) -> Sent:
-    about, problem = taken.about, ""
+    about, problem, done = taken.about, "", False
     uri = about.home_uri or about.uri
     delivery: Optional[Delivery] = None
     try:
         delivery = Delivery(taken, connect(uri), ends=not about.run)
         while delivery.step():
             progress(taken.folder, delivery.sent)
-        if not _alive(taken):
+        if not taken.shared():
             delivery.close_lost_runs()
+            done = True
     except Away as error:
         problem = str(error)
     except Refused as error:
         problem = str(error)
     sent, refused = (delivery.sent, delivery.refused) if delivery else (0, 0)
     left = taken.journal.unsent()
-    if left or problem or _alive(taken):
-        taken.release()
-    else:
+    if done and not left:
         taken.finish()
+    else:
+        taken.release()
     folder = taken.folder if os.path.isdir(taken.folder) or not refused else _set_aside(taken.folder)
     return Sent(folder, scrubbed(uri), sent, refused, left, problem)
-
-
-def _alive(taken: Spool) -> bool:
-    """Whether a process of the same family may still log into its runs."""
-    root = os.path.dirname(taken.folder)
-    for folder in spool.waiting(root):
-        about = spool.read_json(os.path.join(folder, "about.json")) or {}
-        if folder != taken.folder and about.get("family") == taken.about.family and spool.held(folder):
-            return True
-    return False
 
 
 def _set_aside(folder: str) -> str:
@@ -97,18 +88,21 @@ def send_of_run(root: str, server: Server, seconds: float) -> "tuple[int, str]":
         if not taken.about.run:  # it is meant for another server
             taken.release()
             continue
+        done = False
         try:
             delivery = Delivery(taken, server)
             while time.monotonic() < deadline and delivery.step():
                 pass
+            if not taken.journal.unsent() and not taken.shared():
+                delivery.close_lost_runs()
+                done = True
         except Away as error:
             problem = str(error)
-        unsent = taken.journal.unsent()
-        left += unsent
-        if unsent:
-            taken.release()
-        else:
+        left += taken.journal.unsent()
+        if done:
             taken.finish()
+        else:
+            taken.release()
     try:
         os.rmdir(root)
     except OSError:

@@ -62,8 +62,8 @@ def send_rows(server: Server, run: RunOnServer, spool: Spool, number: int, event
     kept = os.path.join(spool.scratch(), "table-" + name)
     state = read_json(kept)
     mark = hashlib.sha256(line).hexdigest() + str(spool.journal.position())
-    if state is None or state["mark"] != mark:
-        before = _table(state["table"] if state else json.loads((fetch_file(server, run, path) or b"null").decode()))
+    if state is None or state["mark"] != mark:  # other processes add rows too: only the server knows them all
+        before = _table(fetch_file(server, run, path) or b"null")
         state = {"mark": mark, "table": joined(before, rows) if before else rows}
         write_json(kept, state)
     ready = kept + ".json"
@@ -72,8 +72,12 @@ def send_rows(server: Server, run: RunOnServer, spool: Spool, number: int, event
     _tag(server, run, path)
 
 
-def _table(found: Any) -> Optional[Dict[str, List[Any]]]:
+def _table(content: bytes) -> Optional[Dict[str, List[Any]]]:
     """What is there already, where it is a table."""
+    try:
+        found = json.loads(content.decode())
+    except ValueError:
+        return None
     return found if isinstance(found, dict) and {"columns", "data"} <= set(found) else None
 
 

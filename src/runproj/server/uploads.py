@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import posixpath
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -45,7 +46,7 @@ def store_part(use: Context, request: Request, place: str) -> Response:
     upload, _, number = place.partition("/")
     path = use.artifacts.parts.path(upload)
     access.check(access.WRITE_FILE, use, place=path)
-    if not (number.isascii() and number.isdigit() and 0 < int(number[:6]) <= _MOST_PARTS):
+    if not re.fullmatch("[1-9][0-9]{0,4}", number) or int(number) > _MOST_PARTS:
         raise invalid(f"{number!r} is not the number of a part.")
     tag = use.artifacts.parts.store(upload, int(number), checked_body(request))
     return Response(200, {"ETag": f'"{tag}"'})
