@@ -9,7 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -96,11 +96,13 @@ def hashes(root: Path) -> dict[str, str]:
 def prints(uri: str, home: Path) -> dict[str, tuple[str, Fingerprint]]:
     """Experiment and fingerprint of each run of a store of ours, by the id that it had at first."""
     whole = Whole(open_full_store(uri, home=home).database)
+    runs = [(known.name, moved.run) for known in whole.experiments() for moved in whole.runs(whole.run_ids(known))]
+    first = {run.id: run.tag(ORIGIN) or run.id for _, run in runs}
     found = {}
-    for experiment in whole.experiments():
-        for moved in whole.runs(whole.run_ids(experiment)):
-            told = points.fingerprint(moved.run, whole.points(moved.run.id), exact=False)
-            found[moved.run.tag(ORIGIN) or moved.run.id] = (experiment.name, told)
+    for experiment, run in runs:
+        tags = tuple(replace(tag, value=first.get(tag.value, tag.value)) for tag in run.tags)  # parent runs
+        told = points.fingerprint(replace(run, tags=tags), whole.points(run.id), exact=False)
+        found[first[run.id]] = (experiment, told)
     return found
 
 
@@ -201,4 +203,6 @@ def test_what_goes_out_comes_back(kind: str, made: Made, look: Look, cli: Cli, t
         moved(cli("export", str(target), "--json"))
         agree(seen, look(uri))
         moved(cli("import", str(target), "--into", f"sqlite:///{tmp_path / 'back.db'}", "--json"))
+        other = moved(cli("export", str(target), "--from", f"sqlite:///{tmp_path / 'back.db'}", "--json", "--suffix", "-2"))
+        assert {item["state"] for item in other["items"]} == {"there"}
     assert prints(f"sqlite:///{tmp_path / 'back.db'}", tmp_path) == prints(ours(cli), home(cli))

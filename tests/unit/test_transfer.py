@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import math
+import shutil
 import sqlite3
 import struct
+import threading
+from collections.abc import Iterable
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from runproj.core.run import Lifecycle, RunStatus
-from runproj.core.transfer import Block
+from runproj.core.run import Experiment, Lifecycle, Run, RunChanges, RunStatus, Tag
+from runproj.core.tracking import ArtifactInfo
+from runproj.core.transfer import Block, MovedRun
+from runproj.errors import DamagedError
+from runproj.remote import Remote
 from runproj.tracking import open_full_store
 from runproj.tracking.full import FullStore
 from runproj.tracking.restore import Whole
 from runproj.transfer import points
+from runproj.transfer.files import move_files
+from runproj.transfer.intomlruns import IntoMlruns
+from runproj.transfer.server import ProxiedTree
+from runproj.transfer.trees import FolderTree
 from support.program import Cli
+from support.team import Team
 
 RUN = "0123456789abcdef0123456789abcdef"
 OTHER = "fedcba9876543210fedcba9876543210"
@@ -218,8 +231,6 @@ def test_what_is_no_record_is_refused(cli: Cli, tmp_path: Path, source: str, wor
 
 
 def test_fingerprints_do_not_depend_on_how_a_history_is_cut() -> None:
-    from runproj.core.run import Run
-
     run = Run(RUN, "0", "name", RunStatus.FINISHED, 1)
     rows = [(1, 1, 0.5, 0), (2, 2, 0.0, 1), (3, 3, math.inf, 0)]
     whole = points.fingerprint(run, [Block("a", rows), Block("b", rows)], exact=True)
@@ -269,3 +280,104 @@ def test_a_dry_export_writes_nothing(cli: Cli, tmp_path: Path) -> None:
     cli.json("import", str(mlruns(tmp_path / "mlruns")))
     assert cli.json("export", str(tmp_path / "out"), "--dry-run")["runs"] == 2
     assert not (tmp_path / "out").exists()
+
+
+def test_what_the_target_has_of_its_own_is_not_written(cli: Cli, tmp_path: Path) -> None:
+    cli.json("import", str(mlruns(tmp_path / "mlruns")))
+    target = store(cli)
+    copy = str(shutil.copytree(tmp_path / "mlruns", tmp_path / "copy" / "mlruns"))
+    same = cli.json("import", copy, "--suffix", "-2")
+    assert same["verified"], same
+    told = {(item["kind"], item["id"]): (item["state"], item["experiment"]) for item in same["items"]}
+    assert told == {("run", RUN): ("there", "Größe"), ("run", OTHER): ("there", "gone"), ("model", MODEL): ("there", "Größe")}
+    target.update(RUN, RunChanges(tags=(Tag("team", "edited"),)))
+    for more in ([], ["--dry-run"], ["--suffix", "-2"]):
+        result = cli("import", copy, *more)
+        assert result.returncode == 1, result.stdout
+        assert f"run {RUN}, there already in experiment Größe and left so: 2 tags instead of 1" in result.stdout
+    assert target.get_run(RUN).tag("team") == "edited"
+    assert [found.name for found in Whole(target.database).experiments()] == ["Default", "Größe", "gone"]
+    write(tmp_path / "copy" / "mlruns" / "7" / "new" / "meta.yaml", "run_id: new\nexperiment_id: '7'\nstatus: 3\nstart_time: 9\n")
+    items = cli.json("import", copy, "--suffix", "-2")["items"]
+    assert {item["id"]: item["state"] for item in items} == {RUN: "differs", OTHER: "there", MODEL: "there", "new": "copied"}
+    made = target.experiments.named("Größe-2")
+    assert made and target.get_run("new").experiment_id == made.id
+
+
+def test_changed_files_and_models_of_the_target_are_told(cli: Cli, tmp_path: Path) -> None:
+    cli.json("import", str(mlruns(tmp_path / "mlruns")))
+    copy = shutil.copytree(tmp_path / "mlruns", tmp_path / "copy" / "mlruns")
+    write(copy / "7" / RUN / "artifacts" / "a folder" / "file.txt", "another")
+    write(copy / "7" / "models" / MODEL / "tags" / "new", "tag")
+    report = cli.json("import", str(copy))
+    problems = {item["id"]: item["problems"] for item in report["items"]}
+    assert not report["verified"] and problems[OTHER] == []
+    assert problems[RUN][0].startswith("a folder/file.txt: sha256") and problems[MODEL] == ["0 tags instead of 1"]
+    assert store(cli).models.get(MODEL).tags == ()
+
+
+def test_a_server_gets_its_own_names_of_runs_that_are_named(cli: Cli, tmp_path: Path, team: Team) -> None:
+    source = mlruns(tmp_path / "mlruns")
+    late = "abcdef0123456789abcdef0123456789"
+    meta = (source / "7" / RUN / "meta.yaml").read_text().replace(RUN, late)
+    write(source / "7" / late / "meta.yaml", meta.replace("start_time: 10", "start_time: 15"))
+    write(source / "7" / RUN / "tags" / "mlflow.parentRunId", late)
+    write(source / "7" / late / "tags" / "mlflow.parentRunId", OTHER)  # in the experiment after this one
+    write(source / ".trash" / "8" / OTHER / "tags" / "runproj.rerun_of", "lost")
+    cli.json("import", str(source))
+    report = cli.json("export", team.url)
+    assert report["verified"], report
+    assert [(loss["what"], "run lost" in loss["why"]) for loss in report["losses"]] == [
+        (f"tag runproj.rerun_of of run {OTHER}", True)
+    ]
+    names = {item["id"]: item["target"] for item in report["items"]}
+    for run, parent in ((RUN, late), (late, OTHER)):
+        found = team.ok("GET", "runs/get", run_id=names[run])["run"]["data"]["tags"]
+        assert {"key": "mlflow.parentRunId", "value": names[parent]} in found
+    model = team.ok("GET", f"logged-models/{names[MODEL]}")["model"]["info"]
+    version = team.ok("GET", "model-versions/get", name="net", version="1")["model_version"]
+    assert model["source_run_id"] == version["run_id"] == names[RUN]
+    assert {item["state"] for item in cli.json("export", team.url)["items"]} == {"kept"}
+
+
+class Sloppy(BaseHTTPRequestHandler):
+    """A server whose answers are not what they say."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        if self.path.endswith("cut"):
+            self.send_header("Content-Length", "1000000")
+        if self.path.endswith("digest"):
+            self.send_header("Repr-Digest", f"sha-256=:{base64.b64encode(hashlib.sha256(b'other').digest()).decode()}:")
+        self.end_headers()
+        self.wfile.write(b"x" * 500_000)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.mark.parametrize(("path", "words"), [("cut", "after 500000 of 1000000 bytes"), ("digest", "sent bytes with sha256")])
+def test_a_download_that_is_not_what_the_server_says_is_no_file(tmp_path: Path, path: str, words: str) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Sloppy)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        remote = Remote(f"http://127.0.0.1:{server.server_port}", {})
+        tree = ProxiedTree(remote, "1/run/artifacts")
+        with pytest.raises(DamagedError, match=words):
+            tree.fetch(path, tmp_path / "file")
+        assert tree.fetch("well", tmp_path / "file").stat().st_size == 500_000
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_file_that_is_shorter_than_listed_is_told(tmp_path: Path) -> None:
+    class Listed(FolderTree):
+        def files(self) -> Iterable[ArtifactInfo]:
+            return [replace(info, size=10) for info in super().files()]
+
+    write(tmp_path / "from" / "file", "short")
+    target = IntoMlruns(tmp_path / "mlruns")
+    made = target.run(MovedRun(Run(RUN, "1", "name", RunStatus.FINISHED, 1)), target.make(Experiment("1", "e", ""), "e"), ())
+    files, problems = move_files(Listed(tmp_path / "from"), target, made, tmp_path)
+    assert (files, problems) == ((), ("file: 5 bytes instead of 10, which its listing tells",))

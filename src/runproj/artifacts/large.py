@@ -43,7 +43,7 @@ class _Download:
             if answer.status != 206:
                 self._begin_again()
             self._tag = _strong(answer.headers.get("ETag", ""))
-            self._expected = _sha256(answer.headers.get("Repr-Digest", ""))
+            self._expected = told_sha256(answer.headers.get("Repr-Digest", ""))
             length = answer.headers.get("Content-Length")
             total = None if length is None else self.have + int(length)
             while data := answer.read(CHUNK):
@@ -143,7 +143,7 @@ def _strong(tag: str) -> str:
     return "" if tag.startswith("W/") else tag
 
 
-def _sha256(header: str) -> bytes:
+def told_sha256(header: str) -> bytes:
     """The hash in a `Repr-Digest` header; empty where there is none."""
     found = re.search(r"sha-256=:([A-Za-z0-9+/=]+):", header)
     return b64decode(found.group(1)) if found else b""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -111,9 +112,13 @@ def _tell(report: TransferReport) -> None:
     kept = sum(item.state == "kept" for item in report.items)
     if kept:
         output.write(f"{kept} of the runs and models had been taken over before.")
-    wrong = [item for item in report.items if item.state == "wrong"]
+    there = Counter(item.experiment for item in report.items if item.state == "there")
+    for experiment, number in there.items():
+        output.write(f"{number} of the runs and models were there already, in experiment {output.clean(experiment)}: the same.")
+    wrong = [item for item in report.items if item.state in ("wrong", "differs")]
     for item in wrong[:_SHOWN]:
-        output.write(f"{output.bad('differs')}  {item.kind} {item.id}: {output.clean('; '.join(item.problems))}")
+        where = f", there already in experiment {output.clean(item.experiment)} and left so" if item.state == "differs" else ""
+        output.write(f"{output.bad('differs')}  {item.kind} {item.id}{where}: {output.clean('; '.join(item.problems))}")
     for loss in report.losses[:_SHOWN]:
         count = f" ({loss.count})" if loss.count > 1 else ""
         output.write(f"not taken over: {output.clean(loss.what)}{count}: {output.clean(loss.why)}")

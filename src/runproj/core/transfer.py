@@ -93,7 +93,10 @@ class ItemMoved:
     """A run or a logged model.
 
     id, target: what it is called in the source and in the target.
-    state:      "copied", "kept" (it was there already) or "wrong" (the target does not hold what the source does).
+    state:      "copied", "kept" (an earlier transfer of these two places has moved it), "wrong" (the target does not hold what
+                the source does), "there" or "differs": the target has had one of that id, which is the same, or is not; either
+                way it stays as it is.
+    experiment: the name of the experiment that it is in where the state is "there" or "differs".
     """
 
     kind: str
@@ -103,6 +106,7 @@ class ItemMoved:
     fingerprint: Fingerprint | None = None
     files: tuple[FileMoved, ...] = ()
     problems: tuple[str, ...] = ()
+    experiment: str = ""
 
 
 @dataclass(frozen=True)
@@ -210,6 +214,12 @@ class Target(Protocol):
 
     def read(self, run_id: str) -> tuple[Run, Iterator[Block]]:
         """What the target holds of a run, as a `Source` would give it."""
+
+    def read_model(self, model_id: str) -> LoggedModel:
+        """The logged model of that id."""
+
+    def name_of(self, experiment_id: str) -> str:
+        """The name of an experiment of the target."""
 
     def tree(self, owner: Run | LoggedModel) -> Tree:
         """The files that the target has of a run or logged model."""

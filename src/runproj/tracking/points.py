@@ -55,12 +55,17 @@ def write(connection: Connection, run: int, metrics: Sequence[Metric], numbers: 
         "INSERT INTO points (run, key, timestamp, step, value, kind) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
         sorted(points),  # in the order of the table: neighbours are on the same page
     )
+    keep_latest(connection, [(run, key, *last) for key, last in sorted(latest.items())])
+
+
+def keep_latest(connection: Connection, found: Sequence[tuple[int, int, int, int, float, int]]) -> None:
+    """Note points (run, key, step, timestamp, value, kind) as the latest ones of their metrics, where they are."""
     connection.executemany(
         "INSERT INTO latest_metrics AS old (run, key, step, timestamp, value, kind) VALUES (?, ?, ?, ?, ?, ?)"
         " ON CONFLICT (run, key) DO UPDATE SET timestamp = excluded.timestamp, step = excluded.step, value = excluded.value,"
         " kind = excluded.kind"
         " WHERE (excluded.step, excluded.timestamp, excluded.value) > (old.step, old.timestamp, old.value)",
-        [(run, key, *last) for key, last in sorted(latest.items())],
+        found,
     )
 
 

@@ -11,7 +11,7 @@ from runproj.core.models import Lineage, ModelVersion
 from runproj.core.numbers import as_number
 from runproj.core.run import Experiment, Lifecycle
 from runproj.core.transfer import Block, MovedModel, MovedRun, Registration
-from runproj.tracking import experiments, lineage, rows
+from runproj.tracking import experiments, lineage, points, rows
 from runproj.tracking.rows import text
 from runproj.tracking.sql import Connection, Database, Dialect, one
 
@@ -56,13 +56,7 @@ def put_points(connection: Connection, run: int, block: Block, number: int) -> N
     found = [(run, number, *point) for point in block.points]
     _insert(connection, "points (run, key, timestamp, step, value, kind)", found, "ON CONFLICT DO NOTHING")
     timestamp, step, value, kind = max(block.points, key=itemgetter(1, 0, 2))
-    connection.execute(
-        "INSERT INTO latest_metrics AS old (run, key, step, timestamp, value, kind) VALUES (?, ?, ?, ?, ?, ?)"
-        " ON CONFLICT (run, key) DO UPDATE SET timestamp = excluded.timestamp, step = excluded.step, value = excluded.value,"
-        " kind = excluded.kind"
-        " WHERE (excluded.step, excluded.timestamp, excluded.value) > (old.step, old.timestamp, old.value)",
-        (run, number, step, timestamp, value, kind),
-    )
+    points.keep_latest(connection, [(run, number, step, timestamp, value, kind)])
 
 
 def _insert(connection: Connection, table: str, found: Sequence[Sequence[object]], conflict: str) -> None:

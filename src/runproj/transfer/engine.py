@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import re
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from runproj.core.models import Lineage, LoggedModel
-from runproj.core.run import Experiment, Run, Tag, TagName
+from runproj.core.run import Experiment, Run
 from runproj.core.services import Reporter
-from runproj.core.transfer import Fingerprint, ItemMoved, Loss, MovedModel, MovedRun, Source, Target, TransferReport
+from runproj.core.transfer import ItemMoved, Loss, MovedModel, MovedRun, Source, Target, TransferReport
 from runproj.errors import NotFoundError, RefusedError, RunprojError, StorageError
 from runproj.transfer import points
-from runproj.transfer.files import move_files
+from runproj.transfer.compare import missing, model_differences, named, run_differences, state_of
+from runproj.transfer.files import compare_files, move_files
 from runproj.transfer.journal import Entry, Journal
+from runproj.transfer.references import References
 from runproj.transfer.registry import move_registry
+from runproj.transfer.trees import elsewhere, plain
 from runproj.transfer.words import UnreadableError
 
 
@@ -39,6 +39,20 @@ class Wishes:
     dry_run: bool = False
 
 
+@dataclass
+class Place:
+    """Where the things of an experiment go.
+
+    found: the target's experiment of that name; it is made when the first thing goes there.
+    there: something of the experiment is in the target already, wherever.
+    """
+
+    wanted: Experiment
+    name: str
+    found: Experiment | None
+    there: bool = False
+
+
 class Transfer:
     """One transfer.  `known` is what of it was finished before."""
 
@@ -51,8 +65,8 @@ class Transfer:
         self._items: list[ItemMoved] = []
         self._losses: list[Loss] = []
         self._links: list[tuple[str, Lineage]] = []
-        self._runs: dict[str, str] = {}
-        self._models: dict[str, str] = {}
+        self._names = References(target, known)
+        self._later: list[tuple[MovedRun, Place]] = []
         self._roots: dict[str, str] = {}
         self._places: dict[str, str] = {}
         self._registered = (0, 0)
@@ -63,20 +77,24 @@ class Transfer:
         self._reporter.phase("transfer", f"{self.source.name} → {self.target.name}")
         experiments = self._experiments()
         with tempfile.TemporaryDirectory(prefix="runproj-transfer-") as scratch:
-            made = [(experiment, self._place(experiment)) for experiment in experiments]
-            for experiment, place in made:
-                self._move_runs(experiment, place, Path(scratch))
-            for experiment, place in made:
-                self._move_models(experiment, place, Path(scratch))
+            places = [self._place(experiment) for experiment in experiments]
+            for place in places:
+                self._move_runs(place, Path(scratch))
+            self._move_later(Path(scratch))
+            for place in places:
+                self._move_models(place, Path(scratch))
         if not self.wishes.dry_run:
+            for place in places:
+                if not place.there:
+                    self._open(place)
             self._link()
         chosen = bool(self.wishes.experiments)
         self._registered = move_registry(self, only_related=chosen)
-        for experiment, place in made:
-            if place is not None and self._known.find("experiment", experiment.id):
-                self.target.finish(experiment, place)
+        for place in places:
+            if place.found is not None and not self.wishes.dry_run and self._known.find("experiment", place.wanted.id):
+                self.target.finish(place.wanted, place.found)
         self._losses += self.source.beyond()
-        return self._report(len(made), time.monotonic() - begun)
+        return self._report(len(places), time.monotonic() - begun)
 
     def lose(self, what: str, why: str) -> None:
         """Note something that is not taken over."""
@@ -86,7 +104,7 @@ class Transfer:
         """Where a location of the source is in the target; as it was where it was not moved."""
         cut = len(uri)
         while cut > 0:
-            if (root := self._roots.get(_plain(uri[:cut]))) is not None:
+            if (root := self._roots.get(plain(uri[:cut]))) is not None:
                 return root + uri[cut:]
             cut = uri.rfind("/", 0, cut)
         return uri
@@ -97,11 +115,18 @@ class Transfer:
 
     def run_id(self, run_id: str) -> str:
         """What a run is called in the target; empty for one that was not taken."""
-        return self._runs.get(run_id, "")
+        return self._names.runs.get(run_id, "")
+
+    def renamed(self, run_id: str, what: str) -> str:
+        """What a run is called in the target; as it was, and a loss of `what` names it, where the target does not have it."""
+        found = self._names.run(run_id)
+        if run_id and not found:
+            self.lose(what, f"the target does not have run {run_id}, which it names")
+        return found or run_id
 
     def model_id(self, model_id: str) -> str:
         """What a logged model is called in the target; empty for one that was not taken."""
-        return self._models.get(model_id, "")
+        return self._names.models.get(model_id, "")
 
     def _experiments(self) -> list[Experiment]:
         found = list(self.source.experiments())
@@ -111,8 +136,7 @@ class Transfer:
             raise RefusedError(f"{self.source.name} has no experiment {missing[0]!r}", fix=f"It has: {known}")
         return [experiment for experiment in found if not wanted or experiment.name in wanted]
 
-    def _place(self, experiment: Experiment) -> Experiment | None:
-        """Where the runs of an experiment go; None where it would be made first."""
+    def _place(self, experiment: Experiment) -> Place:
         before = self._known.find("experiment", experiment.id)
         name = before.item.target if before else experiment.name
         found = self.target.find(name)
@@ -120,43 +144,105 @@ class Transfer:
             name += self.wishes.suffix
             found = self.target.find(name)
         if found is None:
-            return None if self.wishes.dry_run else self._make(experiment, name)
+            return Place(experiment, name, None)
         if before is None and (lost := {tag.key for tag in experiment.tags} - {tag.key for tag in found.tags}):
             self.lose(
                 f"tags of experiment {name!r}: {', '.join(sorted(lost))}", "the target has an experiment of that name already"
             )
         if before is None and found.lifecycle is not experiment.lifecycle:
             self.lose(f"state of experiment {name!r}", f"it is {found.lifecycle.value} in the target, and stays so")
-        return found
+        return Place(experiment, name, found)
+
+    def _open(self, place: Place) -> Experiment:
+        """The experiment, made if it is not there yet."""
+        if place.found is None:
+            place.found = self._make(place.wanted, place.name)
+        return place.found
 
     def _make(self, experiment: Experiment, name: str) -> Experiment:
-        location = experiment.artifact_location if _elsewhere(experiment.artifact_location) else ""
+        location = experiment.artifact_location if elsewhere(experiment.artifact_location) else ""
         made = self.target.make(replace(experiment, artifact_location=location), name)
         self._known.add(Entry("", "", ItemMoved("experiment", experiment.id, name, "copied")))
         return made
 
-    def _move_runs(self, experiment: Experiment, place: Experiment | None, scratch: Path) -> None:
-        for moved in self.source.runs(experiment):
-            moved = replace(moved, run=_named(moved.run))
-            self._reporter.progress(f"{experiment.name}: {len(self._items)} runs and models, now {moved.run.name}")
-            if place is None or self.wishes.dry_run:
-                self._items.append(self._looked_at(moved))
-                continue
-            state = _state(moved)
-            before = self._known.find("run", moved.run.id)
-            if before and before.state == state and self.target.has(before.item.target) and self._same_files(before, moved.run):
-                self._took(moved.run, before.item.target, before.uri)
-                self._items.append(replace(before.item, state="kept"))
+    def _move_runs(self, place: Place, scratch: Path) -> None:
+        for moved in self.source.runs(place.wanted):
+            moved = replace(moved, run=named(moved.run))
+            self._reporter.progress(f"{place.wanted.name}: {len(self._items)} runs and models, now {moved.run.name}")
+            if self._names.unknown(moved.run):
+                self._later.append((moved, place))
             else:
-                with self._going_on("run", moved.run.id):
-                    self._move_run(moved, place, state, scratch)
-            if (run_id := self.run_id(moved.run.id)) and (moved.lineage.models_in or moved.lineage.models_out):
-                self._links.append((run_id, moved.lineage))
+                self._take_run(moved, place, scratch)
+
+    def _move_later(self, scratch: Path) -> None:
+        """The runs that name others which came after them: those first that are named."""
+        while self._later:
+            waiting = {moved.run.id for moved, _ in self._later}
+            unknown = {moved.run.id: self._names.unknown(moved.run) for moved, _ in self._later}
+            ready = [pair for pair in self._later if waiting.isdisjoint(tag.value for tag in unknown[pair[0].run.id])]
+            ready = ready or self._later[:1]  # a ring
+            taken = {moved.run.id for moved, _ in ready}
+            self._later = [pair for pair in self._later if pair[0].run.id not in taken]
+            for moved, place in ready:
+                for tag in unknown[moved.run.id]:
+                    self.renamed(tag.value, f"tag {tag.key} of run {moved.run.id}")
+                self._take_run(moved, place, scratch)
+
+    def _take_run(self, moved: MovedRun, place: Place, scratch: Path) -> None:
+        moved = replace(moved, run=self._names.translated(moved.run))
+        run, state = moved.run, state_of(moved)
+        before = self._known.find("run", run.id)
+        if before and before.state == state and self.target.has(before.item.target) and self._same_files(before, run):
+            self._keep(before, run, place)
+        elif self._had(self.target.has, run, place):
+            with self._going_on("run", run.id):
+                self._compare_run(moved, place, scratch)
+            return
+        elif self.wishes.dry_run:
+            self._items.append(self._looked_at(moved))
+        else:
+            with self._going_on("run", run.id):
+                self._move_run(moved, self._open(place), state, scratch)
+        if (run_id := self.run_id(run.id)) and (moved.lineage.models_in or moved.lineage.models_out):
+            self._links.append((run_id, moved.lineage))
+
+    def _keep(self, before: Entry, owner: Run | LoggedModel, place: Place) -> None:
+        place.there = True
+        self._took(owner, before.item.target, before.uri)
+        self._items.append(replace(before.item, state="kept"))
+
+    def _had(self, has: Callable[[str], bool], owner: Run | LoggedModel, place: Place) -> bool:
+        """Whether the target has one of that id which no earlier transfer from here began, or in another experiment."""
+        if not self.target.keeps_ids or not has(owner.id):
+            return False
+        if self._known.find(_kind(owner), owner.id) is None:
+            return True
+        there = self.target.read(owner.id)[0] if isinstance(owner, Run) else self.target.read_model(owner.id)
+        return place.found is None or there.experiment_id != place.found.id
+
+    def _compare_run(self, moved: MovedRun, place: Place, scratch: Path) -> None:
+        there, arrived = self.target.read(moved.run.id)
+        wanted = points.fingerprint(moved.run, self.source.points(moved.run), exact=self.target.exact)
+        problems = run_differences(wanted, points.fingerprint(named(there), arrived, exact=self.target.exact))
+        self._leave(ItemMoved("run", there.id, there.id, "there", wanted, problems=problems), moved.run, there, place, scratch)
+
+    def _leave(self, item: ItemMoved, owner: Run | LoggedModel, there: Run | LoggedModel, place: Place, scratch: Path) -> None:
+        """Note what the target has of its own, and whether its files are the same."""
+        place.there = True
+        problems = item.problems
+        try:
+            if not elsewhere(owner.artifact_uri):
+                problems += compare_files(self.source.tree(owner), self.target.tree(there), scratch)
+        except (StorageError, RefusedError) as error:
+            self.lose(f"files of {item.kind} {item.id}", f"they are not compared: {error.what}")
+        self._took(owner, there.id, there.artifact_uri)
+        experiment = self.target.name_of(there.experiment_id)
+        self._items.append(replace(item, state="differs" if problems else "there", problems=problems, experiment=experiment))
 
     def _looked_at(self, moved: MovedRun) -> ItemMoved:
         found = points.fingerprint(moved.run, self.source.points(moved.run), exact=self.target.exact)
         state = "kept" if self.target.keeps_ids and self.target.has(moved.run.id) else "copied"
-        self._runs[moved.run.id] = moved.run.id
+        self._names.runs[moved.run.id] = moved.run.id
         return ItemMoved("run", moved.run.id, moved.run.id, state, found)
 
     @contextlib.contextmanager
@@ -168,15 +254,15 @@ class Transfer:
             self._items.append(ItemMoved(kind, key, "", "wrong", problems=(str(error),)))
 
     def _move_run(self, moved: MovedRun, place: Experiment, state: str, scratch: Path) -> None:
-        _checked(moved.run.id)
+        self._begin(moved.run)
         digest = points.Digest(moved.run)
         blocks = self.source.points(moved.run)
-        stays = moved.run.artifact_uri if _elsewhere(moved.run.artifact_uri) else ""
+        stays = moved.run.artifact_uri if elsewhere(moved.run.artifact_uri) else ""
         given = replace(moved, run=replace(moved.run, artifact_uri=stays))
         made = self.target.run(given, place, digest.passing(blocks if self.target.exact else points.clamped(blocks)))
         there, arrived = self.target.read(made.id)
         wanted = digest.fingerprint()
-        problems = _differences(wanted, points.fingerprint(there, arrived, exact=self.target.exact))
+        problems = run_differences(wanted, points.fingerprint(there, arrived, exact=self.target.exact))
         item = ItemMoved("run", moved.run.id, made.id, "wrong" if problems else "copied", wanted, problems=problems)
         item, complete = self._with_files(item, moved.run, made, scratch)
         self._took(moved.run, made.id, made.artifact_uri)
@@ -184,31 +270,34 @@ class Transfer:
         if moved.run.status.final and complete:
             self._known.add(Entry(state, made.artifact_uri, item))
 
-    def _move_models(self, experiment: Experiment, place: Experiment | None, scratch: Path) -> None:
-        for moved in self.source.models(experiment):
-            if place is None or self.wishes.dry_run:
-                self._items.append(ItemMoved("model", moved.model.id, moved.model.id, "copied"))
-                self._models[moved.model.id] = moved.model.id
-                continue
-            state = _state(moved)
-            before = self._known.find("model", moved.model.id)
+    def _move_models(self, place: Place, scratch: Path) -> None:
+        for moved in self.source.models(place.wanted):
+            model, state = moved.model, state_of(moved)
+            before = self._known.find("model", model.id)
             there = before and before.state == state and self.target.has_model(before.item.target)
-            if before and there and self._same_files(before, moved.model):
-                self._took(moved.model, before.item.target, before.uri)
-                self._items.append(replace(before.item, state="kept"))
+            if before and there and self._same_files(before, model):
+                self._keep(before, model, place)
+            elif self._had(self.target.has_model, model, place):
+                with self._going_on("model", model.id):
+                    found = self.target.read_model(model.id)
+                    problems = model_differences(model, found)
+                    self._leave(ItemMoved("model", model.id, model.id, "there", problems=problems), model, found, place, scratch)
+            elif self.wishes.dry_run:
+                self._items.append(ItemMoved("model", model.id, model.id, "copied"))
+                self._names.models[model.id] = model.id
             else:
-                with self._going_on("model", moved.model.id):
-                    self._move_model(moved, place, state, scratch)
+                with self._going_on("model", model.id):
+                    self._move_model(moved, self._open(place), state, scratch)
 
     def _move_model(self, moved: MovedModel, place: Experiment, state: str, scratch: Path) -> None:
         model = moved.model
-        _checked(model.id)
-        stays = model.artifact_uri if _elsewhere(model.artifact_uri) else ""
+        self._begin(model)
+        stays = model.artifact_uri if elsewhere(model.artifact_uri) else ""
         measured = tuple(replace(item, run_id=self.run_id(item.run_id) or item.run_id) for item in model.metrics)
-        source_run = self.run_id(model.source_run) or model.source_run
+        source_run = self.renamed(model.source_run, f"source run of model {model.id}")
         given = replace(moved, model=replace(model, artifact_uri=stays, metrics=measured, source_run=source_run))
         made = self.target.model(given, place)
-        problems = _missing(model, made)
+        problems = missing(model, made)
         item = ItemMoved("model", model.id, made.id, "wrong" if problems else "copied", problems=problems)
         item, complete = self._with_files(item, model, made, scratch)
         self._took(model, made.id, made.artifact_uri)
@@ -216,9 +305,15 @@ class Transfer:
         if complete:
             self._known.add(Entry(state, made.artifact_uri, item))
 
+    def _begin(self, owner: Run | LoggedModel) -> None:
+        """Note that what the target may have of a run or model from now on is of this transfer."""
+        _checked(owner.id)
+        if self.target.keeps_ids and self._known.find(_kind(owner), owner.id) is None:
+            self._known.add(Entry("", "", ItemMoved(_kind(owner), owner.id, owner.id, "begun")))
+
     def _same_files(self, before: Entry, owner: Run | LoggedModel) -> bool:
         """Whether the source has the files that it had, as far as names and sizes tell."""
-        if _elsewhere(owner.artifact_uri):
+        if elsewhere(owner.artifact_uri):
             return True
         try:
             found = {(info.path, info.size) for info in self.source.tree(owner).files() if info.size is not None}
@@ -227,15 +322,15 @@ class Transfer:
         return found == {(file.path, file.size) for file in before.item.files}
 
     def _took(self, owner: Run | LoggedModel, target_id: str, uri: str) -> None:
-        (self._runs if isinstance(owner, Run) else self._models)[owner.id] = target_id
+        (self._names.runs if isinstance(owner, Run) else self._names.models)[owner.id] = target_id
         if uri:
-            self._roots[_plain(owner.artifact_uri)] = self._places[owner.id] = uri
+            self._roots[plain(owner.artifact_uri)] = self._places[owner.id] = uri
 
     def _with_files(
         self, item: ItemMoved, owner: Run | LoggedModel, made: Run | LoggedModel, scratch: Path
     ) -> tuple[ItemMoved, bool]:
         """The item with the files of its run or model, which are copied if they can be reached; whether nothing is missing."""
-        if _elsewhere(owner.artifact_uri):
+        if elsewhere(owner.artifact_uri):
             return item, item.state != "wrong"
         try:
             tree = self.source.tree(owner)
@@ -266,7 +361,7 @@ class Transfer:
             source=self.source.name,
             target=self.target.name,
             dry_run=self.wishes.dry_run,
-            verified=all(item.state != "wrong" for item in self._items),
+            verified=all(item.state not in ("wrong", "differs") for item in self._items),
             experiments=experiments,
             runs=len(runs),
             points=sum(item.fingerprint.points for item in runs if item.fingerprint),
@@ -281,40 +376,8 @@ class Transfer:
         )
 
 
-def _named(run: Run) -> Run:
-    """The run with a name, which is a tag of it too, as everywhere today; older stores had the one or the other."""
-    name = run.name or run.tag(TagName.RUN_NAME) or f"run-{run.id[:8]}"
-    if run.name == name and run.tag(TagName.RUN_NAME) == name:
-        return run
-    tags = (*(tag for tag in run.tags if tag.key != TagName.RUN_NAME), Tag(TagName.RUN_NAME, name))
-    return replace(run, name=name, tags=tags)
-
-
-def _state(moved: MovedRun | MovedModel) -> str:
-    """A digest of all that a source tells of a thing before its history is read."""
-    from runproj.codec import to_plain
-
-    return hashlib.sha256(json.dumps(to_plain(moved), sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _differences(wanted: Fingerprint, found: Fingerprint) -> tuple[str, ...]:
-    counts = (("parameters", "params"), ("tags", "tags"), ("points of metrics", "points"))
-    told = [
-        f"{getattr(found, field)} {words} instead of {getattr(wanted, field)}"
-        for words, field in counts
-        if getattr(found, field) != getattr(wanted, field)
-    ]
-    return tuple(told) if told or found == wanted else ("its values differ",)
-
-
-def _missing(wanted: LoggedModel, found: LoggedModel) -> tuple[str, ...]:
-    """What a logged model lacks in the target."""
-    counts = (
-        ("parameters", wanted.params, found.params),
-        ("tags", wanted.tags, found.tags),
-        ("metrics", wanted.metrics, found.metrics),
-    )
-    return tuple(f"{len(there)} {words} instead of {len(had)}" for words, had, there in counts if len(there) < len(had))
+def _kind(owner: Run | LoggedModel) -> str:
+    return "run" if isinstance(owner, Run) else "model"
 
 
 def _checked(item_id: str) -> str:
@@ -322,15 +385,6 @@ def _checked(item_id: str) -> str:
     if not re.fullmatch(r"[a-zA-Z0-9][\w\-]{0,255}", item_id):
         raise UnreadableError(f"{item_id[:100]!r} is not an id")
     return item_id
-
-
-def _elsewhere(uri: str) -> bool:
-    """Whether a location is in a store that the target's users reach by themselves, as a bucket is."""
-    return urlsplit(uri).scheme not in ("", "file", "mlflow-artifacts", "runs", "models")
-
-
-def _plain(uri: str) -> str:
-    return uri.removeprefix("file://").rstrip("/")
 
 
 def _counted(losses: Iterable[Loss]) -> tuple[Loss, ...]:

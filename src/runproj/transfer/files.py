@@ -8,7 +8,7 @@ from runproj.core.models import LoggedModel
 from runproj.core.run import Run
 from runproj.core.tracking import ArtifactInfo
 from runproj.core.transfer import FileMoved, Target, Tree
-from runproj.errors import RunprojError
+from runproj.errors import RunprojError, StorageError
 from runproj.files import sha256_file
 
 
@@ -33,6 +33,18 @@ def move_files(
     return tuple(moved), tuple(problems)
 
 
+def compare_files(tree: Tree, there: Tree, scratch: Path) -> tuple[str, ...]:
+    """What is wrong with the files of `there`, which are to be those of `tree`; nothing is written."""
+    problems = []
+    for info in sorted((info for info in tree.files() if info.size is not None), key=lambda info: info.path):
+        wanted = _sha256(tree, info.path, scratch)
+        if not wanted or (found := _sha256(there, info.path, scratch)) != wanted:
+            problems.append(
+                f"{info.path}: " + (f"sha256 {found or 'of nothing'} instead of {wanted}" if wanted else "unreadable")
+            )
+    return tuple(problems)
+
+
 def _move(
     info: ArtifactInfo, tree: Tree, target: Target, owner: Run | LoggedModel, scratch: Path, sizes: dict[str, int | None]
 ) -> FileMoved:
@@ -40,6 +52,8 @@ def _move(
     try:
         path = tree.fetch(info.path, fetched)
         file = FileMoved(info.path, path.stat().st_size, sha256_file(path))
+        if file.size < (info.size or 0):  # one that is written to may have grown
+            raise StorageError(f"{file.size} bytes instead of {info.size}, which its listing tells")
         same = sizes.get(info.path, -1) == file.size and _sha256(target.tree(owner), info.path, scratch) == file.sha256
         if not same:
             target.put(owner, path, info.path)
@@ -49,7 +63,7 @@ def _move(
 
 
 def _sha256(there: Tree, path: str, scratch: Path) -> str:
-    """The hash of a file in the target; empty where it is not there."""
+    """The hash of a file; empty where it is not there."""
     fetched = scratch / "arrived"
     try:
         return sha256_file(there.fetch(path, fetched))

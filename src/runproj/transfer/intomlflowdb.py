@@ -133,7 +133,7 @@ class IntoMlflowDatabase:
                 " ON CONFLICT DO NOTHING",
                 measured,
             )
-        return next(found.model for found in self._reader.models(experiment) if found.model.id == model.id)
+        return self.read_model(model.id)
 
     def link(self, run_id: str, lineage: Lineage) -> None:
         links = [("RUN_INPUT", run_id, "MODEL_INPUT", model, 0) for model in lineage.models_in]
@@ -181,6 +181,15 @@ class IntoMlflowDatabase:
         if run is None:
             raise NotFoundError(f"{self.name} has no run {run_id}")
         return run, self._reader.points(run)
+
+    def read_model(self, model_id: str) -> LoggedModel:
+        model = self._reader.one_model(model_id)
+        if model is None:
+            raise NotFoundError(f"{self.name} has no logged model {model_id}")
+        return model
+
+    def name_of(self, experiment_id: str) -> str:
+        return next((found.name for found in self._reader.experiments() if found.id == experiment_id), experiment_id)
 
     def tree(self, owner: Run | LoggedModel) -> Tree:
         return FolderTree(self._place(owner))

@@ -134,9 +134,7 @@ class IntoMlruns:
             "status_message": None,
         }
         write_mapping(folder / "meta.yaml", meta)
-        found_again = Mlruns(self._root, Places(self._root, (self._root,)))
-        list(found_again.experiments())
-        return next(item.model for item in found_again.models(experiment) if item.model.id == model.id)
+        return self.read_model(model.id)
 
     def link(self, run_id: str, lineage: Lineage) -> None:
         run = self._found(run_id)
@@ -205,6 +203,15 @@ class IntoMlruns:
     def read(self, run_id: str) -> tuple[Run, Iterator[Block]]:
         folder = self._found(run_id)
         return run_in(folder), points_in(folder)
+
+    def read_model(self, model_id: str) -> LoggedModel:
+        place = self._found(model_id).parent.parent.name
+        reader = Mlruns(self._root, Places(self._root, (self._root,)))
+        models = (item.model for found in reader.experiments() if found.id == place for item in reader.models(found))
+        return next(model for model in models if model.id == model_id)
+
+    def name_of(self, experiment_id: str) -> str:
+        return next((name for name, found in self._experiments.items() if found.id == experiment_id), experiment_id)
 
     def tree(self, owner: Run | LoggedModel) -> Tree:
         return FolderTree(self._found(owner.id) / "artifacts")

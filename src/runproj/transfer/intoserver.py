@@ -148,7 +148,7 @@ class IntoServer:
                     self._log(run_id, metrics=found)
         if model.status is not ModelStatus.PENDING:
             self._remote.send("PATCH", f"logged-models/{model_id}", {"model_id": model_id, "status": model.status.value})
-        made = self._model(model_id)
+        made = self.read_model(model_id)
         for tag in model.tags:
             if tag.key == _VERSIONS:
                 self._noted[made.id] = tag.value
@@ -176,9 +176,6 @@ class IntoServer:
         for params in _batches(model.params[_BATCH:], _BATCH):
             self._remote.post(f"logged-models/{made.id}/params", {"model_id": made.id, "params": _pairs(params)})
         return made.id
-
-    def _model(self, model_id: str) -> LoggedModel:
-        return model_of(message_in(self._remote.get(f"logged-models/{model_id}"), "model"))
 
     def link(self, run_id: str, lineage: Lineage) -> None:
         known = self._remote.get("runs/get", run_id=run_id)
@@ -273,7 +270,7 @@ class IntoServer:
 
     def has_model(self, model_id: str) -> bool:
         try:
-            self._model(model_id)
+            self.read_model(model_id)
         except NotFoundError:
             return False
         return True
@@ -281,6 +278,12 @@ class IntoServer:
     def read(self, run_id: str) -> tuple[Run, Iterator[Block]]:
         run = self._runs.get_run(run_id)
         return run, self._histories.of(run)
+
+    def read_model(self, model_id: str) -> LoggedModel:
+        return model_of(message_in(self._remote.get(f"logged-models/{model_id}"), "model"))
+
+    def name_of(self, experiment_id: str) -> str:
+        return self._runs.experiment_by_id(experiment_id).name
 
     def tree(self, owner: Run | LoggedModel) -> Tree:
         return server_tree(self._remote, owner, self._places)

@@ -109,24 +109,30 @@ class MlflowDatabase:
 
     def models(self, experiment: Experiment) -> Iterable[MovedModel]:
         for row in self._rows("logged_models", "experiment_id = ?", (int(experiment.id),), order="creation_timestamp_ms"):
-            model_id = _text(row, "model_id")
-            params = self._rows("logged_model_params", "model_id = ?", (model_id,))
-            tags = self._rows("logged_model_tags", "model_id = ?", (model_id,))
-            model = LoggedModel(
-                id=model_id,
-                experiment_id=experiment.id,
-                name=_text(row, "name"),
-                artifact_uri=_text(row, "artifact_location"),
-                status=words.model_status(row.get("status")),
-                created=_number(row, "creation_timestamp_ms"),
-                updated=_number(row, "last_updated_timestamp_ms"),
-                model_type=_text(row, "model_type"),
-                source_run=_text(row, "source_run_id"),
-                params=tuple(Param(_text(item, "param_key"), _text(item, "param_value")) for item in params),
-                tags=tuple(Tag(_text(item, "tag_key"), _text(item, "tag_value")) for item in tags),
-                metrics=tuple(map(_model_metric, self._rows("logged_model_metrics", "model_id = ?", (model_id,)))),
-            )
-            yield MovedModel(model, words.lifecycle(row.get("lifecycle_stage")))
+            yield MovedModel(self._model(row), words.lifecycle(row.get("lifecycle_stage")))
+
+    def one_model(self, model_id: str) -> LoggedModel | None:
+        """The logged model of that id."""
+        return next((self._model(row) for row in self._rows("logged_models", "model_id = ?", (model_id,))), None)
+
+    def _model(self, row: Row) -> LoggedModel:
+        model_id = _text(row, "model_id")
+        params = self._rows("logged_model_params", "model_id = ?", (model_id,))
+        tags = self._rows("logged_model_tags", "model_id = ?", (model_id,))
+        return LoggedModel(
+            id=model_id,
+            experiment_id=_text(row, "experiment_id"),
+            name=_text(row, "name"),
+            artifact_uri=_text(row, "artifact_location"),
+            status=words.model_status(row.get("status")),
+            created=_number(row, "creation_timestamp_ms"),
+            updated=_number(row, "last_updated_timestamp_ms"),
+            model_type=_text(row, "model_type"),
+            source_run=_text(row, "source_run_id"),
+            params=tuple(Param(_text(item, "param_key"), _text(item, "param_value")) for item in params),
+            tags=tuple(Tag(_text(item, "tag_key"), _text(item, "tag_value")) for item in tags),
+            metrics=tuple(map(_model_metric, self._rows("logged_model_metrics", "model_id = ?", (model_id,)))),
+        )
 
     def registry(self) -> Iterable[Registration]:
         tags = self._grouped("registered_model_tags", "name", "key", "value")

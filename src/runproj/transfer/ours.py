@@ -102,7 +102,7 @@ class OurStore:
         location = f"{experiment.artifact_location.rstrip('/')}/models/{moved.model.id}/artifacts"
         with self._store.database.writing(durable=False) as connection:
             restore.put_model(connection, moved, int(experiment.id), moved.model.artifact_uri or location)
-        return self._store.models.get(moved.model.id, deleted=True)
+        return self.read_model(moved.model.id)
 
     def link(self, run_id: str, lineage: Lineage) -> None:
         with self._store.database.writing(durable=False) as connection:
@@ -129,6 +129,12 @@ class OurStore:
 
     def read(self, run_id: str) -> tuple[Run, Iterator[Block]]:
         return self._store.get_run(run_id), self._whole.points(run_id)
+
+    def read_model(self, model_id: str) -> LoggedModel:
+        return self._store.models.get(model_id, deleted=True)
+
+    def name_of(self, experiment_id: str) -> str:
+        return self._store.experiments.get(experiment_id).name
 
 
 class StoredTree:

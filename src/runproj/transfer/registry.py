@@ -53,7 +53,7 @@ def _moved(transfer: Transfer, version: ModelVersion) -> ModelVersion:
         version,
         source=transfer.relocated(source),
         storage=_storage(transfer, version),
-        run_id=transfer.run_id(version.run_id) or version.run_id,
+        run_id=transfer.renamed(version.run_id, f"run of version {version.version} of {version.name!r}"),
         model_id=model or version.model_id,
     )
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from urllib.parse import quote, urlencode, urlsplit
 
+from runproj.artifacts.large import told_sha256
 from runproj.core.models import (
     Alias,
     Dataset,
@@ -22,7 +24,7 @@ from runproj.core.models import (
 from runproj.core.run import Experiment, Metric, Param, Run, Tag
 from runproj.core.tracking import ArtifactInfo
 from runproj.core.transfer import Block, Loss, MovedModel, MovedRun, Registration, Tree
-from runproj.errors import NotFoundError, RefusedError, StorageError
+from runproj.errors import DamagedError, NotFoundError, RefusedError, StorageError
 from runproj.files import explained
 from runproj.remote import Document, Remote
 from runproj.tracking.http import HttpStore, experiment_of, run_of
@@ -270,9 +272,18 @@ def listed(remote: Remote, target: str) -> Sequence[Document]:
 
 
 def _download(remote: Remote, target: str, into: Path) -> Path:
+    """The file at `target`, as a whole.  Raises `DamagedError` where it is not what the server says of it."""
+    digest, size = hashlib.sha256(), 0
     with remote.raw(target) as answer, explained(into), into.open("wb") as file:
         while data := answer.read(1 << 20):
             file.write(data)
+            digest.update(data)
+            size += len(data)
+        length, expected = answer.headers.get("Content-Length"), told_sha256(answer.headers.get("Repr-Digest", ""))
+    if length is not None and size != int(length):  # a server that ends early says so by nothing else
+        raise DamagedError(f"{remote.shown} ended its answer after {size} of {length} bytes")
+    if expected and digest.digest() != expected:
+        raise DamagedError(f"{remote.shown} sent bytes with sha256 {digest.hexdigest()}, not {expected.hex()}")
     return into
 
 

@@ -113,3 +113,12 @@ def safe(path: str) -> str:
     if any(part in ("", ".", "..") or "\0" in part for part in parts):
         raise RefusedError(f"{path!r} is not a path for an artifact")
     return path
+
+
+def elsewhere(uri: str) -> bool:
+    """Whether a location is in a store that the target's users reach by themselves, as a bucket is."""
+    return urlsplit(uri).scheme not in ("", "file", "mlflow-artifacts", "runs", "models")
+
+
+def plain(uri: str) -> str:
+    return uri.removeprefix("file://").rstrip("/")
