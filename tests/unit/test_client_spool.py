@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from conftest import HOSTILE, Repository
+from runproj.client import spool
 from runproj.core.run import NewRun
 from runproj.errors import RefusedError
 from runproj.files import Lock
@@ -103,6 +105,23 @@ def test_several_syncs_at_once_and_one_that_is_killed(store: FullStore, home: Pa
     assert len(found) == 3
     assert [len(store.history(run.id, "m")) for run in found] == [3000] * 3
     assert not spools(home / "spool")
+
+
+def test_a_spool_is_removed_whoever_looks_at_it(tmp_path: Path) -> None:
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.is_set():
+            for folder in spool.waiting(str(tmp_path / "spool")):
+                spool.held(folder)
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    for _ in range(200):
+        spool.Spool.make(str(tmp_path / "spool"), spool.About(NOBODY, "", "")).finish()
+    over.set()
+    looking.join()
+    assert not list((tmp_path / "spool").iterdir())
 
 
 def test_a_training_that_is_killed(store: FullStore, home: Path, tmp_path: Path, cli: Cli) -> None:

@@ -161,8 +161,10 @@ class Spool:
                 os.rename(self.folder, os.path.join(parent, REFUSED + name))
             except OSError:
                 pass
-        elif self.folder or self._scratch:
-            _remove(self.folder or self._scratch)
+        elif self.folder:
+            _remove(_hidden(self.folder))
+        elif self._scratch:
+            _remove(self._scratch)
         self.release()
 
     def release(self) -> None:
@@ -217,10 +219,10 @@ def held(folder: str) -> bool:
 
 
 def sweep(root: str) -> None:
-    """Remove spools whose making was cut short, and folders of runs that hold nothing any more."""
+    """Remove spools whose making or removal was cut short, and folders of runs that hold nothing any more."""
     for name in _names(root):
         path = os.path.join(root, name)
-        if name.startswith(".new-") and _age(path) > _PATIENCE:
+        if name.startswith((".new-", ".gone-")) and _age(path) > _PATIENCE:
             _remove(path)
         elif name.startswith("run-"):
             sweep(path)
@@ -228,6 +230,17 @@ def sweep(root: str) -> None:
                 os.rmdir(path)
             except OSError:
                 pass
+
+
+def _hidden(folder: str) -> str:
+    """Take a spool out of sight: whoever looks whether it is held makes a lock in it, and it could not be removed."""
+    parent, name = os.path.split(folder)
+    hidden = os.path.join(parent, ".gone-" + name)
+    try:
+        os.rename(folder, hidden)
+    except OSError:
+        return folder
+    return hidden
 
 
 def _remove(folder: str) -> None:
