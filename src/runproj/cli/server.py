@@ -103,17 +103,32 @@ def _serve(served: Served, ready: Callable[[], None]) -> None:
 
 
 def _wait(*, once: bool) -> None:
-    """Until this process is told to stop; with `once`, whoever says so again (a terminal, and the parent) does not hurry it."""
-    import signal
-    import threading
+    """Until this process is told to stop; with `once`, whoever says so again (a terminal, and the parent) does not hurry it.
 
-    try:
-        threading.Event().wait()
-    except Interrupted:
-        if once:
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                signal.signal(number, signal.SIG_IGN)
-        raise
+    Raises `Interrupted`.  The signals themselves raise nothing here: two that come together would meet inside each other.
+    """
+    import signal
+    import socket
+
+    told, teller = socket.socketpair()
+    with told, teller:
+        teller.setblocking(False)
+        minded = [
+            number
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+            if signal.getsignal(number) is not signal.SIG_IGN  # as nohup and background jobs have them
+        ]
+        before = {number: signal.signal(number, _heard) for number in minded}
+        signal.set_wakeup_fd(teller.fileno(), warn_on_full_buffer=False)  # whichever thread a signal came to
+        number = told.recv(1)[0]
+        signal.set_wakeup_fd(-1)
+        for which, handler in before.items():
+            signal.signal(which, signal.SIG_IGN if once else handler)
+    raise Interrupted(number)
+
+
+def _heard(number: int, frame: object) -> None:
+    """A signal's number has been written to the wakeup descriptor by then."""
 
 
 def _start(served: Served, workers: int, ready: Callable[[], None]) -> None:
