@@ -160,11 +160,7 @@ class Wiring:
         from runproj.artifacts import open_direct
         from runproj.tracking import open_full_store
 
-        uri, home = store or self.settings.tracking_uri, self.settings.home
-        if uri.startswith(("http://", "https://")):
-            raise UsageError(
-                f"A server cannot keep its runs at {uri}", fix="Use --store sqlite:///PATH or postgresql://HOST/NAME."
-            )
+        uri, home = self.database_uri(store), self.settings.home
         if artifacts and ":" not in artifacts:
             artifacts = str(_here() / artifacts)
         files = open_direct(uri, home=home, environ=os.environ, place=artifacts or self.settings.artifacts_uri)
@@ -178,13 +174,21 @@ class Wiring:
         from runproj.tracking import open_database
         from runproj.tracking.users import Users
 
-        uri = store or self.settings.tracking_uri
-        if uri.startswith(("http://", "https://")):
+        return Users(open_database(self.database_uri(store), home=self.settings.home))
+
+    def database_uri(self, store: str | None) -> str:
+        """The database of a server of this machine: at a URL, or the configured one.
+
+        Where what is configured is a server, which may be the very one that is meant, it is the default database of this home.
+        """
+        if store is None:
+            configured = self.settings.tracking_uri
+            return configured if not configured.startswith("http") else f"sqlite:///{self.settings.home / 'runproj.db'}"
+        if store.startswith(("http://", "https://")):
             raise UsageError(
-                f"The users of {uri} are kept where that server runs",
-                fix="Run this there, or name the server's database with --store.",
+                f"A server cannot keep its runs at {store}", fix="Use --store sqlite:///PATH or postgresql://HOST/NAME."
             )
-        return Users(open_database(uri, home=self.settings.home))
+        return store
 
     def stores(self, tracking_uri: str) -> Stores:
         """The stores of a tracking URI, ours or one that an earlier command used."""

@@ -29,7 +29,7 @@ F = "2.0/mlflow-artifacts/artifacts"
 U = "2.0/mlflow-artifacts/mpu"
 
 TABLE = {
-    "public": ["GET /health", "GET /version"],
+    "public": ["GET /", "GET /health", "GET /version"],
     "user": [
         "GET /metrics",
         "GET /openapi.json",
@@ -338,7 +338,7 @@ def test_models_are_registered_from_what_may_be_read(world):
 
 
 def test_what_exists_is_told_to_known_callers_only(world):
-    for path in ("/", "/nothing", f"/api/{M}runs/nothing", "/api/", f"/api/{M}experiments/get", "/metrics", "/openapi.json"):
+    for path in ("/nothing", f"/api/{M}runs/nothing", "/api/", f"/api/{M}experiments/get", "/metrics", "/openapi.json"):
         for method in ("GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT", "PROPFIND"):
             answer = world.here.ask(method, path)
             assert answer.status == 401, (method, path, answer.status)

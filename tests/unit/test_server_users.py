@@ -75,7 +75,7 @@ def test_users_from_the_first_to_the_last(cli):
         (("token", "nobody"), "no user"),
         (("remove", "nobody"), "no user"),
         (("password", "ada"), "no password"),
-        (("list", "--store", "http://127.0.0.1:1"), "where that server runs"),
+        (("list", "--store", "http://127.0.0.1:1"), "cannot keep its runs"),
     ],
 )
 def test_mistakes_are_explained(cli, arguments, said):

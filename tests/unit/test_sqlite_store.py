@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from runproj.core.condition import EVERYTHING
 from runproj.core.run import Metric, NewRun, Param, RunChanges, RunQuery, Tag
 from runproj.errors import RefusedError, TrackingError
 from runproj.tracking import points, schema
@@ -75,6 +76,7 @@ def test_all_changes_or_none(path):
 CROWD = """
 import sys
 from pathlib import Path
+from runproj.core.condition import EVERYTHING
 from runproj.core.run import Metric, NewRun, Param, RunChanges
 from runproj.tracking.sql import Dialect
 from runproj.tracking.store import SqlStore, insert_run, run_seq
@@ -144,7 +146,7 @@ def test_older_databases_are_brought_up_to_date(path, version):
         connection.execute(f"PRAGMA user_version = {version}")
     store = SqlStore(path)
     run = store.create_run(new())
-    assert FullStore(path).registry.search((), (), 10, 0) == []
+    assert FullStore(path).registry.search(EVERYTHING, (), 10, 0) == []
     with sqlite3.connect(path) as connection:
         assert connection.execute("PRAGMA user_version").fetchone() == (schema.VERSION,)
     assert SqlStore(path).get_run(run.id) == run
@@ -288,3 +290,13 @@ def test_reading_goes_on_while_somebody_writes(path):
         connection.execute("UPDATE runs SET name = 'later'")
         assert other.get_run(run.id).name == run.name
     assert other.get_run(run.id).name == "later"
+
+
+def test_the_file_is_its_owners_alone(path):
+    before = os.umask(0o022)
+    try:
+        SqlStore(path).experiment("x")
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.with_name(path.name + "-wal").stat().st_mode & 0o777 == 0o600

@@ -55,9 +55,9 @@ def server(
     """
     from runproj.server.team import Address, Options, Served, listening
     from runproj.settings import load, parse_size
+    from runproj.wiring import Wiring
 
-    settings = load()
-    place = store or settings.tracking_uri
+    place = Wiring(load(), output.TerminalReporter()).database_uri(store)
     if workers > 1 and not place.startswith(("postgresql://", "postgres://")):
         raise UsageError(
             "Several workers need PostgreSQL",
@@ -71,16 +71,20 @@ def server(
             address = Address(host, listener.getsockname()[1], tuple(allowed_host or ()))
             served = Served(store, artifacts, address, options, listener.fileno())
             if workers == 1:
-                _serve(served, lambda: _tell(address.url, access_log))
+                _serve(served, lambda: _tell(address.url, place, access_log))
             else:
-                _start(served, workers, lambda: _tell(address.url, access_log))
+                _start(served, workers, lambda: _tell(address.url, place, access_log))
     except Interrupted:
         output.say("Stopped; everything that had arrived was answered.")
     return 0
 
 
-def _tell(url: str, access_log: str) -> None:
-    """Say where the server is, apart from its log."""
+def _tell(url: str, place: str, access_log: str) -> None:
+    """Say where the server is, apart from its log, and where it keeps what it is told."""
+    from runproj.remote import scrubbed
+
+    kept = place if place.startswith("sqlite:") else scrubbed(place)
+    output.say(f"Runs are kept in {kept}.  Clients: export MLFLOW_TRACKING_URI={url}")
     (output.say if access_log == "-" else output.write_now)(url)
 
 

@@ -19,6 +19,16 @@ def health(use: Context, request: Request, place: str) -> Response:
     return text_response("OK")
 
 
+def root(use: Context, request: Request, place: str) -> Response:
+    """What a person sees who opens the address in a browser."""
+    del use, request, place
+    return text_response(
+        "This is a tracking server of runproj. It speaks MLflow's protocol; set MLFLOW_TRACKING_URI to this address.\n"
+        "There are no pages yet: `runproj runs list` and `runproj runs show RUN` show what is recorded, with\n"
+        "RUNPROJ_TRACKING_URI set to this address.\n"
+    )
+
+
 def version(use: Context, request: Request, place: str) -> Response:
     """The version of MLflow whose protocol is spoken."""
     del use, request, place

@@ -50,6 +50,7 @@ STREAMS: Streams = {
 """Below `/api/` and `/ajax-api/`."""
 
 PAGES: Streams = {
+    ("GET", "/"): (pages.root, PUBLIC),
     ("GET", "/health"): (pages.health, PUBLIC),
     ("GET", "/version"): (pages.version, PUBLIC),
     ("GET", "/metrics"): (pages.metrics, ANY_USER),

@@ -123,6 +123,9 @@ class SqliteDatabase:
         return connection
 
     def _connect(self) -> _Connection:
+        if not self.path.exists():  # it will hold what its owner's runs are about, and digests of passwords
+            with contextlib.suppress(OSError):  # SQLite has better words for it
+                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         # threads use it one after the other, hence no check
         connection = sqlite3.connect(
             self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, factory=_Connection
@@ -202,7 +205,8 @@ class SqliteDatabase:
         temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
         try:
             temporary.unlink(missing_ok=True)
-            connection.execute("VACUUM INTO ?", (os.fspath(temporary),))
+            os.close(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            connection.execute("VACUUM INTO ?", (os.fspath(temporary),))  # into an empty file, which stays its owner's alone
             temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)

@@ -127,6 +127,17 @@ def find_named(connection: Connection, name: str) -> Experiment | None:
     return rows.load_experiments(connection, found)[0] if found else None
 
 
+def find(connection: Connection, reference: str) -> Experiment | None:
+    """The experiment of that name, or else of that id."""
+    found = find_named(connection, reference)
+    if found is None and (number := experiment_number(reference)) is not None:
+        rows_found = connection.execute(
+            f"SELECT {rows.EXPERIMENT_COLUMNS} FROM experiments e WHERE e.id = ?", (number,)
+        ).fetchall()
+        found = rows.load_experiments(connection, rows_found)[0] if rows_found else None
+    return found
+
+
 def insert(connection: Connection, name: str, location: str = "", tags: Sequence[Tag] = ()) -> Experiment:
     """Record a new experiment.  `location` is where its artifacts go; empty stands for the store's own root."""
     now = _now()

@@ -71,12 +71,13 @@ class Users:
             return connection.execute("DELETE FROM user_tokens WHERE account = ?", (_existing(connection, name),)).rowcount
 
     def grant(self, name: str, role: Role, experiment: str) -> None:
-        """Give a role on one experiment, by name, in place of an earlier one; `Role.NONE` takes it away."""
+        """Give a role on one experiment, by name or id, in place of an earlier one; `Role.NONE` takes it away."""
         with self.database.writing() as connection:
             account = _existing(connection, name)
-            found = experiments.find_named(connection, experiment)
+            found = experiments.find(connection, experiment)
             if found is None:
-                raise NotFoundError(f"There is no experiment {experiment!r}")
+                fix = "Experiments are made by the first run in them, or by mlflow.set_experiment(…); then grant the role."
+                raise NotFoundError(f"There is no experiment {experiment!r}", fix=fix)
             connection.execute("DELETE FROM grants WHERE account = ? AND experiment = ?", (account, int(found.id)))
             if role is not Role.NONE:
                 values = (account, int(found.id), int(role))
