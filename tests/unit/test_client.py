@@ -171,11 +171,12 @@ def test_it_is_fit_for_old_interpreters():
         assert not any(isinstance(node, ast.NamedExpr | ast.Match) for node in ast.walk(tree))
 
 
-def test_outside_of_a_run_it_warns_once(inside):
+def test_it_warns_once_where_nothing_says_where_to_begin_a_run(inside):
     code = "import runproj\nfor i in range(3): runproj.log_metric('m', 1); runproj.set_tag('t', 1); runproj.log_artifact('x')"
     done = run(BARE, code, inside)
     assert done.returncode == 0
     assert done.stderr.count("RuntimeWarning") == 1
+    assert "-c:2: RuntimeWarning" in done.stderr.replace("<string>", "-c")
     assert "does not belong to a run" in done.stderr
 
 

@@ -126,6 +126,71 @@ def test_the_end_of_the_process_ends_its_runs(store: FullStore, tmp_path: Path, 
     assert len(store.history(inner.id, "m")) == 1
 
 
+FIRST = {
+    "log_param": "runproj.log_param('p', 1)",
+    "log_metrics": "runproj.log_metrics({'m': 1})",
+    "set_tags": "runproj.set_tags({'t': 1})",
+    "delete_tag": "runproj.delete_tag('t')",
+    "log_text": "runproj.log_text('x', 'a.txt')",
+    "log_table": "runproj.log_table({'a': [1]}, 'a.json')",
+}
+
+
+@pytest.mark.parametrize("first", FIRST.values(), ids=FIRST)
+def test_what_is_logged_without_a_run_begins_one(store: FullStore, tmp_path: Path, first: str) -> None:
+    code = f"import runproj\nassert runproj.active_run() is None\n{first}\nrunproj.log_metric('n', 2)\nprint(runproj.run_id())"
+    run_id = good(python(code, tmp_path))
+    [run] = runs(store)
+    assert (run.id, run.status, [point.value for point in store.history(run.id, "n")]) == (run_id, RunStatus.FINISHED, [2.0])
+
+
+def test_a_run_that_began_by_itself(store: FullStore, tmp_path: Path) -> None:
+    """One for all threads, in the experiment that is set; it can be ended, and is not begun again by what ends the process."""
+    code = """
+import atexit, concurrent.futures, runproj, threading
+atexit.register(runproj.log_metric, "late", 1)
+runproj.set_experiment("mine")
+barrier = threading.Barrier(8)
+def work(number):
+    barrier.wait()
+    runproj.log_metric("m", number)
+with concurrent.futures.ThreadPoolExecutor(8) as pool:
+    list(pool.map(work, range(8)))
+runproj.log_metric("m", 8)
+try:
+    runproj.start_run("second")
+except runproj.Refused as error:
+    assert "began with what was logged before start_run" in str(error), error
+runproj.end_run()
+runproj.log_metric("m", 0)
+raise ValueError("oh")
+"""
+    done = python(code, tmp_path)
+    assert (done.returncode, done.stderr.count("RuntimeWarning"), "this process is ending" in done.stderr) == (1, 1, True)
+    first, second = runs(store)
+    assert [run.status.value for run in (first, second)] == ["FINISHED", "FAILED"]
+    assert [len(store.history(run.id, "m")) for run in (first, second)] == [9, 1]
+    assert {run.experiment_id for run in (first, second)} == {store.experiment("mine", make=False).id}
+
+
+def test_a_run_has_what_the_module_has(store: FullStore, home: Path, tmp_path: Path) -> None:
+    code = """
+import os, runproj
+with runproj.start_run("a") as a, runproj.start_run("b", nested=True):
+    for name in runproj.client.__all__:
+        assert not name.startswith(("log_", "set_tag", "delete_")) or callable(getattr(a, name)), name
+    a.log_text("x", "t.txt"), a.log_dict({"x": 1}, "d.json"), a.log_table([{"b": 2}], "table.json")
+    os.mkdir("out"), open("out/f", "w").close()
+    a.log_artifact("out/f", "one"), a.log_artifacts("out", "all")
+    assert repr(a) == f"Run(name='a', id='{a.id}')"
+"""
+    good(python(code, tmp_path))
+    a = next(run for run in runs(store) if run.name == "a")
+    [folder] = (home / "artifacts").glob(f"*/{a.id}/artifacts")
+    found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert found == {"t.txt", "d.json", "table.json", "one/f", "all/f"}
+
+
 def test_mistakes_are_told_at_once(store: FullStore, tmp_path: Path) -> None:
     code = """
 import runproj
@@ -220,7 +285,7 @@ for depth in range(3):
     with runproj.start_run("run %d" % depth):
         runproj.log_param("depth", depth)
         runproj.log_metric("loss", 1 / (depth + 1))
-found = runproj.search_runs("metrics.loss < 0.9", order_by="metrics.loss DESC", output="list")
+found = runproj.search_runs("metrics.loss < 0.9", order_by="metrics.loss:desc", output="list")
 print(json.dumps([[run["run_name"], run["params.depth"], run["metrics.loss"], run["status"]] for run in found]))
 print(*(len(runproj.search_runs(experiments=[name], output="list")) for name in ("wine", "Default")))
 try:

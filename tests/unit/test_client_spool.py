@@ -130,17 +130,21 @@ import runproj, os, signal
 runproj.start_run("killed")
 for step in range(20000):
     runproj.log_metric("m", step, step=step)
+runproj.log_metric("far", 1, timestamp=2**50)
 os.kill(os.getpid(), signal.SIGKILL)
 """
     assert python(code, tmp_path).returncode == -signal.SIGKILL
+    killed = time.time()
     [spool] = spools(home / "spool")
     last = max(spool.glob("events-*"))
     with last.open("ab") as file:
         file.write(b'["m",1,"m",5,')  # what a write that was cut short leaves
+    os.utime(last, (killed, killed))
     assert cli("sync").returncode == 0
     [run] = runs(store)
     assert [point.value for point in store.history(run.id, "m")] == list(range(20000))
     assert (run.status.value, run.tag("runproj.lost")) == ("FAILED", "1")
+    assert run.end == pytest.approx(killed * 1000, abs=1), "when it logged last, not when it was closed"
     assert not spools(home / "spool")
 
 

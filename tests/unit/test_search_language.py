@@ -191,9 +191,9 @@ Parameters are compared by < and > as numbers: params.lr < 0.1""",
         ),
         (
             "params.größe\t= '指标' AND tag.x == '1'",
-            """Invalid filter: a text in quotes is expected
+            """Invalid filter: an operator (=, !=, <, LIKE, …) is expected
   params.größe = '指标' AND tag.x == '1'
-                                   ^
+                                  ^
 Write = for equal.""",
         ),
         (
@@ -219,6 +219,23 @@ def test_errors_point_at_the_character(text, message):
     assert str(caught.value) == message
 
 
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("metrics.r2 == 0.5", "Write = for equal."),
+        ("metrics.r2 <> 0.5", "Write != for unequal."),
+        ("start_time > yesterday", "Write milliseconds since 1970, '2026-01-31', '2026-01-31T12:00+01:00', or -7d."),
+        ("r2 > 0.5", "Did you mean metrics.r2 or params.r2?"),
+        ("`val/loss` < 1", "Did you mean metrics.`val/loss` or params.`val/loss`?"),
+        ("dataset.x = 'a'", ""),
+    ],
+)
+def test_errors_say_what_may_have_been_meant(text, hint):
+    with pytest.raises(RefusedError) as caught:
+        parse_filter(text, RUNS)
+    assert caught.value.fix == hint
+
+
 def test_long_texts_are_shown_around_the_place():
     with pytest.raises(RefusedError) as caught:
         parse_filter(f"params.a = '{'x' * 500}' ! {'y' * 500}", RUNS)
@@ -230,6 +247,9 @@ def test_long_texts_are_shown_around_the_place():
 def test_orders():
     texts = ["metrics.`a b` DESC", "start_time", "params.x asc", "params.x DESC"]
     assert parse_order(texts, RUNS) == (Order(M, "a b", False), Order(A, "start_time"), Order(P, "x"))
+    assert parse_order(["metrics.a:desc", "metrics.`b:desc`:ASC"], RUNS) == (Order(M, "a", False), Order(M, "b:desc"))
+    with pytest.raises(RefusedError, match=r"Write it like metrics.r2:desc or 'metrics.r2 DESC'"):
+        parse_order(["metrics.r2:down"], RUNS)
     for text in ("metrics.a NULLS LAST", "dataset.name", "", "unknown DESC", "metrics.a, metrics.b"):
         with pytest.raises(RefusedError):
             parse_order([text], RUNS)

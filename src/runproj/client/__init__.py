@@ -11,7 +11,6 @@ from typing import Any, Iterable, List, Mapping, Optional, Union
 
 from runproj.client import places
 from runproj.client import runs as _runs
-from runproj.client.delivery import warn as _warn
 from runproj.client.runs import Run
 from runproj.client.session import sessions as _sessions
 from runproj.client.values import Refused
@@ -48,7 +47,6 @@ class _Chosen:
 
     uri: Optional[str] = None
     experiment: Optional[str] = None
-    warned = False
 
 
 def set_tracking_uri(uri: str) -> None:
@@ -79,6 +77,7 @@ def start_run(
     nested: make it a child of the active run, which otherwise must be ended first.
     run_id: go on with a run that exists.
     Inside of a run of runproj, the first run that is not nested is that run itself.
+    Outside of one, what is logged while no run is active begins a run by itself, which ends with the process or by `end_run`.
     """
     from runproj.client.starting import start
 
@@ -104,11 +103,12 @@ def run_id() -> Optional[str]:
 
 
 def _run() -> Optional[Run]:
-    """The run to log into; None, with a warning the first time, where there is none."""
+    """The run to log into, begun where there is none; None where none can be, which `begin` says."""
     run = _runs.current()
-    if run is None and not _Chosen.warned:
-        _Chosen.warned = True
-        _warn("this process does not belong to a run, so nothing is logged; runproj.start_run() begins one", 4)
+    if run is None:
+        from runproj.client.starting import begin
+
+        run = begin(_Chosen.experiment, _Chosen.uri)
     return run
 
 
@@ -167,36 +167,28 @@ def log_artifact(path: Any, folder: str = "") -> None:
     """Store a file as it is now, or a folder with everything in it, with the run; below `folder` where one is given."""
     run = _run()
     if run is not None:
-        from runproj.client.artifacts import log_path
-
-        log_path(run, path, folder, whole=True)
+        run.log_artifact(path, folder)
 
 
 def log_artifacts(path: Any, folder: str = "") -> None:
     """Store everything that is in a folder with the run; below `folder` where one is given."""
     run = _run()
     if run is not None:
-        from runproj.client.artifacts import log_path
-
-        log_path(run, path, folder, whole=False)
+        run.log_artifacts(path, folder)
 
 
 def log_text(text: str, path: str) -> None:
     """Store a text as a file of the run."""
     run = _run()
     if run is not None:
-        from runproj.client.artifacts import log_bytes
-
-        log_bytes(run, text.encode("utf-8", "backslashreplace"), path)
+        run.log_text(text, path)
 
 
 def log_dict(content: Any, path: str) -> None:
     """Store dicts, lists and scalars as a JSON file of the run."""
     run = _run()
     if run is not None:
-        from runproj.client.artifacts import log_json
-
-        log_json(run, content, path)
+        run.log_dict(content, path)
 
 
 def log_figure(figure: Any, path: str) -> None:
@@ -206,9 +198,7 @@ def log_figure(figure: Any, path: str) -> None:
     """
     run = _run()
     if run is not None:
-        from runproj.client.artifacts import log_figure as log
-
-        log(run, figure, path)
+        run.log_figure(figure, path)
 
 
 def log_table(table: Any, path: str) -> None:
@@ -219,18 +209,7 @@ def log_table(table: Any, path: str) -> None:
     """
     run = _run()
     if run is not None:
-        from runproj.client.tables import table_of
-
-        run.write("b", _json_path(path), table_of(table))
-
-
-def _json_path(path: str) -> str:
-    from runproj.client import values
-
-    found = values.path(path)
-    if not found.endswith(".json"):
-        raise Refused(f"{found!r} is no place for a table: its name ends with .json")
-    return found
+        run.log_table(table, path)
 
 
 def flush(seconds: float = 60.0) -> bool:

@@ -234,16 +234,22 @@ class Delivery:
                 continue
             try:
                 run = self._run(number)
-                info = self.server.get("runs/get", run_id=run.id)["run"]["info"]
-                if info.get("status") in ("RUNNING", "SCHEDULED"):
+                found = self.server.get("runs/get", run_id=run.id)["run"]
+                if found["info"].get("status") in ("RUNNING", "SCHEDULED"):
                     reason = "lost: its process vanished without ending it"
                     tags = [{"key": "runproj.lost", "value": "1"}, {"key": "runproj.reason", "value": reason}]
                     self.server.post("runs/log-batch", {"run_id": run.id, "tags": tags})
-                    end = int(time.time() * 1000)
+                    end = self._last(declared, found)
                     self.server.post("runs/update", {"run_id": run.id, "status": "FAILED", "end_time": end})
             except Rejected:
                 pass
             self.spool.note(number, "ended", "FAILED")
+
+    def _last(self, declared: Dict[str, Any], found: Dict[str, Any]) -> int:
+        """When something was last logged into a run, in milliseconds since the epoch: by the spool's owner, or a fork of it."""
+        now, metrics = int(time.time() * 1000), found.get("data", {}).get("metrics", [])
+        times = [int(metric.get("timestamp") or 0) for metric in metrics] + [self.spool.journal.written() or now]
+        return max([int(declared.get("start") or 0)] + [moment for moment in times if moment <= now])
 
 
 _BATCHED = {"m": "metrics", "p": "params", "t": "tags"}

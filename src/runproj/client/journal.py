@@ -114,6 +114,13 @@ class Journal:
                 pass  # nothing was sent, or nobody knows: sending again changes nothing
         return self._at
 
+    def written(self) -> int:
+        """When the last event was written, in milliseconds since the epoch; 0 where no file tells."""
+        try:
+            return int(os.stat(self._path(max(self._segments() or [0]))).st_mtime * 1000)
+        except OSError:
+            return 0
+
     def read(self) -> Chunk:
         """The next events that were not sent; none where everything was."""
         with self._lock:

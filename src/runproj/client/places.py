@@ -37,9 +37,9 @@ def tracking_uri(chosen: Optional[str] = None) -> str:
 
     Inside of a run that is where the run is recorded; outside, what runproj's own settings say.
     """
+    uri = wanted(chosen)
     if inside() and not chosen:
-        return inside_uri()
-    uri = chosen or os.environ.get("RUNPROJ_TRACKING_URI") or os.environ.get("MLFLOW_TRACKING_URI") or _configured()
+        return uri
     if uri.startswith(("http://", "https://")):
         return uri.rstrip("/")
     if uri.startswith(("sqlite:///", "postgresql://", "postgres://")) and _installed() is not None:
@@ -47,6 +47,13 @@ def tracking_uri(chosen: Optional[str] = None) -> str:
     raise Refused(
         f"the tracking URI {uri!r} cannot be used from here; http://SERVER can, and sqlite:///PATH where runproj is installed"
     )
+
+
+def wanted(chosen: Optional[str] = None) -> str:
+    """The tracking URI as it is set, whether it can be used or not; empty where nothing says one."""
+    if inside() and not chosen:
+        return inside_uri()
+    return chosen or os.environ.get("RUNPROJ_TRACKING_URI") or os.environ.get("MLFLOW_TRACKING_URI") or _configured()
 
 
 def experiment() -> str:

@@ -31,6 +31,11 @@ class Run:
         self._params: Dict[str, str] = {}
         self._lock = threading.RLock()
         self.ended = False
+        self.by_itself = False
+
+    def __repr__(self) -> str:
+        known = self._session.known_id(self._number) if self._session is not None else ""
+        return f"Run(name={self.name!r}, id={known or self.client_id!r})"
 
     def _place(self) -> Session:
         """This process's session, to which the run has been introduced."""
@@ -139,6 +144,42 @@ class Run:
         session = self._place()
         session.write(line(["d", self._number, values.name(key)]))
 
+    def log_artifact(self, path: Any, folder: str = "") -> None:
+        """Store a file as it is now, or a folder with everything in it; below `folder` where one is given."""
+        from runproj.client.artifacts import log_path
+
+        log_path(self, path, folder, whole=True)
+
+    def log_artifacts(self, path: Any, folder: str = "") -> None:
+        """Store everything that is in a folder; below `folder` where one is given."""
+        from runproj.client.artifacts import log_path
+
+        log_path(self, path, folder, whole=False)
+
+    def log_text(self, text: str, path: str) -> None:
+        """Store a text as a file."""
+        from runproj.client.artifacts import log_bytes
+
+        log_bytes(self, text.encode("utf-8", "backslashreplace"), path)
+
+    def log_dict(self, content: Any, path: str) -> None:
+        """Store dicts, lists and scalars as a JSON file."""
+        from runproj.client.artifacts import log_json
+
+        log_json(self, content, path)
+
+    def log_figure(self, figure: Any, path: str) -> None:
+        """Store a picture as a file."""
+        from runproj.client.artifacts import log_figure
+
+        log_figure(self, figure, path)
+
+    def log_table(self, table: Any, path: str) -> None:
+        """Add rows to a table."""
+        from runproj.client.tables import table_of, table_path
+
+        self.write("b", table_path(path), table_of(table))
+
     def write(self, kind: str, *rest: object) -> None:
         """Log any other event."""
         session = self._place()
@@ -190,6 +231,11 @@ class Stacks:
     def active(self) -> Optional[Run]:
         mine = self.mine() or self._main
         return mine[-1] if mine else None
+
+    def share(self, run: Run) -> None:
+        """Make a run of this thread that of the process."""
+        self.mine().remove(run)
+        self._main.append(run)
 
     def remove(self, run: Run) -> None:
         for stack in (self.mine(), self._main):

@@ -1,5 +1,6 @@
 """Look for runs: as a data frame, or as dicts with the same names."""
 
+import re
 import time
 from typing import Any, Callable, Dict, List, Optional
 
@@ -8,6 +9,8 @@ from runproj.client.values import Refused
 from runproj.client.wire import Away, Rejected, Server, scrubbed
 
 _PAGE = 1000
+_DIRECTION = re.compile(r"\s*:\s*(asc|desc)\s*$", re.IGNORECASE)
+"""As `--sort` of the command line has it, which MLflow's servers do not know."""
 _PAUSES = (0.1, 0.5, 2.0)
 
 
@@ -15,6 +18,7 @@ def search(uri: str, filter: str, orders: List[str], experiments: Optional[List[
     """See `runproj.search_runs`."""
     if output not in ("auto", "pandas", "list"):
         raise Refused(f"{output!r} is no output: auto, pandas and list are")
+    orders = [_DIRECTION.sub(lambda found: " " + found.group(1).upper(), order) for order in orders]
     server = _Patient(places.connect(uri))
     try:
         ids = _all(server) if experiments is None else [_named(server, name) for name in experiments]

@@ -91,12 +91,13 @@ class Session:
     def id_of(self, number: int, seconds: float) -> str:
         """The server's id of a run; empty where it does not tell in time."""
 
-        def known() -> bool:
-            delivery = self.worker.delivery
-            return bool(delivery and delivery.id_of(number))
+        self.worker.wait(lambda: bool(self.known_id(number) or self.worker.problem), seconds)
+        return self.known_id(number)
 
-        self.worker.wait(lambda: known() or bool(self.worker.problem), seconds)
-        return self.worker.delivery.id_of(number) if self.worker.delivery and known() else ""
+    def known_id(self, number: int) -> str:
+        """The server's id of a run; empty where it has not told it yet."""
+        delivery = self.worker.delivery
+        return delivery.id_of(number) if delivery else ""
 
     def close(self, deadline: float) -> None:
         """End what was begun, send what was logged, for as long as there is time; say what is left."""
@@ -159,6 +160,7 @@ class _Sessions:
         self.by_uri: Dict[str, Session] = {}
         self.families = families or {}
         self.registered = False
+        self.ending = False
 
 
 _state = _Sessions()
@@ -186,6 +188,16 @@ def session_for(uri: str) -> Session:
         return state.by_uri[uri]
 
 
+def process_lock() -> "threading.RLock":
+    """Held while something is begun of which a process has one."""
+    return _current().lock
+
+
+def ending() -> bool:
+    """Whether this process has closed its sessions: what is begun now would never be ended."""
+    return _current().ending
+
+
 def sessions() -> List[Session]:
     return list(_current().by_uri.values())
 
@@ -209,6 +221,7 @@ def close_all(pid: int) -> None:
         seconds = FLUSH_SECONDS
     deadline = time.monotonic() + seconds
     state = _current()
+    state.ending = True
     while state.by_uri:
         _, session = state.by_uri.popitem()
         session.close(deadline)

@@ -7,8 +7,9 @@ import time
 from typing import Any, Dict, Mapping, Optional
 
 from runproj.client import places, values
+from runproj.client.delivery import warn
 from runproj.client.runs import PARENT, Run, stacks, status_of
-from runproj.client.session import session_for
+from runproj.client.session import ending, process_lock, session_for
 from runproj.client.values import Refused
 
 
@@ -24,7 +25,9 @@ def start(
     mine = stacks.mine()
     active = mine[-1] if mine else None
     if active is not None and not nested:
-        raise Refused(f"the run {active.client_id} is active: end it with runproj.end_run(), or begin this one with nested=True")
+        why = "began with what was logged before start_run, and " if active.by_itself else ""
+        fix = "end it with runproj.end_run(), or begin this one with nested=True"
+        raise Refused(f"the run {active.client_id} {why}is active: {fix}")
     parent = stacks.active() if nested else None
     given = {values.name(key): values.text(value) for key, value in (tags or {}).items()}
     inside = places.inside()
@@ -46,6 +49,35 @@ def start(
     mine.append(run)
     session_for(run._uri).at_end.append(lambda: _end(run))
     return run
+
+
+class _Told:
+    """What was said already."""
+
+    nowhere = False
+
+
+def begin(experiment: Optional[str], uri: Optional[str]) -> Optional[Run]:
+    """The run that logging begins where there is none: one for the process, whichever thread it is that logs.
+
+    None, with a warning the first time, where nothing says where to begin one.  Raises `Refused` as `start` does.
+    """
+    with process_lock():  # two threads may log their first value at once
+        if stacks.active() is None:
+            if ending() or not places.wanted(uri):
+                _say_why_not()
+                return None
+            run = start(None, False, None, None, experiment, uri)
+            run.by_itself = True
+            stacks.share(run)
+        return stacks.active()
+
+
+def _say_why_not() -> None:
+    if not _Told.nowhere:
+        _Told.nowhere = True
+        why = "this process is ending" if ending() else "MLFLOW_TRACKING_URI does not say where to begin one"
+        warn(f"this process does not belong to a run, and {why}, so nothing is logged", 6)
 
 
 def _end(run: Run) -> None:

@@ -9,6 +9,7 @@ from runproj.client.files import fetch_file, store_file
 from runproj.client.remote_runs import RunOnServer
 from runproj.client.spool import Spool, read_json, write_json
 from runproj.client.values import Refused, plain, text
+from runproj.client.values import path as checked_path
 from runproj.client.wire import Server
 
 _TAG = "mlflow.loggedArtifacts"
@@ -28,6 +29,14 @@ def table_of(given: Any) -> Dict[str, List[Any]]:
         rows = [{text(key): plain(value) for key, value in row.items()} for row in given]
         return {"columns": columns, "data": [[row.get(column) for column in columns] for row in rows]}
     raise Refused("a table is a dict of lists, a list of dicts, or a data frame")
+
+
+def table_path(path: str) -> str:
+    """A checked path of a table.  Raises `Refused`."""
+    found = checked_path(path)
+    if not found.endswith(".json"):
+        raise Refused(f"{found!r} is no place for a table: its name ends with .json")
+    return found
 
 
 def _of_columns(given: Mapping[Any, Any]) -> Dict[str, List[Any]]:

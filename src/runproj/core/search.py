@@ -84,15 +84,13 @@ def parse_order(texts: Sequence[str], language: Language) -> tuple[Order, ...]:
     if len(texts) > MOST_ORDERS:
         raise RefusedError(f"Invalid order_by: it names {len(texts)} fields, and {MOST_ORDERS} are the most")
     for text in texts:
-        ending = re.search(r"\s(ASC|DESC)$", text[-6:], re.IGNORECASE)
+        ending = re.search(r"[\s:](ASC|DESC)$", text[-6:], re.IGNORECASE)
         field = text[: -len(ending.group())].rstrip() if ending else text
         parser = _Parser(field, language, "order_by")
         entity, key = parser.identifier()
         if parser.at < len(field) or entity is Entity.DATASET:
-            raise parser.wrong(
-                "one field, and ASC or DESC, is expected",
-                hint="Write it like `metrics.loss ASC` or `attributes.start_time DESC`.",
-            )
+            name = field[: parser.at].strip() if entity is not Entity.DATASET else "metrics.loss"
+            raise parser.wrong("one field, and ASC or DESC, is expected", hint=f"Write it like {name}:desc or '{name} DESC'.")
         found.setdefault((entity, key), Order(entity, key, not ending or ending[1].upper() == "ASC"))
     return tuple(found.values())
 
@@ -182,12 +180,14 @@ class _Parser:
         fields = self.language.fields(entity)
         if key not in fields:
             names = list(dict.fromkeys(known.name for known in fields.values()))
-            raise self.wrong(f"{key[:100]!r} is not one of {', '.join(names)}", start, wrong.hint_for_field(key, names))
+            logged = [word for word in ("metrics", "params") if entity is Entity.ATTRIBUTE and word in self.language.entities]
+            hint = wrong.hint_for_field(key, names, logged)
+            raise self.wrong(f"{key[:100]!r} is not one of {', '.join(names)}", start, hint)
         return fields[key]
 
     def operator(self) -> Operator:
         found = _OPERATOR.match(self.text, self.at)
-        if not found:
+        if not found or self.text[found.end() : found.end() + 1] in ("=", ">", "<"):  # two signs of which the first alone is one
             self._blank()
             raise self.wrong("an operator (=, !=, <, LIKE, …) is expected", hint=wrong.hint_for(self.text[self.at :]))
         self.at = found.end()
@@ -232,10 +232,11 @@ class _Parser:
         if found := _AGO.match(self.text, self.at):
             self.at = found.end()
             return ago(int(found[1]), found[2], int(time.time() * 1000) if self.now is None else self.now)
-        if not (quoted := _TEXT.match(self.text, self.at)):
+        quoted = _TEXT.match(self.text, self.at)
+        if not quoted and _NUMBER.match(self.text, self.at):
             return self._number()
-        when = moment(quoted.group()[1:-1])
-        if when is None:
+        when = moment(quoted.group()[1:-1]) if quoted else None
+        if not quoted or when is None:
             raise self.wrong(
                 "a time is expected", hint="Write milliseconds since 1970, '2026-01-31', '2026-01-31T12:00+01:00', or -7d."
             )

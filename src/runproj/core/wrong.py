@@ -10,6 +10,8 @@ _BEFORE, _AFTER = 60, 40
 _SLIPS = (
     (r"==", "Write = for equal."),
     (r"<>", "Write != for unequal."),
+    (r"=>", "Write >=."),
+    (r"=<", "Write <=."),
     (r"&&|&", "Write AND."),
     (r"\|\||\|", "Write OR."),
     (r"!(?!=)", "Write NOT."),
@@ -52,17 +54,18 @@ def hint_for_operator(operator: str, entity: str, *, numeric: bool) -> str:
     return "It is never absent." if operator.startswith("IS") else ""
 
 
-def hint_for_field(key: str, names: Sequence[str]) -> str:
+def hint_for_field(key: str, names: Sequence[str], entities: Sequence[str] = ()) -> str:
+    """entities: what a name that is like none of `names` may be the name of."""
     from difflib import get_close_matches
 
     close = get_close_matches(key[:100].lower(), names, 1)
-    return f"Did you mean {close[0]}?" if close else ""
+    quoted = key if re.fullmatch(r"\w[\w.]*", key) else f"`{key}`"
+    meant = close or ([f"{entity}.{quoted}" for entity in entities] if len(key) <= 100 and "`" not in key else [])
+    return f"Did you mean {' or '.join(meant)}?" if meant else ""
 
 
 def hint_for_text(rest: str) -> str:
     if rest[:1] in ("'", '"'):
         return "The quote is not closed."
-    if rest.startswith("="):
-        return "Write = for equal."
     word = re.match(r"[\w.-]{1,50}", rest)
     return f"Write '{word.group()}'." if word else ""
