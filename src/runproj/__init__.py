@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 __version__ = "0.1.0"
 
+TYPE_CHECKING = False  # type checkers know the name; importing it would cost every command a third of its start
 if TYPE_CHECKING:
     from runproj.client import (
         Refused,
