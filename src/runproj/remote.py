@@ -166,11 +166,12 @@ class Remote:
 
     def _unreachable(self, error: Exception) -> UnreachableError:
         why = (getattr(error, "strerror", None) or str(error) or type(error).__name__).strip()
-        return UnreachableError(
-            f"The tracking server {self.shown} cannot be reached",
-            why=why,
-            fix="Check that it runs and that RUNPROJ_TRACKING_URI or MLFLOW_TRACKING_URI names it; unset both to record locally.",
-        )
+        fix = "Check that it runs and that this is its address."
+        names = ("RUNPROJ_TRACKING_URI", "MLFLOW_TRACKING_URI")
+        if named := [name for name in names if scrubbed(self._environ.get(name, "")) == self.shown]:
+            which = " and ".join(named)
+            fix = f"Check that it runs and that {which} should name it; unset {which} to record locally."
+        return UnreachableError(f"The tracking server {self.shown} cannot be reached", why=why, fix=fix)
 
     def _refusal(self, status: int, content: bytes, target: str) -> Exception:
         try:

@@ -286,13 +286,16 @@ class Wiring:
 
         into_ours: a database that does not exist yet is made, as one of ours.
         """
-        from runproj.transfer import Surroundings, open_source, open_target
+        from runproj.transfer import Surroundings, check_places, open_source, open_target
         from runproj.transfer.engine import Transfer
         from runproj.transfer.journal import Journal
 
         use = Surroundings(self.settings.home, _here(), os.environ, artifacts, self.settings.artifacts_uri)
-        reading = open_source(source or self.settings.tracking_uri, use)
-        writing = open_target(target or self.settings.tracking_uri, use, into_ours=into_ours)
+        configured = self.settings.tracking_uri
+        source, target = (configured if where is None else where for where in (source, target))
+        check_places(source, target, use)
+        reading = open_source(source, use)
+        writing = open_target(target, use, into_ours=into_ours)
         with Journal(self.settings.home / "transfers", reading.name, writing.name) as known:
             return Transfer(reading, writing, known, self.reporter, wishes).move()
 

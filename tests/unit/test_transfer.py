@@ -381,3 +381,73 @@ def test_a_file_that_is_shorter_than_listed_is_told(tmp_path: Path) -> None:
     made = target.run(MovedRun(Run(RUN, "1", "name", RunStatus.FINISHED, 1)), target.make(Experiment("1", "e", ""), "e"), ())
     files, problems = move_files(Listed(tmp_path / "from"), target, made, tmp_path)
     assert (files, problems) == ((), ("file: 5 bytes instead of 10, which its listing tells",))
+
+
+def test_another_version_of_a_number_is_told_and_left(cli: Cli, tmp_path: Path) -> None:
+    cli.json("import", str(mlruns(tmp_path / "mlruns")))
+    copy = shutil.copytree(tmp_path / "mlruns", tmp_path / "copy" / "mlruns")
+    assert cli.json("import", str(copy))["losses"] == []
+    other = "abcdef0123456789abcdef0123456789"
+    shutil.move(copy / "7" / RUN, copy / "7" / other)
+    for path in (copy / "7" / other / "meta.yaml", copy / "models" / "net" / "version-1" / "meta.yaml"):
+        path.write_text(path.read_text().replace(RUN, other))
+    for more in (["--dry-run"], [], ["--into", f"sqlite:///{tmp_path / 'fresh.db'}"], []):
+        result = cli("import", str(copy), "--json", *more)
+        report, fresh = json.loads(result.stdout), "--into" in more
+        assert (result.returncode, report["verified"], report["versions"]) == ((0, True, 1) if fresh else (1, False, 0)), report
+        told = [loss for loss in report["losses"] if loss["differs"]]
+        why = f"the target has another version 1, of run {RUN}"
+        assert told == ([] if fresh else [{"what": "version 1 of 'net'", "why": why, "count": 1, "differs": True}])
+    assert store(cli).registry.aliased("net", "champion").run_id == RUN
+    out = str(tmp_path / "mlruns")  # the store's first source, where it is the other way round
+    assert cli("export", out).returncode == 0
+    assert cli("export", str(copy)).returncode == 1
+    assert other in (copy / "models" / "net" / "version-1" / "meta.yaml").read_text()
+
+
+def test_another_version_on_a_server_is_told(cli: Cli, tmp_path: Path, team: Team) -> None:
+    source = mlruns(tmp_path / "mlruns")
+    for _ in range(2):  # the server is that of other tests too: runs may differ
+        losses = json.loads(cli("import", str(source), "--into", team.url, "--json").stdout)["losses"]
+        assert not [loss for loss in losses if loss["differs"]]
+    team.ok("POST", "registered-models/rename", name="net", new_name="first")
+    team.ok("POST", "registered-models/create", name="net")
+    team.ok("POST", "model-versions/create", name="net", source="s3://bucket/elsewhere")
+    result = cli("import", str(source), "--into", team.url)
+    assert result.returncode == 1 and "agrees" not in result.stdout
+    assert "version 1 of 'net': the target has another version 1, of s3://bucket/elsewhere" in result.stdout
+
+
+def test_new_ids_and_shared_experiments_are_told(cli: Cli, tmp_path: Path, team: Team) -> None:
+    source = mlruns(tmp_path / "mlruns")
+    assert cli.json("import", str(source), "--into", f"sqlite:///{tmp_path / 'one.db'}")["notes"] == []
+    told = cli("import", str(source), "--into", team.url).stdout
+    assert "The server chose new ids" in told and "runproj.imported_from" in told
+    store(cli).experiments.create("Größe")
+    for more, word in ((["--dry-run"], "would go"), ([], "went")):
+        (note,) = cli.json("import", str(source), *more)["notes"]
+        assert f"'Größe' {word} into experiment 'Größe', which the target had already" in note
+    assert cli.json("import", str(source))["notes"] == []
+
+
+@pytest.mark.parametrize("command", ["import", "export"])
+@pytest.mark.parametrize("place", ["", " ", "itself", "a link"])
+def test_nothing_and_the_store_itself_are_no_other_place(cli: Cli, tmp_path: Path, command: str, place: str) -> None:
+    store(cli).experiments.get("0")
+    path = Path(cli.env["RUNPROJ_HOME"]) / "runproj.db"
+    (tmp_path / "link.db").symlink_to(path)
+    result = cli(command, {"itself": str(path), "a link": f"sqlite:///{tmp_path / 'link.db'}"}.get(place, place))
+    assert result.returncode == 2
+    assert ("is empty" if not place.strip() else "Source and target are the same") in result.stderr
+    assert not (path.parent / "transfers").exists()
+
+
+def test_a_dry_run_counts_files(cli: Cli, tmp_path: Path) -> None:
+    source = str(mlruns(tmp_path / "mlruns"))
+    counted = [cli.json("import", source, *more) for more in (["--dry-run"], [], ["--dry-run"])]
+    assert [(report["files"], report["bytes"]) for report in counted] == [(3, 25)] * 3
+
+
+def test_a_server_named_in_the_command_is_not_looked_for_in_variables(cli: Cli) -> None:
+    result = cli("import", "http://127.0.0.1:9")
+    assert result.returncode and "cannot be reached" in result.stderr and "TRACKING_URI" not in result.stderr

@@ -48,6 +48,7 @@ def import_(
     """Take over everything from an MLflow server, its SQLite file, or an mlruns folder.
 
     Ids, times, histories, models and files stay what they are, and each run is compared with its source when it has arrived.
+    Only a server (--into http://…) chooses new ids and times: import into its database to keep them.
     Killed and started again, it goes on where it was; run again later, it takes what is new. The exit code is 1 where something
     does not agree.
     """
@@ -115,6 +116,8 @@ def _tell(report: TransferReport) -> None:
     there = Counter(item.experiment for item in report.items if item.state == "there")
     for experiment, number in there.items():
         output.write(f"{number} of the runs and models were there already, in experiment {output.clean(experiment)}: the same.")
+    for note in report.notes:
+        output.write(output.clean(note))
     wrong = [item for item in report.items if item.state in ("wrong", "differs")]
     for item in wrong[:_SHOWN]:
         where = f", there already in experiment {output.clean(item.experiment)} and left so" if item.state == "differs" else ""
@@ -125,5 +128,5 @@ def _tell(report: TransferReport) -> None:
     more = len(wrong[_SHOWN:]) + len(report.losses[_SHOWN:])
     if more:
         output.write(f"… and {output.count(more, 'more line')}, which --json tells.")
-    if not report.dry_run and not wrong:
+    if not report.dry_run and report.verified:
         output.write(output.good("Each run and each file agrees with its source."))

@@ -62,11 +62,15 @@ class Registration:
 
 @dataclass(frozen=True)
 class Loss:
-    """Something that was not taken over, how much of it, and why."""
+    """Something that was not taken over, how much of it, and why.
+
+    differs: the target has something else in its place.
+    """
 
     what: str
     why: str
     count: int = 1
+    differs: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ class Fingerprint:
 
 @dataclass(frozen=True)
 class FileMoved:
-    """An artifact.  `path` relative to its run or model; `size` in bytes."""
+    """An artifact.  `path` relative to its run or model; `size` in bytes; `sha256` is empty where it was only listed."""
 
     path: str
     size: int
@@ -111,7 +115,10 @@ class ItemMoved:
 
 @dataclass(frozen=True)
 class TransferReport:
-    """`import` and `export`.  `verified` is false where anything in the target is not what it is in the source."""
+    """`import` and `export`.  `verified` is false where anything in the target is not what it is in the source.
+
+    notes: what is in the target in another way than it was: under new ids, or among what was there before.
+    """
 
     source: str
     target: str
@@ -128,6 +135,7 @@ class TransferReport:
     seconds: float
     items: tuple[ItemMoved, ...]
     losses: tuple[Loss, ...]
+    notes: tuple[str, ...] = ()
 
 
 class Tree(Protocol):
@@ -196,6 +204,12 @@ class Target(Protocol):
 
     def link(self, run_id: str, lineage: Lineage) -> None:
         """Record which logged models a run of the target used and made."""
+
+    def versions(self, name: str) -> Iterable[ModelVersion]:
+        """The versions of a registered model that the target has, before `register` is called for it.
+
+        Times are 0 where the target chooses them.
+        """
 
     def register(self, registration: Registration) -> Sequence[Loss]:
         """Record a registered model, or add what is missing to it; returns what it could not take."""

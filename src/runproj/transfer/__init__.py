@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from runproj.core.transfer import Source, Target
 from runproj.errors import UsageError
@@ -34,6 +35,28 @@ class Surroundings:
     environ: Mapping[str, str]
     artifacts: Sequence[Path] = ()
     place: str = ""
+
+
+def check_places(source: str, target: str, use: Surroundings) -> None:
+    """Raises `UsageError` where one of the two is not named, as by a variable that is not set, or both are the same."""
+    for what, where in (("source", source), ("target", target)):
+        if not where.strip():
+            raise UsageError(f"The name of the {what} is empty", fix=f"Name a {what}: {_KINDS}.")
+    if _identity(source, use) == _identity(target, use):
+        shown = source if "@" not in source else "one place"
+        raise UsageError(f"Source and target are the same: {shown}", fix="Name another place for one of them.")
+
+
+def _identity(where: str, use: Surroundings) -> str:
+    """The same text for all names of a place, as far as names can tell."""
+    if where.startswith((*_SERVERS, *_DATABASES)):
+        parts = urlsplit(where)
+        postgres = where.startswith(_DATABASES)
+        host = "127.0.0.1" if (name := parts.hostname or "") == "localhost" else name
+        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 5432)
+        return f"{'postgresql' if postgres else 'server'}://{host}:{port}{parts.path.rstrip('/')}"
+    path = _path(where, use)
+    return str((path / "mlruns" if (path / "mlruns").is_dir() else path).resolve())
 
 
 def open_source(where: str, use: Surroundings) -> Source:

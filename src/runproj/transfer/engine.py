@@ -6,7 +6,7 @@ import contextlib
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,10 +17,11 @@ from runproj.core.transfer import ItemMoved, Loss, MovedModel, MovedRun, Source,
 from runproj.errors import NotFoundError, RefusedError, RunprojError, StorageError
 from runproj.transfer import points
 from runproj.transfer.compare import missing, model_differences, named, run_differences, state_of
-from runproj.transfer.files import compare_files, move_files
+from runproj.transfer.files import compare_files, listed, move_files
 from runproj.transfer.journal import Entry, Journal
 from runproj.transfer.references import References
 from runproj.transfer.registry import move_registry
+from runproj.transfer.summary import Place, counted, notes
 from runproj.transfer.trees import elsewhere, plain
 from runproj.transfer.words import UnreadableError
 
@@ -37,20 +38,6 @@ class Wishes:
     experiments: tuple[str, ...] = ()
     suffix: str = ""
     dry_run: bool = False
-
-
-@dataclass
-class Place:
-    """Where the things of an experiment go.
-
-    found: the target's experiment of that name; it is made when the first thing goes there.
-    there: something of the experiment is in the target already, wherever.
-    """
-
-    wanted: Experiment
-    name: str
-    found: Experiment | None
-    there: bool = False
 
 
 class Transfer:
@@ -85,7 +72,7 @@ class Transfer:
                 self._move_models(place, Path(scratch))
         if not self.wishes.dry_run:
             for place in places:
-                if not place.there:
+                if place.found is None and not place.there:
                     self._open(place)
             self._link()
         chosen = bool(self.wishes.experiments)
@@ -94,11 +81,11 @@ class Transfer:
             if place.found is not None and not self.wishes.dry_run and self._known.find("experiment", place.wanted.id):
                 self.target.finish(place.wanted, place.found)
         self._losses += self.source.beyond()
-        return self._report(len(places), time.monotonic() - begun)
+        return self._report(places, time.monotonic() - begun)
 
-    def lose(self, what: str, why: str) -> None:
+    def lose(self, what: str, why: str, *, differs: bool = False) -> None:
         """Note something that is not taken over."""
-        self._losses.append(Loss(what, why))
+        self._losses.append(Loss(what, why, differs=differs))
 
     def relocated(self, uri: str) -> str:
         """Where a location of the source is in the target; as it was where it was not moved."""
@@ -151,10 +138,11 @@ class Transfer:
             )
         if before is None and found.lifecycle is not experiment.lifecycle:
             self.lose(f"state of experiment {name!r}", f"it is {found.lifecycle.value} in the target, and stays so")
-        return Place(experiment, name, found)
+        return Place(experiment, name, found, merged=before is None)
 
     def _open(self, place: Place) -> Experiment:
         """The experiment, made if it is not there yet."""
+        place.took = True
         if place.found is None:
             place.found = self._make(place.wanted, place.name)
         return place.found
@@ -199,7 +187,8 @@ class Transfer:
                 self._compare_run(moved, place, scratch)
             return
         elif self.wishes.dry_run:
-            self._items.append(self._looked_at(moved))
+            with self._going_on("run", run.id):
+                self._look_at(moved, place, scratch)
         else:
             with self._going_on("run", run.id):
                 self._move_run(moved, self._open(place), state, scratch)
@@ -239,11 +228,14 @@ class Transfer:
         experiment = self.target.name_of(there.experiment_id)
         self._items.append(replace(item, state="differs" if problems else "there", problems=problems, experiment=experiment))
 
-    def _looked_at(self, moved: MovedRun) -> ItemMoved:
+    def _look_at(self, moved: MovedRun, place: Place, scratch: Path) -> None:
+        """Note a run that would be taken over."""
         found = points.fingerprint(moved.run, self.source.points(moved.run), exact=self.target.exact)
         state = "kept" if self.target.keeps_ids and self.target.has(moved.run.id) else "copied"
+        place.took = True
         self._names.runs[moved.run.id] = moved.run.id
-        return ItemMoved("run", moved.run.id, moved.run.id, state, found)
+        item = ItemMoved("run", moved.run.id, moved.run.id, state, found)
+        self._items.append(self._with_files(item, moved.run, None, scratch)[0])
 
     @contextlib.contextmanager
     def _going_on(self, kind: str, key: str) -> Iterator[None]:
@@ -283,8 +275,11 @@ class Transfer:
                     problems = model_differences(model, found)
                     self._leave(ItemMoved("model", model.id, model.id, "there", problems=problems), model, found, place, scratch)
             elif self.wishes.dry_run:
-                self._items.append(ItemMoved("model", model.id, model.id, "copied"))
+                place.took = True
                 self._names.models[model.id] = model.id
+                with self._going_on("model", model.id):
+                    item = ItemMoved("model", model.id, model.id, "copied")
+                    self._items.append(self._with_files(item, model, None, scratch)[0])
             else:
                 with self._going_on("model", model.id):
                     self._move_model(moved, self._open(place), state, scratch)
@@ -327,9 +322,12 @@ class Transfer:
             self._roots[plain(owner.artifact_uri)] = self._places[owner.id] = uri
 
     def _with_files(
-        self, item: ItemMoved, owner: Run | LoggedModel, made: Run | LoggedModel, scratch: Path
+        self, item: ItemMoved, owner: Run | LoggedModel, made: Run | LoggedModel | None, scratch: Path
     ) -> tuple[ItemMoved, bool]:
-        """The item with the files of its run or model, which are copied if they can be reached; whether nothing is missing."""
+        """The item with the files of its run or model, which are copied if they can be reached; whether nothing is missing.
+
+        made: the run or model in the target; without one the files are only listed.
+        """
         if elsewhere(owner.artifact_uri):
             return item, item.state != "wrong"
         try:
@@ -337,7 +335,7 @@ class Transfer:
         except StorageError as error:
             self.lose(f"files of {item.kind} {item.id}", f"{error.what}. {error.fix}".strip(". ") + ".")
             return item, False
-        files, problems = move_files(tree, self.target, made, scratch)
+        files, problems = move_files(tree, self.target, made, scratch) if made else (listed(tree), ())
         for link in (info.path for info in tree.files() if info.size is None):
             self.lose(f"file {link} of {item.kind} {item.id}", "it is a symbolic link, and links are not followed")
         item = replace(item, files=files, problems=item.problems + problems, state="wrong" if problems else item.state)
@@ -354,15 +352,16 @@ class Transfer:
             except RunprojError as error:
                 self.lose(f"models of run {run_id}", error.what)
 
-    def _report(self, experiments: int, seconds: float) -> TransferReport:
+    def _report(self, places: list[Place], seconds: float) -> TransferReport:
         runs = [item for item in self._items if item.kind == "run"]
         files = [file for item in self._items for file in item.files]
         return TransferReport(
             source=self.source.name,
             target=self.target.name,
             dry_run=self.wishes.dry_run,
-            verified=all(item.state not in ("wrong", "differs") for item in self._items),
-            experiments=experiments,
+            verified=not any(item.state in ("wrong", "differs") for item in self._items)
+            and not any(loss.differs for loss in self._losses),
+            experiments=len(places),
             runs=len(runs),
             points=sum(item.fingerprint.points for item in runs if item.fingerprint),
             models=len(self._items) - len(runs),
@@ -372,7 +371,8 @@ class Transfer:
             bytes=sum(file.size for file in files),
             seconds=seconds,
             items=tuple(self._items),
-            losses=_counted(self._losses),
+            losses=counted(self._losses),
+            notes=notes(self.target, places, self._items, dry_run=self.wishes.dry_run),
         )
 
 
@@ -385,11 +385,3 @@ def _checked(item_id: str) -> str:
     if not re.fullmatch(r"[a-zA-Z0-9][\w\-]{0,255}", item_id):
         raise UnreadableError(f"{item_id[:100]!r} is not an id")
     return item_id
-
-
-def _counted(losses: Iterable[Loss]) -> tuple[Loss, ...]:
-    """Equal losses as one."""
-    found: dict[tuple[str, str], int] = {}
-    for loss in losses:
-        found[loss.what, loss.why] = found.get((loss.what, loss.why), 0) + loss.count
-    return tuple(Loss(what, why, count) for (what, why), count in found.items())

@@ -33,6 +33,11 @@ def move_files(
     return tuple(moved), tuple(problems)
 
 
+def listed(tree: Tree) -> tuple[FileMoved, ...]:
+    """The files that would be copied, unread."""
+    return tuple(FileMoved(info.path, info.size, "") for info in tree.files() if info.size is not None)
+
+
 def compare_files(tree: Tree, there: Tree, scratch: Path) -> tuple[str, ...]:
     """What is wrong with the files of `there`, which are to be those of `tree`; nothing is written."""
     problems = []

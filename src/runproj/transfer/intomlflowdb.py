@@ -6,6 +6,7 @@ import contextlib
 import sqlite3
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -141,6 +142,14 @@ class IntoMlflowDatabase:
         with self._writing() as connection:
             for link in links:
                 _link(connection, link)
+
+    def versions(self, name: str) -> Iterable[ModelVersion]:
+        return self._registered.get(name, ())
+
+    @cached_property
+    def _registered(self) -> dict[str, tuple[ModelVersion, ...]]:
+        """The versions that were there before this transfer."""
+        return {given.model.name: given.versions for given in self._reader.registry()}
 
     def register(self, registration: Registration) -> Sequence[Loss]:
         model = registration.model

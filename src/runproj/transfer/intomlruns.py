@@ -8,6 +8,7 @@ import posixpath
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -145,6 +146,17 @@ class IntoMlruns:
             meta: dict[str, object] = {"source_type": "RUN_OUTPUT", "source_id": model, "destination_type": "MODEL_OUTPUT"}
             meta |= {"destination_id": model, "tags": {}, "step": output.step}
             write_mapping(run / "outputs" / model / "meta.yaml", meta)
+
+    def versions(self, name: str) -> Iterable[ModelVersion]:
+        return self._registered.get(name, ())
+
+    @cached_property
+    def _registered(self) -> dict[str, tuple[ModelVersion, ...]]:
+        """The versions that were there before this transfer."""
+        if not self._root.is_dir():
+            return {}
+        reader = Mlruns(self._root, Places(self._root, (self._root,)))
+        return {given.model.name: given.versions for given in reader.registry()}
 
     def register(self, registration: Registration) -> Sequence[Loss]:
         model = registration.model

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -17,6 +18,7 @@ from runproj.errors import AlreadyExistsError, NotFoundError, RefusedError
 from runproj.remote import Remote
 from runproj.tracking.http import HttpStore, experiment_of
 from runproj.tracking.rows import unpack
+from runproj.transfer import words
 from runproj.transfer.points import rows
 from runproj.transfer.server import Histories, message_in, messages, model_of, number, server_tree, text
 from runproj.transfer.trees import Places, safe
@@ -195,7 +197,7 @@ class IntoServer:
         with contextlib.suppress(AlreadyExistsError):
             self._remote.post("registered-models/create", message, repeat=False)
         losses: list[Loss] = []
-        there = {int(found) for found in self._versions(model.name)}
+        there = {found.version for found in self.versions(model.name)}
         highest = max(there, default=0)
         for version in registration.versions:
             if version.version in there:
@@ -217,10 +219,15 @@ class IntoServer:
             self._remote.send("PATCH", f"logged-models/{model_id}/tags", {"model_id": model_id, "tags": tags})
         return losses
 
-    def _versions(self, name: str) -> list[str]:
+    def versions(self, name: str) -> Iterable[ModelVersion]:
         quoted = f"'{name}'" if "'" not in name else f'"{name}"'
         page = self._remote.get("model-versions/search", filter=f"name = {quoted}", max_results=10_000)
-        return [text(item, "version") for item in messages(page, "model_versions")]
+        found = []
+        for item in messages(page, "model_versions"):
+            source, made = text(item, "source"), ModelVersion(name, number(item, "version"), "", "", 0, 0)
+            model_id = text(item, "model_id") or words.model_of(source)
+            found.append(replace(made, source=source, run_id=text(item, "run_id"), model_id=model_id))
+        return found
 
     def _up_to(self, name: str, wanted: int, highest: int) -> int:
         """Use up the numbers of versions that were deleted."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-from runproj.core.models import Lineage, LoggedModel
+from runproj.core.models import Lineage, LoggedModel, ModelVersion
 from runproj.core.run import Experiment, Run, RunStatus
 from runproj.core.tracking import ArtifactInfo, ArtifactStore
 from runproj.core.transfer import Block, Loss, MovedModel, MovedRun, Registration, Tree
@@ -107,6 +107,12 @@ class OurStore:
     def link(self, run_id: str, lineage: Lineage) -> None:
         with self._store.database.writing(durable=False) as connection:
             restore.put_links(connection, run_id, lineage)
+
+    def versions(self, name: str) -> Iterable[ModelVersion]:
+        with self._store.database.reading() as connection:
+            of_name = "SELECT id FROM registered_models WHERE name = ?"
+            found = connection.execute(f"SELECT version FROM model_versions WHERE model = ({of_name})", (name,)).fetchall()
+        return [self._store.versions.get(name, number) for (number,) in found]
 
     def register(self, registration: Registration) -> Sequence[Loss]:
         with self._store.database.writing() as connection:

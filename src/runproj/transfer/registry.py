@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -24,17 +25,53 @@ def move_registry(transfer: Transfer, *, only_related: bool) -> tuple[int, int]:
         if only_related and not kept:
             continue
         models += 1
-        versions += len(kept)
-        if transfer.wishes.dry_run:
-            continue
-        numbers = {version.version for version in kept}
-        aliases = tuple(alias for alias in given.model.aliases if alias.version in numbers)
-        for alias in set(given.model.aliases) - set(aliases):
-            transfer.lose(f"alias {alias.alias!r} of {given.model.name!r}", "its version is not taken over")
-        moved = tuple(_moved(transfer, version) for version in kept)
-        for loss in transfer.target.register(Registration(replace(given.model, aliases=aliases), moved, given.highest)):
-            transfer.lose(loss.what, loss.why)
+        versions += _move(transfer, given, kept)
     return models, versions
+
+
+def _move(transfer: Transfer, given: Registration, kept: Sequence[ModelVersion]) -> int:
+    """One registered model, with those of its versions that are to come; returns how many the target has then."""
+    name, dry_run = given.model.name, transfer.wishes.dry_run
+    there = {version.version: version for version in transfer.target.versions(name)}
+    taken = []
+    for version in kept:
+        moved = version if dry_run else _moved(transfer, version)
+        found = there.get(version.version)
+        if found is None or (dry_run and not transfer.target.keeps_ids) or _same(found, moved, version):
+            taken.append(moved)
+        else:
+            why = f"the target has another version {version.version}{_origin(found)}"
+            transfer.lose(f"version {version.version} of {name!r}", why, differs=True)
+    numbers = {version.version for version in taken}
+    aliases = tuple(alias for alias in given.model.aliases if alias.version in numbers)
+    for alias in set(given.model.aliases) - set(aliases):
+        transfer.lose(f"alias {alias.alias!r} of {name!r}", "its version is not taken over")
+    if not dry_run:
+        highest = given.highest if given.highest not in there else 0  # its number is given there
+        for loss in transfer.target.register(Registration(replace(given.model, aliases=aliases), tuple(taken), highest)):
+            transfer.lose(loss.what, loss.why)
+    return len(taken)
+
+
+def _same(there: ModelVersion, *wanted: ModelVersion) -> bool:
+    """Whether a version of the target is that of the source, as it is called there or was called.
+
+    Where its files are may have changed since it was taken over; then the time tells, or the logged model.
+    """
+    return any(
+        there.run_id == version.run_id
+        and (
+            there.source == version.source
+            or 0 < there.created == version.created
+            or (version.model_id != "" and there.model_id == version.model_id)
+        )
+        for version in wanted
+    )
+
+
+def _origin(version: ModelVersion) -> str:
+    made_of = f"run {version.run_id}" if version.run_id else version.source
+    return f", of {made_of}" if made_of else ""
 
 
 def _related(transfer: Transfer, version: ModelVersion) -> bool:
