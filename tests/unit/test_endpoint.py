@@ -202,7 +202,7 @@ def test_ranges_and_heads(here):
 
 def test_what_is_not_there_is_404_and_wrong_verbs_405(here):
     assert here.ask("GET", "/api/3.0/mlflow/traces/x")[0] == 404
-    assert here.ask("GET", "/")[0] == 404
+    assert here.ask("GET", "/nothing")[0] == 404
     assert here.ask("GET", "/api/2.0/mlflow/runs/create")[0] == 405
     assert here.ask("GET", "/health") == (200, b"OK")
     assert here.ask("GET", "/version")[0] == 200
