@@ -173,8 +173,13 @@ def test_the_servers_agree(mlflow_server: str, team: Team) -> None:
 
 
 def test_every_route_is_asked() -> None:
-    """Of those that MLflow has as well."""
-    own = {("GET", "/metrics"), ("GET", "/openapi.json")}
+    """Of those that MLflow has as well, but for the addresses of its pages, which no client asks (see test_server_access)."""
+    own = {
+        ("GET", "/metrics"),
+        ("GET", "/openapi.json"),
+        ("GET", "/"),
+        *((method, path) for method, path in routes.PAGES if path in routes.LOCATED),
+    }
     asked = set()
     for request in REQUESTS:
         path = re.sub(r"\{[a-z]+\}", "x", request.path).partition("?")[0]
