@@ -18,7 +18,7 @@ from runproj.core.transfer import ORIGIN, Fingerprint
 from runproj.tracking import open_full_store
 from runproj.tracking.restore import Whole
 from runproj.transfer import points
-from support.mlflow import mlflow_environment
+from support.mlflow import mlflow_environment, mlflow_serves
 from support.program import Cli
 from support.team import team_server
 
@@ -138,11 +138,12 @@ def test_a_folder_comes_over(made: Made, look: Look, cli: Cli) -> None:
 
 
 @pytest.mark.timeout(900)
-def test_a_server_comes_over(mlflow_server: str, mlflow_python: Path, look: Look, cli: Cli, tmp_path: Path) -> None:
-    fill(mlflow_python, tmp_path, mlflow_server, str(FEW))
-    report = moved(cli("import", mlflow_server, "--json"))
-    assert (report["runs"], report["models"]) == (FEW + 4, 2)
-    agree(look(mlflow_server), served(look))
+def test_a_server_comes_over(mlflow_python: Path, look: Look, cli: Cli, tmp_path: Path) -> None:
+    with mlflow_serves(mlflow_python, tmp_path) as url:  # of its own: on a shared one are runs of other tests
+        fill(mlflow_python, tmp_path, url, str(FEW))
+        report = moved(cli("import", url, "--json"))
+        assert (report["runs"], report["models"]) == (FEW + 4, 2)
+        agree(look(url), served(look))
 
 
 @pytest.mark.timeout(900)

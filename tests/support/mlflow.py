@@ -13,6 +13,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -69,12 +70,18 @@ def mlflow_environment(**variables: str) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def mlflow_server(mlflow_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a real `mlflow server` with proxied artifacts."""
-    folder = tmp_path_factory.mktemp("mlflow server")
+    """The address of a real `mlflow server` with proxied artifacts, which all tests of a process share."""
+    with mlflow_serves(mlflow_python, tmp_path_factory.mktemp("mlflow server")) as url:
+        yield url
+
+
+@contextmanager
+def mlflow_serves(python: Path, folder: Path) -> Iterator[str]:
+    """A real `mlflow server` that keeps all it has in a folder, and its address."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     command = [
-        *(str(mlflow_python), "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
+        *(str(python), "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
         *("--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}", "--artifacts-destination", str(folder / "artifacts")),
     ]
     with (folder / "log").open("wb") as log:

@@ -149,9 +149,10 @@ def test_the_access_log_has_a_line_for_each_answer_and_no_secret(isolated):
 
 def test_there_is_room_for_as_many_connections_as_it_takes(isolated):
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))  # the server inherits it
     try:
         with team_server("--max-connections", "300") as team:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))  # the clients are in this process
             limits = Path(f"/proc/{team.process.pid}/limits").read_text()
             found = next(line for line in limits.splitlines() if line.startswith("Max open files"))
             assert int(found.split()[3]) >= min(800, hard)

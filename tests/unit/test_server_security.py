@@ -377,7 +377,7 @@ def test_a_link_that_is_swapped_in_never_leads_out(here, isolated):
     swapper.start()
     seen = set()
     try:
-        for number in range(3000):
+        for number in range(10_000):
             answer = here.ask("GET", f"{F}/0/run/artifacts/d/a")
             seen.add(answer.status)
             if answer.chunks is not None:
