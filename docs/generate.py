@@ -12,6 +12,7 @@ from typer.main import get_command
 
 from runproj import errors
 from runproj.cli.main import build
+from runproj.core.verdict import Level
 from runproj.server import openapi
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -142,6 +143,15 @@ def error_list() -> str:
         "| 128 + n | the command was ended by signal n, or the run was stopped by it (130: Ctrl-C) |",
         "",
         "A command can itself end with 2, 124 or 125; the record tells the difference (`runproj runs show RUN`).",
+        "",
+        "## Exit codes of `runproj reproduce`",
+        "",
+        "| code | level | meaning |",
+        "| --- | --- | --- |",
+        *(f"| {level.exit_code} | {level.value} | {level.words} |" for level in Level),
+        "",
+        "With `--at-least LEVEL` that level and those above it end with 0. With 1, 2 and 125 there was nothing to judge.",
+        "[Verdicts](verdicts.md) says what each level demands.",
     ]
     return "\n".join(lines) + "\n"
 

@@ -21,10 +21,11 @@ from runproj.core.outcome import Outcome, outcome_of
 from runproj.core.parameters import bind
 from runproj.core.plan import PLAN_VERSION, Plan, Request, RunOptions
 from runproj.core.project import EntryPoint, ParameterType, Project
+from runproj.core.recipe import recipe_of
 from runproj.core.run import NewRun, Param, Phase, Run, RunChanges, Tag, TagName
 from runproj.core.services import Services
 from runproj.core.source import Checkout, PinKind
-from runproj.errors import DescriptorError, NotFoundError, ParameterError, RunprojError, TrackingError, UsageError
+from runproj.errors import DamagedError, DescriptorError, NotFoundError, ParameterError, RunprojError, TrackingError, UsageError
 from runproj.files import atomic_write
 from runproj.leases import Leases
 
@@ -253,8 +254,10 @@ def _restore_patch(run: Run, old: Plan, use: Services) -> None:
     path = use.home / "cache" / f"patch-{run.id}-{os.getpid()}"
     path.parent.mkdir(parents=True, exist_ok=True)
     use.artifacts.get(run, "runproj/code.patch", path)
-    use.objects.put(path)
+    stored = use.objects.put(path)
     path.unlink()
+    if stored != old.code.patch:
+        raise DamagedError(f"The patch of run {run.id} is not the one that was recorded", why=f"Its sha256 is {stored}.")
 
 
 def _new_run(decided: Plan, use: Services, token: str) -> NewRun:
@@ -298,6 +301,7 @@ def _tags(decided: Plan, token: str) -> dict[str, str | None]:
         TagName.PATCH: pin.patch,
         TagName.LOCK: decided.lock.digest,
         TagName.RERUN_OF: decided.rerun_of,
+        TagName.RECIPE: recipe_of(decided),
         TagName.ATTEMPT: token,
         TagName.PHASE: Phase.START.value,
         **dict(options.tags),

@@ -13,6 +13,7 @@ from runproj.core.correlation import Correlation
 from runproj.core.plan import Plan
 from runproj.core.record import RunRecord
 from runproj.core.transfer import TransferReport
+from runproj.core.verdict import Verdict
 from runproj.core.views import Checkup, Comparison, EnvironmentList, GcReport, RunList, RunView, SyncReport, ValidationReport
 from runproj.descriptor import descriptor_schema
 
@@ -27,6 +28,7 @@ DOCUMENTS: Mapping[str, type] = {
     "env-list": EnvironmentList,
     "gc": GcReport,
     "doctor": Checkup,
+    "reproduce": Verdict,
     "sync": SyncReport,
     "transfer": TransferReport,
     "user": UserView,
@@ -46,14 +48,23 @@ def generate() -> dict[str, str]:
     }
 
 
+_ANY_NUMBER = {
+    "Metric": ("value",),
+    "Measure": ("value",),
+    "MetricCheck": ("original", "replay", "low", "high"),
+    "Noise": ("mean", "sd", "cv", "least", "greatest"),
+}
+"""Where a number can be what JSON has no number for (see `codec.to_json`): metrics, and statistics of them."""
+
+
 def _with_words_for_numbers(schema: dict[str, object]) -> dict[str, object]:
-    """A metric, or a statistic of one, can be what JSON has no number for (see `codec.to_json`)."""
     definitions = schema.get("$defs")
-    for name in ("Metric", "Measure"):
-        if isinstance(definitions, dict) and name in definitions:
-            value = definitions[name]["properties"]["value"]
+    for name, fields in _ANY_NUMBER.items():
+        for field in fields if isinstance(definitions, dict) and name in definitions else ():
+            assert isinstance(definitions, dict)
+            value = definitions[name]["properties"][field]
             kinds = value.pop("anyOf", [{"type": value.pop("type", "number")}])
-            definitions[name]["properties"]["value"] = {"anyOf": [*kinds, {"enum": ["NaN", "Infinity", "-Infinity"]}], **value}
+            definitions[name]["properties"][field] = {"anyOf": [*kinds, {"enum": ["NaN", "Infinity", "-Infinity"]}], **value}
     return schema
 
 

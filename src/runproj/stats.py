@@ -185,3 +185,19 @@ def _fraction(first: float, numerator: Term, denominator: Term) -> float:
         if abs(c * d - 1) < 1e-16:
             break
     return value
+
+
+def student_quantile(probability: float, freedom: int) -> float:
+    """The value that Student's distribution stays below with a probability of at least one half, by bisection."""
+    low, high = 0.0, 1.0
+    while _student_tail(high, freedom) > 1 - probability:
+        low, high = high, high * 2
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _student_tail(middle, freedom) > 1 - probability else (low, middle)
+    return high
+
+
+def _student_tail(t: float, freedom: int) -> float:
+    """Probability of more than `t` >= 0 (Abramowitz and Stegun 26.7.1)."""
+    return _beta(freedom / 2, 0.5, freedom / (freedom + t * t)) / 2

@@ -62,7 +62,7 @@ def list_(json: opt.Json = False) -> None:
 
 def show(digest: Digest, json: opt.Json = False) -> None:
     """Show what an environment holds, and where it is."""
-    from runproj.comparison import packages
+    from runproj.reproduce.comparison import packages
 
     cache = _cache()
     view, lock = cache.show(digest)

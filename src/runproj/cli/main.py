@@ -19,6 +19,7 @@ COMMANDS = {
     "run": "run",
     "plan": "run",
     "rerun": "run",
+    "reproduce": "reproduce",
     "runs": "runs",
     "wait": "runs",
     "validate": "project",

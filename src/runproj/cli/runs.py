@@ -197,7 +197,7 @@ def compare(
     json: opt.Json = False,
 ) -> None:
     """Put runs side by side: parameters, metrics, code and environment; only what differs."""
-    from runproj.comparison import compare_runs
+    from runproj.reproduce.comparison import compare_runs
 
     wiring = looking()
     runs = [wiring.find_run(reference) for reference in references or ()]

@@ -178,3 +178,9 @@ class Environments(Protocol):
 
     def ensure(self, lock: EnvLock, project: Path, progress: Progress) -> Environment:
         """The environment of `lock`, built if it is not there.  Raises `EnvironmentFailure`."""
+
+    def examine(self, lock: EnvLock, *, rebuild: bool = False) -> str | None:
+        """Check every file of the environment of `lock`, if it is there; says what is wrong with it.
+
+        One that is damaged, or any with `rebuild`, is built anew by the next `ensure`.
+        """

@@ -160,5 +160,7 @@ class TagName:
     TREE = "runproj.tree"
     PATCH = "runproj.patch"
     RERUN_OF = "runproj.rerun_of"
+    RECIPE = "runproj.recipe"
+    VERDICT = "runproj.verdict"
     DURATIONS = "runproj.durations"
     HANDLE = "runproj.handle"

@@ -19,6 +19,7 @@ from runproj.core.environment import (
     EnvironmentBuilder,
     EnvLock,
     EnvManager,
+    EnvPlace,
     EnvSpec,
     LockOptions,
     Progress,
@@ -136,6 +137,19 @@ class EnvironmentCache:
             lease = Lock(folder.used)
             lease.acquire(shared=True)
             self._leases[folder.name] = lease
+
+    def examine(self, lock: EnvLock, *, rebuild: bool = False) -> str | None:
+        """Check every file of the environment of `lock` (see `Environments.examine`)."""
+        if lock.manager is EnvManager.SYSTEM or lock.place is EnvPlace.IMAGE:
+            return None  # `ensure` compares all that is known of it
+        folder = self._folder(lock.digest)
+        manifest = folder.manifest()
+        if manifest is None:
+            return None
+        problem = self._builder(lock.manager).problem(lock, folder.environment, thorough=True)
+        if problem or rebuild:
+            folder.condemn(manifest)
+        return problem
 
     def release(self, lock: EnvLock) -> None:
         """Give back what `ensure` leased."""

@@ -1,0 +1,149 @@
+"""`reproduce`: a recorded run again, and a verdict on what came of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from runproj.cli import complete, output
+from runproj.cli import options as opt
+from runproj.errors import UsageError
+
+if TYPE_CHECKING:
+    from runproj.core.verdict import Level, MetricCheck, Replay, Verdict
+
+Ignore = Annotated[
+    list[str] | None, typer.Option("--ignore", metavar="PATTERN", help="Leave outputs and metrics of this name aside ('time_*').")
+]
+
+
+def register(app: typer.Typer) -> None:
+    app.command("reproduce")(reproduce)
+
+
+def reproduce(
+    reference: opt.RunReference,
+    times: Annotated[int, typer.Option("--times", "-n", min=1, help="How many replays; the weakest counts.")] = 1,
+    at_least: Annotated[
+        str | None,
+        typer.Option(
+            "--at-least",
+            metavar="LEVEL",
+            help="End with 0 at this level (R4, R3, R2, R1, R0) and above.",
+            autocompletion=complete.words("R4", "R3", "R2", "R1", "R0"),
+        ),
+    ] = None,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Build the environment anew, even where it is sound.")] = False,
+    ignore: Ignore = None,
+    param: Annotated[
+        list[str] | None, typer.Option("--param", "-P", metavar="NAME=VALUE", help="A secret, which is never recorded.")
+    ] = None,
+    junit: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write the checks as JUnit XML.")] = None,
+    badge: Annotated[Path | None, typer.Option("--badge", metavar="FILE", help="Write the verdict as an SVG badge.")] = None,
+    experiment: opt.Experiment = None,
+    timeout: opt.Timeout = None,
+    offline: opt.Offline = False,
+    json: opt.Json = False,
+    quiet: opt.Quiet = False,
+) -> int:
+    """Run a recorded run again, in the environment of its lock, and say how much of its result came back.
+
+    The exit code tells the level: 0 R4 (bit by bit), 13 R3 (outputs equal by value), 12 R2 (metrics exactly equal), 11 R1
+    (metrics within tolerance), 10 R0 (it ran, and its results differ), 20 where it could not be repeated.
+    """
+    from runproj.core.plan import RunOptions
+    from runproj.descriptor import parse_given
+    from runproj.reproduce.replay import Reproduction, Wishes
+    from runproj.settings import load, parse_duration
+    from runproj.wiring import Wiring
+
+    demanded = _level(at_least)
+    tee = (None, None) if quiet else (2, 2)  # standard output is for the verdict
+    wiring = Wiring(load(), output.TerminalReporter(quiet=quiet), offline=offline, tee=tee)
+    wiring.recover()
+    wishes = Wishes(
+        times=times,
+        secrets=tuple(parse_given(text) for text in param or ()),
+        rebuild=rebuild,
+        ignored=tuple(ignore or ()),
+        options=RunOptions(experiment=experiment, timeout=parse_duration(timeout) if timeout else None),
+    )
+    verdict = Reproduction(wiring.find_run(reference), wiring.services(), wiring.leases, wishes).judge()
+    _write_files(verdict, demanded, junit, badge)
+    if json:
+        output.write_json(verdict)
+    else:
+        _show(verdict)
+    reached = demanded is not None and verdict.level.rank >= demanded.rank
+    return 0 if reached else verdict.level.exit_code
+
+
+def _level(text: str | None) -> Level | None:
+    from runproj.core.verdict import Level
+
+    if text is None:
+        return None
+    levels = [level.value for level in Level if level is not Level.FAILED]
+    if text.upper() not in levels:
+        raise UsageError(f"There is no level {text!r}", fix=f"Levels: {', '.join(levels)}.")
+    return Level(text.upper())
+
+
+def _write_files(verdict: Verdict, demanded: Level | None, junit: Path | None, badge: Path | None) -> None:
+    from runproj.files import atomic_write
+
+    if junit is not None:
+        from runproj.reproduce.junit import junit as as_junit
+
+        atomic_write(junit, as_junit(verdict, demanded))
+    if badge is not None:
+        from runproj.reproduce.badge import badge as as_badge
+
+        atomic_write(badge, as_badge(verdict.level))
+
+
+def _show(verdict: Verdict) -> None:
+    from runproj.core.verdict import Level
+
+    paint = output.good if verdict.level.rank >= Level.R1.rank else output.bad
+    output.write(f"{paint(verdict.level.value)}  {verdict.words}")
+    for number, replay in enumerate(verdict.replays, start=1):
+        several = len(verdict.replays) > 1
+        level = f"{replay.level.value}  " if several else ""
+        run = (replay.run or "not recorded")[: 8 if replay.run else None]
+        _row(f"replay {number}" if several else "replay", f"{level}{run}  {output.seconds(replay.seconds)}")
+        for line in replay.reason.splitlines():
+            _row("", output.clean(line))
+        _show_checks(replay)
+    for noise in verdict.noise:
+        cv = f", cv {noise.cv:.3g}" if noise.cv is not None else ""
+        _row("noise", f"{output.clean(noise.name)}  mean {noise.mean:.6g}, sd {noise.sd:.3g}{cv}, n = {noise.n}")
+
+
+def _row(name: str, text: str) -> None:
+    output.write(f"{output.dim(f'{name:<12}')}{text}")
+
+
+def _show_checks(replay: Replay) -> None:
+    from runproj.core.verdict import Sameness
+
+    for kind, names in (
+        ("outputs", [check for check in replay.outputs if check.same is Sameness.EXACT]),
+        ("metrics", [check for check in replay.metrics if check.same is Sameness.EXACT]),
+    ):
+        if names:
+            _row(kind, f"{len(names)} exactly equal")
+    rows = [("output", check.path, check.same.value, check.how) for check in replay.outputs if check.same is not Sameness.EXACT]
+    rows += [
+        ("metric", check.name, check.same.value, _change(check)) for check in replay.metrics if check.same is not Sameness.EXACT
+    ]
+    for kind, name, same, details in rows:
+        more = f"  {output.dim(output.clean(details))}" if details else ""
+        _row(kind, f"{output.clean(name)}  {same}{more}")
+
+
+def _change(check: MetricCheck) -> str:
+    shown = " → ".join("-" if value is None else repr(value) for value in (check.original, check.replay))
+    return f"{shown}  {check.tolerance}".strip()
