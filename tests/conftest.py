@@ -40,6 +40,7 @@ def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             "VIRTUAL_ENV",
         ):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("RUNPROJ_CONDA_CHANNELS", f"conda-forge={(home / 'no channel').as_uri()}")
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(home / ".gitconfig"))
     monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
     (home / ".gitconfig").write_text("[user]\n name = Test\n email = test@example.org\n[init]\n defaultBranch = main\n")

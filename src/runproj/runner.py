@@ -81,8 +81,8 @@ def plan(request: Request, use: Services) -> Planned:
 def _environment_words(lock: EnvLock) -> str:
     """Which environment it will be, and what it was taken from."""
     python = f", {lock.python.implementation} {lock.python.version}" if lock.python else ""
-    count = (lock.pylock or "").count("[[packages]]")
-    packages = f", {count} package{'' if count == 1 else 's'}" if lock.pylock else ""
+    count = lock.package_count
+    packages = f", {count} package{'' if count == 1 else 's'}" if lock.pylock or lock.conda else ""
     as_of = f" as of {lock.as_of[:10]}" if lock.as_of else ""
     return f"{lock.manager.value} from {lock.origin}{python}{packages}{as_of}"
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from runproj.errors import UsageError
 
@@ -19,6 +20,7 @@ class Settings:
     artifacts_uri: where artifacts are kept: a folder or a bucket; empty for beside the database.
     offline:      use only what is cached.
     capture_limit: bytes of a local folder above which its capture is refused.
+    conda_channels: where conda's channels are: name → URL, folder, or another name;  conda_alias: the URL the others are below.
     own_spool:    where processes outside of runs keep what they logged until it was sent; in `home` without it.
     """
 
@@ -31,6 +33,8 @@ class Settings:
     capture_limit: int = 512 * 1024 * 1024
     plain: bool = False
     own_spool: Path | None = None
+    conda_channels: Mapping[str, str] = field(default_factory=dict)
+    conda_alias: str = ""
 
     @property
     def cache(self) -> Path:
@@ -66,6 +70,7 @@ def load(environ: Mapping[str, str] | None = None, home: Path | None = None) -> 
         or f"sqlite:///{home / 'runproj.db'}"
     )
     limit = variables.get("RUNPROJ_CAPTURE_LIMIT") or config.get("capture_limit")
+    channels = variables.get("RUNPROJ_CONDA_CHANNELS")
     return Settings(
         home=home,
         tracking_uri=_tracking_uri(tracking),
@@ -75,6 +80,8 @@ def load(environ: Mapping[str, str] | None = None, home: Path | None = None) -> 
         offline=_flag(variables.get("RUNPROJ_OFFLINE") or config.get("offline") or ""),
         capture_limit=parse_size(limit) if limit else 512 * 1024 * 1024,
         own_spool=Path(spool).absolute() if (spool := variables.get("RUNPROJ_SPOOL")) else None,
+        conda_channels=parse_channels(channels) if channels else _channels(config.get("conda_channels")),
+        conda_alias=(variables.get("RUNPROJ_CONDA_ALIAS") or config.get("conda_alias") or "").rstrip("/"),
         plain=bool(variables.get("CI") or variables.get("NO_COLOR") or variables.get("TERM") == "dumb"),
     )
 
@@ -97,7 +104,32 @@ def _home(variables: Mapping[str, str]) -> Path:
     return Path(platformdirs.user_data_dir("runproj", appauthor=False))
 
 
-def _config(path: Path) -> dict[str, str]:
+def parse_channels(text: str) -> dict[str, str]:
+    """Name → place of `NAME=PLACE` pairs separated by blanks.  Raises `UsageError`."""
+    places: dict[str, str] = {}
+    for word in text.split():
+        name, equals, place = word.partition("=")
+        if not equals or not name:
+            raise UsageError(
+                f"{word!r} does not say where a conda channel is",
+                fix="Write NAME=URL, NAME=/folder or NAME=OTHER-NAME; several are separated by blanks.",
+            )
+        places[name] = place
+    return places
+
+
+def _channels(table: object) -> dict[str, str]:
+    """The table `[conda_channels]` of the file."""
+    if table is None:
+        return {}
+    if not isinstance(table, dict) or not all(isinstance(place, str) for place in table.values()):
+        raise UsageError(
+            "conda_channels has to be a table", fix='[conda_channels]\nconda-forge = "https://mirror.example.org/conda-forge"'
+        )
+    return table
+
+
+def _config(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     import tomllib
@@ -106,10 +138,10 @@ def _config(path: Path) -> dict[str, str]:
         content = tomllib.loads(path.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not valid TOML", why=str(error)) from error
-    known = {"tracking_uri", "artifacts_uri", "experiment", "offline", "capture_limit"}
+    known = {"tracking_uri", "artifacts_uri", "experiment", "offline", "capture_limit", "conda_channels", "conda_alias"}
     if unknown := sorted(set(content) - known):
         raise UsageError(f"{path} has unknown keys: {', '.join(unknown)}", fix=f"Known keys: {', '.join(sorted(known))}")
-    return {key: str(value) for key, value in content.items()}
+    return {key: value if isinstance(value, dict) else str(value) for key, value in content.items()}
 
 
 def _tracking_uri(text: str) -> str:

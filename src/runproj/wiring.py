@@ -95,7 +95,10 @@ class Wiring:
     def environments(self) -> EnvironmentCache:
         from runproj.environments import EnvironmentCache
 
-        return EnvironmentCache(self.settings.home, offline=self.offline)
+        settings = self.settings
+        return EnvironmentCache(
+            settings.home, offline=self.offline, conda_places=settings.conda_channels, conda_alias=settings.conda_alias
+        )
 
     def services(self) -> Services:
         """What the runner and the executor work with."""

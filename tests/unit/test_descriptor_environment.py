@@ -139,6 +139,7 @@ dependencies:
     - mlflow<3
     - -r req/more.txt
     - -e .
+variables: {THREADS: 2, EMPTY: }
 prefix: /home/x
 """
 
@@ -151,6 +152,9 @@ def test_conda(folder: Path) -> None:
         ("mlflow<3", "-r req/more.txt", "-e ."),
         conda=("conda-forge::numpy>=1.19", "pytorch::pytorch=2.1.2", "pip"),
         channels=("conda-forge", "defaults"),
+        conda_python="python=3.8.5=h7579374_1",
+        variables=(("THREADS", "2"), ("EMPTY", "")),
+        notes=("environment.yml names a folder of one machine (`prefix:`), which was left aside.",),
     )
     assert environment(folder, {"conda.yaml": "name: x\n"}) == EnvSpec(EnvManager.CONDA, "conda.yaml")
     assert environment(folder, {"conda.yaml": "dependencies:\nchannels:\n"}) == EnvSpec(EnvManager.CONDA, "conda.yaml")
@@ -175,11 +179,12 @@ def test_python_versions(written: str, version: str) -> None:
         ("python 3.9", "3.9"),
         ("python>=3.7", ">=3.7"),
         ("conda-forge::python==3.9", "3.9"),
+        ("python[version='>=3.8']", None),
     ],
 )
 def test_python_among_conda_packages(folder: Path, package: str, python: str | None) -> None:
-    spec = environment(folder, {"conda.yaml": f"dependencies: ['{package}', python-dateutil]\n"})
-    assert (spec.python, spec.conda) == (python, ("python-dateutil",))
+    spec = environment(folder, {"conda.yaml": f'dependencies: ["{package}", python-dateutil]\n'})
+    assert (spec.python, spec.conda, spec.conda_python) == (python, ("python-dateutil",), package)
 
 
 def test_requirement_lines() -> None:
@@ -252,6 +257,8 @@ def test_a_name_that_is_no_version_is_noted(folder: Path) -> None:
     [
         ("conda.yaml", "dependencies: numpy\n"),
         ("conda.yaml", "dependencies: [{numpy: 1}]\n"),
+        ("conda.yaml", "variables: [A]\n"),
+        ("conda.yaml", "variables: {A-B: 1}\n"),
         ("conda.yaml", "- a\n"),
         ("conda.yaml", "a: [\n"),
         ("python_env.yaml", "python: [3]\n"),

@@ -149,7 +149,7 @@ def test_every_key(folder: Path) -> None:
         ("{requirements: [a, b]}", EnvSpec(requirements=("a", "b"))),
         ("{requirements: r/in.txt, dependencies: [c]}", EnvSpec(requirements=("c", "a", "-r r/b.txt"))),
         ("{lock: pylock.toml}", EnvSpec(origin="pylock.toml", lock_file="pylock.toml")),
-        ("{conda: [python=3.9, numpy]}", EnvSpec(EnvManager.CONDA, python="3.9", conda=("numpy",))),
+        ("{conda: [python=3.9, numpy]}", EnvSpec(EnvManager.CONDA, python="3.9", conda=("numpy",), conda_python="python=3.9")),
         (
             "{conda: {dependencies: [a], channels: [b]}, dependencies: [c]}",
             EnvSpec(EnvManager.CONDA, conda=("a",), channels=("b",), requirements=("c",)),

@@ -51,7 +51,8 @@ class Locker:
 
     def __call__(self, *lines: str, when: datetime | None = COMMIT, options: LockOptions | None = None, **spec: object):
         asked = EnvSpec(**{"origin": "requirements.txt", "python": HERE, "requirements": lines, **spec})
-        cache = EnvironmentCache(self.home, environ=self.environ)
+        places = {"conda-forge": (self.home / "no channel").as_uri()}
+        cache = EnvironmentCache(self.home, environ=self.environ, conda_places=places)
         return cache.lock(asked, self.project, when, options or LockOptions())
 
 
@@ -266,15 +267,19 @@ def test_conda_dependencies_come_from_the_index_with_a_note(lock: Locker) -> Non
     assert versions(found.pylock)["greet"] == "1.0"
     assert found.manager is EnvManager.VIRTUALENV
     assert any("cudatoolkit" in note for note in found.notes)
+    assert "Conda is not used" in found.notes[0]
+    assert "no channel there" in found.notes[0]
+    asked = {**spec, "channels": ("defaults",)}
+    assert "RUNPROJ_CONDA_CHANNELS" in lock(**asked).notes[0], "Anaconda's own channel needs a decision"
+    assert not any(
+        "Conda is not used" in note for note in lock(**asked, options=LockOptions(manager=EnvManager.VIRTUALENV)).notes
+    )
 
 
 def test_what_is_not_there_yet_says_what_to_do_meanwhile(lock: Locker) -> None:
     with pytest.raises(EnvironmentFailure, match="docker_env") as failure:
         lock(manager=EnvManager.DOCKER, docker=DockerSpec("image"))
     assert "--env-manager" in failure.value.fix
-    with pytest.raises(EnvironmentFailure, match="conda") as failure:
-        lock("greet", options=LockOptions(manager=EnvManager.CONDA))
-    assert "--env-manager conda" in failure.value.fix
     used = lock("base", manager=EnvManager.DOCKER, docker=DockerSpec("image"), options=LockOptions(manager=EnvManager.VIRTUALENV))
     assert any("docker_env" in note for note in used.notes)
 

@@ -25,9 +25,9 @@ EnvManager = Annotated[
     str,
     typer.Option(
         "--env-manager",
-        metavar="auto|virtualenv|system",
+        metavar="auto|virtualenv|conda|system",
         help="Who makes the environment ('local' means system).",
-        autocompletion=complete.words("auto", "virtualenv", "system"),
+        autocompletion=complete.words("auto", "virtualenv", "conda", "system"),
     ),
 ]
 With = Annotated[list[str] | None, typer.Option("--with", metavar="PACKAGE", help="Add a package to the environment.")]

@@ -233,7 +233,7 @@ def _show_plan(planned: Planned, *, as_json: bool) -> None:
         ("descriptor", decided.descriptor or "none"),
         ("environment", f"{lock.manager.value} from {lock.origin}, lock {lock.digest[:12]}"),
         ("python", f"{lock.python.implementation} {lock.python.version}" if lock.python else "-"),
-        ("packages", str((lock.pylock or "").count("[[packages]]")) + (f" as of {lock.as_of}" if lock.as_of else "")),
+        ("packages", str(lock.package_count) + (f" as of {lock.as_of}" if lock.as_of else "")),
         ("command", decided.call.shown()),
         *(
             (f"  {value.name}", f"{'(secret)' if value.value is None else value.value}  ({value.source})")
@@ -295,7 +295,7 @@ def _manager(name: str) -> EnvManager | None:
     try:  # MLflow's words: local is the system, uv makes a virtual environment
         return EnvManager({"local": "system", "uv": "virtualenv"}.get(name, name))
     except ValueError:
-        raise UsageError(f"There is no environment manager {name!r}", fix="Use auto, virtualenv or system.") from None
+        raise UsageError(f"There is no environment manager {name!r}", fix="Use auto, virtualenv, conda or system.") from None
 
 
 def _run_options(

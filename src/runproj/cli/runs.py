@@ -164,7 +164,7 @@ def _show(view: RunView) -> None:
 def _planned(plan: Plan) -> list[tuple[str, str]]:
     """What the plan says of environment and command."""
     lock = plan.lock
-    packages = output.count((lock.pylock or "").count("[[packages]]"), "package")
+    packages = output.count(lock.package_count, "package")
     as_of = f" as of {lock.as_of[:10]}" if lock.as_of else ""
     rows = [("environment", f"{lock.manager.value} from {lock.origin}: {packages}{as_of}, lock {lock.digest[:12]}")]
     if lock.python:

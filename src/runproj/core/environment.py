@@ -46,6 +46,8 @@ class EnvSpec:
     build_requirements: the same, for packages that must be there before the others are built (setuptools, pip, …).
     lock_file:    a lock of the project's own, used as it is (`pylock.toml`, `uv.lock`), relative to the project's folder.
     conda:        dependencies in conda's words, where the project has them; `channels` beside them.
+    conda_python: the interpreter among them, as it is written ("python=3.8.2=h357f687_4"); empty where it is not listed.
+    variables:    (name, value) pairs that the environment sets (`variables:` of a conda environment file).
     notes:        what could not be carried over, in full sentences; shown and recorded.
     """
 
@@ -57,6 +59,8 @@ class EnvSpec:
     lock_file: str | None = None
     conda: tuple[str, ...] = ()
     channels: tuple[str, ...] = ()
+    conda_python: str = ""
+    variables: tuple[tuple[str, str], ...] = ()
     docker: DockerSpec | None = None
     notes: tuple[str, ...] = ()
 
@@ -101,6 +105,30 @@ class LocalPackage:
 
 
 @dataclass(frozen=True)
+class CondaPackage:
+    """A file of a conda channel.  Where the channel is, configuration says when it is installed.
+
+    file:    its name ("numpy-1.26.4-py311h64a7726_0.conda") in the channel's folder `subdir` ("linux-64", "noarch").
+    noarch:  "python" or "generic"; empty for a package of one platform.
+    depends: what it needs, in conda's words: says in which order packages are linked.
+    site_packages: where an interpreter of an unusual layout keeps packages.
+    """
+
+    name: str
+    version: str
+    build: str
+    subdir: str
+    channel: str
+    file: str
+    sha256: str
+    size: int = 0
+    build_number: int = 0
+    noarch: str = ""
+    depends: tuple[str, ...] = ()
+    site_packages: str = ""
+
+
+@dataclass(frozen=True)
 class EnvLock:
     """A pinned environment.  Equal digests are equal environments.
 
@@ -110,6 +138,8 @@ class EnvLock:
     resolved_at: ISO time of resolution; not part of the digest.
     installed: what an environment that is not ours had installed ("numpy==1.26.4").
     installer: "uv" or "pip"; not part of the digest: both install the same files.
+    conda:    packages of conda channels, sorted by name; `pylock` then holds what pip adds to them.
+    variables: (name, value) pairs that the environment sets.
     """
 
     manager: EnvManager
@@ -127,6 +157,13 @@ class EnvLock:
     notes: tuple[str, ...] = ()
     installer: str = "uv"
     installed: tuple[str, ...] = ()
+    conda: tuple[CondaPackage, ...] = ()
+    variables: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def package_count(self) -> int:
+        """How many packages are installed from it, local ones left out."""
+        return len(self.conda) + (self.pylock or "").count("[[packages]]")
 
 
 @dataclass(frozen=True)

@@ -203,19 +203,37 @@ def from_conda(project: Path, name: str) -> EnvSpec:
         elif item.shape is not Shape.MAP or not item.get("pip"):
             raise DescriptorError(f"{name}:{item.line}:{item.column}: a package, or the list `pip:`, is wanted here")
     channels = tuple(item.text for item in _items(root.get("channels"), name))
-    return conda_spec(name, packages, channels, requirements)
+    spec = conda_spec(name, packages, channels, requirements)
+    note = f"{name} names a folder of one machine (`prefix:`), which was left aside." if root.get("prefix") else ""
+    return replace(spec, variables=_variables(root.get("variables"), name), notes=(note,) if note else ())
+
+
+def _variables(node: Node | None, name: str) -> tuple[tuple[str, str], ...]:
+    """`variables:` of a conda environment file."""
+    if node is None or node.is_null:
+        return ()
+    if node.shape is not Shape.MAP:
+        raise DescriptorError(f"{name}:{node.line}:{node.column}: a mapping of names to values is wanted here")
+    found = []
+    for key, value in node.entries:
+        if value.shape is not Shape.SCALAR or not re.fullmatch(r"[A-Za-z_]\w*", key.text) or "\0" in value.text:
+            raise DescriptorError(f"{name}:{key.line}:{key.column}: a name and one value are wanted here")
+        found.append((key.text, "" if value.is_null else value.text))
+    return tuple(found)
 
 
 def conda_spec(origin: str, packages: list[str], channels: tuple[str, ...], requirements: tuple[str, ...] = ()) -> EnvSpec:
     """The spec of packages in conda's words; `python` is taken out of them."""
-    python, rest = None, []
+    python, written, rest = None, "", []
     for package in packages:
-        match = re.fullmatch(r"(?:[\w./-]+::)?python(?=$|[\s=<>!~])\s*(.*)", package)
+        match = re.fullmatch(r"(?:[\w./-]+::)?python(?=$|[\s=<>!~\[])\s*(.*)", package)
         if match:
-            python = python_version(match.group(1)) or None
+            python, written = python_version(match.group(1)) or None, package
         else:
             rest.append(package)
-    return EnvSpec(EnvManager.CONDA, origin, python, requirements, conda=tuple(rest), channels=channels)
+    if python and python.startswith("["):
+        python = None  # the words in brackets are the solver's to read
+    return EnvSpec(EnvManager.CONDA, origin, python, requirements, conda=tuple(rest), channels=channels, conda_python=written)
 
 
 def _from_header(project: Path, script: str) -> EnvSpec | None:

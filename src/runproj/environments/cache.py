@@ -35,6 +35,9 @@ from runproj.files import Lock, atomic_write, explained
 
 if TYPE_CHECKING:
     from runproj.core.views import EnvironmentView
+    from runproj.environments.channels import Channels
+    from runproj.environments.conda import CondaBuilder
+    from runproj.environments.conda_child import Conda
     from runproj.environments.inventory import Inventory
     from runproj.environments.system import SystemBuilder
     from runproj.environments.virtualenv import VirtualenvBuilder
@@ -44,10 +47,21 @@ class EnvironmentCache:
     """Environments under `home` (see `runproj.core.environment.Environments`).
 
     environ: where PATH, index settings and the places of interpreters are read from;  offline: use only what is cached.
+    conda_places: where conda's channels are, by name;  conda_alias: the URL below which the others are; empty for the usual one.
     """
 
-    def __init__(self, home: Path, *, environ: Mapping[str, str] | None = None, offline: bool = False) -> None:
+    def __init__(
+        self,
+        home: Path,
+        *,
+        environ: Mapping[str, str] | None = None,
+        offline: bool = False,
+        conda_places: Mapping[str, str] | None = None,
+        conda_alias: str = "",
+    ) -> None:
         self._home = home
+        self._conda_places = conda_places or {}
+        self._conda_alias = conda_alias
         self._environ = os.environ if environ is None else environ
         self._offline = offline
         self._leases: dict[str, Lock] = {}
@@ -72,13 +86,33 @@ class EnvironmentCache:
 
         return SystemBuilder(self._home / "cache/system", self._environ)
 
+    @cached_property
+    def _channels(self) -> Channels:
+        from runproj.environments.channels import ALIAS, Channels
+
+        return Channels(self._conda_places, self._conda_alias or ALIAS)
+
+    @cached_property
+    def _rattler(self) -> Conda:
+        from runproj.environments.conda_child import Conda
+
+        return Conda(self._home, self._environ)
+
+    @cached_property
+    def _conda(self) -> CondaBuilder:
+        from runproj.environments.conda import CondaBuilder
+
+        return CondaBuilder(self._rattler, self._channels, self._uv, self._virtualenv, offline=self._offline)
+
     def _builder(self, manager: EnvManager) -> EnvironmentBuilder:
         match manager:
             case EnvManager.VIRTUALENV:
                 return self._virtualenv
             case EnvManager.SYSTEM:
                 return self._system
-            case EnvManager.CONDA | EnvManager.DOCKER:
+            case EnvManager.CONDA:
+                return self._conda
+            case EnvManager.DOCKER:
                 raise _not_yet(manager)
             case _:
                 assert_never(manager)
@@ -89,21 +123,48 @@ class EnvironmentCache:
         Raises `EnvironmentFailure`, and `UsageError` for a date that is none.
         """
         manager = chosen_manager(spec, options)
-        builder = self._builder(manager)
         if manager is EnvManager.SYSTEM:
-            return builder.lock(spec, project, when, options)
+            return self._system.lock(spec, project, when, options)
         at = requests.moment(options.as_of, when, datetime.now(UTC))
-        where = (manager.value, platform_name(), self._uv.configuration(project))
+        where = (manager.value, platform_name(), self._uv.configuration(project), *self._where(manager))
         file = self._home / "locks" / f"{requests.key(spec, project, at, options, where)}.json"
         stored = None if options.relock else _stored(file)
-        if stored is not None and stored.python is not None and self._pythons.unchanged(stored.python):
+        if stored is not None and self._still_holds(stored):
             return replace(stored, installer=options.installer)
-        lock = builder.lock(spec, project, when, options)
-        if stored is not None and stored.python is not None:
+        lock = self._lock_anew(manager, spec, project, when, options)
+        if stored is not None and stored.python is not None and stored.manager is not EnvManager.CONDA:
             gone = f"Python {stored.python.version}, which this project was locked to, is no longer here: it was locked anew."
             lock = replace(lock, notes=(*lock.notes, gone))
         atomic_write(file, codec.to_json(lock))
         return lock
+
+    def _where(self, manager: EnvManager) -> tuple[str, ...]:
+        """What decides, beside the request, which packages fit."""
+        if manager is not EnvManager.CONDA:
+            return ()
+        from runproj.environments.choosing import where
+
+        return where(self._channels, self._environ)
+
+    def _still_holds(self, stored: EnvLock) -> bool:
+        """Whether a lock of before can be built here: its interpreter is there, or comes with it."""
+        return bool(stored.conda) or (stored.python is not None and self._pythons.unchanged(stored.python))
+
+    def _lock_anew(
+        self, manager: EnvManager, spec: EnvSpec, project: Path, when: datetime | None, options: LockOptions
+    ) -> EnvLock:
+        if manager is not EnvManager.CONDA or options.manager is not None:
+            return self._builder(manager).lock(spec, project, when, options)
+        from runproj.environments.choosing import lock_of_either
+
+        return lock_of_either(
+            spec,
+            self._channels,
+            self._rattler,
+            lambda: self._conda.lock(spec, project, when, options),
+            lambda: self._virtualenv.lock(spec, project, when, options),
+            offline=self._offline or options.offline,
+        )
 
     def ensure(self, lock: EnvLock, project: Path, progress: Progress) -> Environment:
         """The environment of `lock`, built if it is not there, and leased to this process: until it ends, or `release`.
@@ -241,22 +302,16 @@ class EnvironmentCache:
 
 
 def chosen_manager(spec: EnvSpec, options: LockOptions) -> EnvManager:
-    """Who makes the environment.  A conda.yaml is mapped to PyPI where nothing else is asked for."""
-    if options.manager is not None:
-        return options.manager
-    return EnvManager.VIRTUALENV if spec.manager is EnvManager.CONDA else spec.manager
+    """Who makes the environment, where it can be told from the request alone."""
+    return options.manager or spec.manager
 
 
 def _not_yet(manager: EnvManager) -> EnvironmentFailure:
-    if manager is EnvManager.DOCKER:
-        return EnvironmentFailure(
-            "The project runs in a Docker image (docker_env), which this version of runproj cannot do yet",
-            fix="Use `--env-manager system` to run it with what is installed here, "
-            "or `--env-manager virtualenv --with PACKAGE …` to have its packages installed.",
-        )
+    del manager
     return EnvironmentFailure(
-        "Environments made by conda are not supported by this version of runproj yet",
-        fix="Leave out `--env-manager conda`: the dependencies of conda.yaml are then installed from the package index.",
+        "The project runs in a Docker image (docker_env), which this version of runproj cannot do yet",
+        fix="Use `--env-manager system` to run it with what is installed here, "
+        "or `--env-manager virtualenv --with PACKAGE …` to have its packages installed.",
     )
 
 

@@ -20,12 +20,15 @@ def lock_digest(lock: EnvLock) -> str:
         "manager": lock.manager.value,
         "platform": lock.platform,
         "python": [python.version, python.implementation] if python else None,
-        "system": python.path if python and lock.pylock is None else None,
+        "system": python.path if python and lock.pylock is None and not lock.conda else None,
         "pylock": lock.pylock,
         "image": lock.image,
         "installed": lock.installed,
         "local": codec.to_plain(lock.local_packages),
     }
+    if lock.conda:
+        deciding["conda"] = [codec.to_plain(package) for package in lock.conda]
+        deciding["variables"] = lock.variables  # what packages do when they are activated may depend on them
     return hashlib.sha256(codec.to_json(deciding).encode()).hexdigest()
 
 

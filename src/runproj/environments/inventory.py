@@ -88,7 +88,7 @@ class Inventory:
             manager=manifest.lock.manager.value,
             python=manifest.lock.python.version if manifest.lock.python else "",
             origin=manifest.lock.origin,
-            packages=folder.packages(),
+            packages=manifest.lock.package_count if manifest.lock.conda else folder.packages(),
             path=str(folder.environment),
             size=folder.size(),
             used=int(folder.used_time() * 1000) or None,

@@ -47,6 +47,15 @@ def cut_local(text: str, base: Path, project: Path) -> tuple[str, list[Local]]:
     return _without_blank_end(head) + "\n" + "\n".join(_without_blank_end(block) for block in kept), local
 
 
+def only(text: str, names: frozenset[str]) -> str:
+    """The lock with these packages of it alone."""
+    head, *blocks = re.split(r"(?m)^(?=\[\[packages\]\]\s*$)", text)
+    kept = [block for block in blocks if _package(block).get("name") in names]
+    if not kept:
+        return re.sub(r"(?m)^packages\s*=\s*\[\s*\]\s*\n?", "", _without_blank_end(head)) + "packages = []\n"
+    return head + "".join(kept)
+
+
 def _without_blank_end(text: str) -> str:
     return text.rstrip() + "\n" if text.strip() else ""
 

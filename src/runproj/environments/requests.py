@@ -91,9 +91,16 @@ def wanted(spec: EnvSpec, options: LockOptions) -> Wanted:
         notes += mapped.notes
     if spec.manager is EnvManager.DOCKER:
         notes.append("The project declares docker_env; it runs on this machine, without its image, because that was asked for.")
-    lines = tuple(line for line in (*conda_lines, *spec.build_requirements, *spec.requirements) if line.strip())
-    lines = tuple(line for line in lines if not line.lstrip().startswith("#"))
-    return Wanted((*lines, *options.extra), python=python, notes=tuple(notes))
+    return Wanted((*_stated(conda_lines), *pip_lines(spec, options)), python=python, notes=tuple(notes))
+
+
+def pip_lines(spec: EnvSpec, options: LockOptions) -> tuple[str, ...]:
+    """What is asked for in pip's words."""
+    return (*_stated((*spec.build_requirements, *spec.requirements)), *options.extra)
+
+
+def _stated(lines: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(line for line in lines if line.strip() and not line.lstrip().startswith("#"))
 
 
 def names(lines: tuple[str, ...]) -> set[str]:

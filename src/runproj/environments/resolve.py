@@ -21,6 +21,7 @@ class Question:
     """What to resolve: hard and soft lines, for an interpreter, as of a date (None: now), in a project's folder.
 
     constraints: versions that hold where the packages are needed at all.
+    find: a folder with wheels that may be taken beside those of the index.
     """
 
     lines: tuple[str, ...]
@@ -31,6 +32,7 @@ class Question:
     strict: bool = False
     offline: bool = False
     constraints: tuple[str, ...] = ()
+    find: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,8 @@ def _compile(
             limits = scratch / "constraints.txt"
             limits.write_text("".join(f"{line}\n" for line in question.constraints))
             arguments += ["--constraints", limits]
+        if question.find is not None:
+            arguments += ["--find-links", question.find]
         if version_of(question.python) < _NEW_METADATA:
             arguments += ["--config-file", uv.corrected(scratch)]
         try:

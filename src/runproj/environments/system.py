@@ -84,6 +84,7 @@ class SystemBuilder:
             resolved_at=iso(datetime.now(UTC)),
             notes=tuple(notes),
             installed=tuple(f"{name}=={version}" for name, version in found.installed),
+            variables=spec.variables,
         )
         return replace(lock, digest=lock_digest(lock))
 
@@ -124,7 +125,7 @@ class SystemBuilder:
     def environment(self, lock: EnvLock, path: Path) -> Environment:
         """The caller's environment, with that interpreter's folder first."""
         del path
-        return Environment(lock=lock, bin=(Path(lock.python.path).parent,) if lock.python else ())
+        return Environment(lock, bin=(Path(lock.python.path).parent,) if lock.python else (), variables=dict(lock.variables))
 
     def problem(self, lock: EnvLock, path: Path, *, thorough: bool = False) -> str | None:
         """Whether the interpreter still is what the lock says."""

@@ -85,7 +85,7 @@ class VirtualenvBuilder:
                 wanted.lines, soft, choice.python, at.date, project, strict=options.strict, offline=options.offline
             )
             answer = resolve.resolve(question, self._uv) if wanted.lines or soft else resolve.empty(choice.python)
-        local = tuple(_local_package(package, project) for package in answer.local)
+        local = tuple(local_package(package, project) for package in answer.local)
         lock = EnvLock(
             manager=EnvManager.VIRTUALENV,
             place=EnvPlace.HOST,
@@ -96,6 +96,7 @@ class VirtualenvBuilder:
             pylock=answer.text,
             local_packages=local,
             extra=options.extra,
+            variables=spec.variables,
             as_of=answer.as_of,
             resolved_at=requests.iso(now),
             notes=(*wanted.notes, *choice.notes, *answer.notes),
@@ -145,11 +146,14 @@ class VirtualenvBuilder:
         python = self._pythons.exactly(lock.python)
         with self._uv.scratch() as scratch, explained(into):
             self._create(lock, python, into, scratch, progress)
-            interpreter = into / "bin/python"
-            if pylock.packages(lock.pylock):
-                self._install(lock, interpreter, scratch, progress)
-            for package in lock.local_packages:
-                self._install_local(lock, package, project, interpreter, scratch, progress)
+            self.install(lock, project, into / "bin/python", scratch, progress)
+
+    def install(self, lock: EnvLock, project: Path, interpreter: Path, scratch: Path, progress: Progress) -> None:
+        """Install what the lock's `pylock` and `local_packages` name for an interpreter of ours."""
+        if lock.pylock and pylock.packages(lock.pylock):
+            self._install(lock, lock.pylock, interpreter, scratch, progress)
+        for package in lock.local_packages:
+            self._install_local(lock, package, project, interpreter, scratch, progress)
 
     def _create(self, lock: EnvLock, python: PythonPin, into: Path, scratch: Path, progress: Progress) -> None:
         progress(f"creating a virtualenv with Python {python.version}")
@@ -166,14 +170,13 @@ class VirtualenvBuilder:
         if done.code != 0 or not (into / "bin/python").exists():
             raise uvtool.failure(f"A virtualenv with Python {python.version} cannot be created", done.text)
 
-    def _install(self, lock: EnvLock, interpreter: Path, scratch: Path, progress: Progress) -> None:
-        assert lock.pylock is not None  # checked by build
+    def _install(self, lock: EnvLock, text: str, interpreter: Path, scratch: Path, progress: Progress) -> None:
         if lock.installer == "pip":
-            self._install_by_pip(lock.pylock, interpreter, scratch, progress)
+            self._install_by_pip(text, interpreter, scratch, progress)
             return
         target = scratch / "pylock.toml"
-        target.write_text(lock.pylock)
-        progress(f"installing {len(pylock.packages(lock.pylock))} packages")
+        target.write_text(text)
+        progress(f"installing {len(pylock.packages(text))} packages")
         self._uv_install(["-r", target], lock, interpreter, scratch, scratch, progress)
 
     def _install_local(
@@ -215,7 +218,7 @@ class VirtualenvBuilder:
 
     def environment(self, lock: EnvLock, path: Path) -> Environment:
         """How commands use the environment at `path`.  A pip from outside refuses to install past it."""
-        variables = {"VIRTUAL_ENV": str(path), "PIP_REQUIRE_VIRTUALENV": "1"}
+        variables = {"VIRTUAL_ENV": str(path), "PIP_REQUIRE_VIRTUALENV": "1", **dict(lock.variables)}
         return Environment(lock=lock, path=path, bin=(path / "bin",), variables=variables, unset=UNSET)
 
     def problem(self, lock: EnvLock, path: Path, *, thorough: bool = False) -> str | None:
@@ -226,7 +229,7 @@ class VirtualenvBuilder:
                 return f"{name} is missing" if not (path / name).is_symlink() else "its interpreter is gone"
         if not thorough:
             return None
-        return next(_damages(path), None)
+        return next(damages(path), None)
 
 
 def _companions(wanted: requests.Wanted, python: PythonPin, spec: EnvSpec) -> tuple[str, ...]:
@@ -247,13 +250,16 @@ def _required_python(lock_file: Path) -> str | None:
     return text if isinstance(text, str) and parse_wish(text) else None
 
 
-def _local_package(package: pylock.Local, project: Path) -> LocalPackage:
+def local_package(package: pylock.Local, project: Path) -> LocalPackage:
+    """A package of the checkout, with the digest of its files."""
     return LocalPackage(package.path, trees.digest_of(project / package.path), package.editable)
 
 
-def _damages(path: Path) -> Iterator[str]:
-    """Files that are not what their package's RECORD says."""
+def damages(path: Path, ours: tuple[str, ...] = ()) -> Iterator[str]:
+    """Files that are not what their package's RECORD says.  `ours`: only packages of these installers are looked at."""
     for record in sorted(path.glob("lib/python3*/site-packages/*.dist-info/RECORD")):
+        if ours and not _installed_by(record, ours):
+            continue
         root = record.parent.parent
         with record.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
             for row in csv.reader(file):
@@ -268,3 +274,10 @@ def _damages(path: Path) -> Iterator[str]:
                     continue
                 if urlsafe_b64encode(found).rstrip(b"=").decode() != row[1].removeprefix("sha256="):
                     yield f"{row[0]} of {record.parent.name.removesuffix('.dist-info')} has been changed"
+
+
+def _installed_by(record: Path, ours: tuple[str, ...]) -> bool:
+    try:
+        return record.with_name("INSTALLER").read_text().strip() in ours
+    except OSError:
+        return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterator, Sequence
 
+from runproj.core.environment import EnvLock
 from runproj.core.run import TagName
 from runproj.core.views import Comparison, Difference, RunView
 
@@ -42,7 +43,7 @@ def _facts(view: RunView) -> Iterator[tuple[tuple[str, str], str]]:
         yield ("environment", "manager"), lock.manager.value
         if lock.python:
             yield ("environment", "python"), lock.python.version
-        for name, version in packages(lock.pylock or ""):
+        for name, version in packages_of(lock):
             yield ("environment", name), version
     for param in run.params:
         yield ("parameter", param.key), param.value
@@ -60,6 +61,13 @@ def _facts(view: RunView) -> Iterator[tuple[tuple[str, str], str]]:
             yield ("output", output.path), output.sha256[:16]
     yield ("run", "status"), run.status.value
     yield ("run", "name"), run.name
+
+
+def packages_of(lock: EnvLock) -> Iterator[tuple[str, str]]:
+    """Names and versions of everything in a lock; conda's with their builds, `1.26.4=py311_0`."""
+    for item in lock.conda:
+        yield item.name, f"{item.version}={item.build}"
+    yield from packages(lock.pylock or "")
 
 
 def packages(pylock: str) -> Iterator[tuple[str, str]]:

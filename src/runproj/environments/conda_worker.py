@@ -1,0 +1,290 @@
+"""Asks rattler, conda's solver and installer as a library, to do one thing, and ends.
+
+Run as a script by `conda_child.py`: rattler is heavy, and a failure in it can take its whole process with it.  Standard input is
+one JSON object, whose `do` names a function below; standard output is another, with `error` where it failed.  Lines on standard
+error that begin with a tab say what is going on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import hashlib
+import json
+import os
+import sys
+import tempfile
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rattler import Gateway, PackageName, RepoDataRecord, Subdir
+    from rattler.networking import Client
+
+Request = dict[str, Any]  # JSON has no narrower type
+_DOWNLOADS = 8
+_BLOCK = 1 << 20
+
+
+class Failed(Exception):
+    """What was asked for cannot be done.  `kind`: "solve", "channel", "spec", "hash", "offline", "install"."""
+
+    def __init__(self, kind: str, said: str) -> None:
+        super().__init__(said)
+        self.kind = kind
+
+
+def tell(text: str) -> None:
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"\t{text}\n")
+        sys.stderr.flush()
+
+
+# -- reach: whether channels answer
+
+
+def reach(request: Request) -> Request:
+    """`urls`, `timeout` in seconds → `problems`: of each URL that does not answer, why."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    urls = request["urls"]
+    with ThreadPoolExecutor(max(1, len(urls))) as pool:
+        said = list(pool.map(lambda url: _silence(url, request["subdir"], request["timeout"]), urls))
+    return {"problems": {url: why for url, why in zip(urls, said, strict=True) if why}}
+
+
+def _silence(url: str, subdir: str, timeout: float) -> str:
+    """Why a channel cannot be read; empty where it can."""
+    if url.startswith("file:"):
+        return (
+            "" if any(_local(f"{url}/{folder}/repodata.json").exists() for folder in ("noarch", subdir)) else "no channel there"
+        )
+    if not url.startswith(("http:", "https:")):
+        return ""  # only the library knows how to ask
+    why = ""
+    for folder in ("noarch", subdir):
+        try:
+            with urllib.request.urlopen(urllib.request.Request(f"{url}/{folder}/repodata.json", method="HEAD"), timeout=timeout):
+                return ""
+        except urllib.error.HTTPError as error:
+            if error.code in (401, 403, 405, 407):
+                return ""  # it is there; credentials are not ours to know
+            why = f"HTTP {error.code}"
+        except (OSError, ValueError) as error:
+            return str(getattr(error, "reason", None) or error)
+    return why
+
+
+def _local(url: str) -> Path:
+    return Path(urllib.parse.unquote(urllib.parse.urlsplit(url).path))
+
+
+# -- solve: packages that fit together
+
+
+async def solve(request: Request) -> Request:
+    """`specs`, `channels` (URLs), `subdir`, `exclude_newer` (ISO time or null), `cache`, `offline` → `records`."""
+    import rattler
+    from rattler.exceptions import GatewayError, SolverError
+
+    tell("reading the channels")
+    try:
+        specs = [rattler.MatchSpec(text, strict=False) for text in request["specs"]]
+    except Exception as error:  # of a type that is not exported
+        raise Failed("spec", str(error)) from error
+    action: Any = "force-cache-only" if request["offline"] else "cache-or-fetch"
+    gateway = rattler.Gateway(
+        Path(request["cache"], "repodata"),
+        default_config=rattler.SourceConfig(cache_action=action),
+        client=client(),
+    )
+    subdirs = [rattler.Subdir(request["subdir"]), rattler.Subdir("noarch")]
+    dated = request["exclude_newer"]
+    sources = [
+        _Folder(url, gateway) if dated and url.startswith("file:") else rattler.Channel(url) for url in request["channels"]
+    ]
+    try:
+        records = await rattler.solve(
+            sources,
+            specs,
+            gateway=gateway,
+            platforms=subdirs,
+            virtual_packages=rattler.VirtualPackage.detect(),
+            exclude_newer=datetime.datetime.fromisoformat(dated) if dated else None,
+        )
+    except SolverError as error:
+        raise Failed("solve", str(error)) from error
+    except GatewayError as error:
+        raise Failed("channel", str(error)) from error
+    return {"records": [json.loads(record.to_json()) for record in records]}
+
+
+class _Folder:
+    """A channel in a folder, as it was: the time that counts is that of the package.  The time at which the folder was listed
+    says nothing, since a folder is listed anew whenever something is put into it."""
+
+    def __init__(self, url: str, gateway: Gateway) -> None:
+        self._url = url
+        self._gateway = gateway
+
+    async def fetch_package_records(self, platform: Subdir, name: PackageName) -> list[RepoDataRecord]:
+        import rattler
+
+        found = await self._gateway.query([rattler.Channel(self._url)], [platform], [rattler.MatchSpec(name.normalized)], False)
+        records = [record for group in found for record in group]
+        for record in records:
+            record.indexed_timestamp = None
+        return records
+
+    def package_names(self, platform: Subdir) -> list[str]:
+        listed = json.loads(_local(f"{self._url}/{platform}/repodata.json").read_bytes())
+        return sorted({item["name"] for key in ("packages", "packages.conda") for item in listed.get(key, {}).values()})
+
+
+def client() -> Client:
+    """Credentials come from where rattler's own tools keep them (`RATTLER_AUTH_FILE`, keyring), proxies from the variables."""
+    from rattler.networking import Client
+
+    return Client.default_client()
+
+
+# -- install: packages of a lock into a prefix
+
+
+async def install(request: Request) -> Request:
+    """`packages`, `prefix`, `cache`, `offline`: everything verified, then linked.  → `{}`
+
+    A package is one of the lock with `url`, and `place`: its channel's URL without credentials.
+    """
+    import rattler
+    from rattler.exceptions import InstallerError
+    from rattler.package_cache import PackageCache, PackageCacheLayer, ValidationMode
+
+    archives = Path(request["cache"], "archives")
+    archives.mkdir(parents=True, exist_ok=True)
+    packages = request["packages"]
+    await _fetch(packages, archives, offline=request["offline"])
+    records = []
+    with tempfile.TemporaryDirectory(dir=archives, prefix=".index-") as scratch:
+        for package in packages:
+            records.append(_record(package, _archive(archives, package), Path(scratch, "index.json")))
+    layer = PackageCacheLayer(Path(request["cache"], "pkgs")).with_validation_mode(ValidationMode.full())
+    prefix = Path(request["prefix"])
+    tell(f"installing {len(records)} conda packages")
+    try:
+        await rattler.install(records, prefix, package_cache=PackageCache.from_layers([layer]), show_progress=False)
+    except InstallerError as error:
+        raise Failed("install", str(error)) from error
+    return {}
+
+
+def _archive(archives: Path, package: Request) -> Path:
+    """Where a package file is kept: under its hash, and with its own name, from which its format is known."""
+    return archives.joinpath(package["sha256"], package["file"])
+
+
+async def _fetch(packages: list[Request], archives: Path, *, offline: bool) -> None:
+    missing = [package for package in packages if not _sound(_archive(archives, package), package)]
+    remote = [package for package in missing if not package["url"].startswith("file:")]
+    if offline and remote:
+        raise Failed("offline", ", ".join(package["file"] for package in remote[:10]))
+    gate = asyncio.Semaphore(_DOWNLOADS)
+    done = 0
+
+    async def one(package: Request) -> None:
+        nonlocal done
+        async with gate:
+            await _fetch_one(package, archives)
+            done += 1
+            tell(f"fetched {package['name']} {package['version']} ({done} of {len(missing)})")
+
+    results = await asyncio.gather(*(one(package) for package in missing), return_exceptions=True)
+    for problem in results:
+        if isinstance(problem, BaseException):
+            raise problem
+
+
+async def _fetch_one(package: Request, archives: Path) -> None:
+    target = _archive(archives, package)
+    target.parent.mkdir(exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=".fetching-")
+    os.close(descriptor)
+    fresh = Path(name)
+    url = package["url"]
+    try:
+        if url.startswith("file:"):
+            _copy(_local(url), fresh)
+        else:
+            from rattler.package_streaming import download_to_path
+
+            await download_to_path(client(), url, fresh)
+        found = _sha256(fresh)
+        if found != package["sha256"]:
+            raise Failed(
+                "hash", f"{package['file']} of {package['channel']} has sha256 {found}, and {package['sha256']} is wanted"
+            )
+        os.replace(fresh, target)
+    except (Failed, asyncio.CancelledError):
+        raise
+    except Exception as error:  # of whatever lies between here and the channel
+        raise Failed("channel", f"{package['file']} of {package['channel']}: {error}") from error
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def _copy(source: Path, target: Path) -> None:
+    with source.open("rb") as reading, target.open("wb") as writing:
+        while block := reading.read(_BLOCK):
+            writing.write(block)
+
+
+def _sound(path: Path, package: Request) -> bool:
+    """Whether a package file is here as it should be."""
+    try:
+        return path.stat().st_size == (package["size"] or path.stat().st_size) and _sha256(path) == str(package["sha256"])
+    except OSError:
+        return False
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _record(package: Request, archive: Path, index: Path) -> RepoDataRecord:
+    import rattler
+
+    stated = {key: package[key] for key in ("name", "version", "build", "build_number", "subdir", "depends")}
+    stated |= {"noarch": package["noarch"]} if package["noarch"] else {}
+    stated |= {"python_site_packages_path": package["site_packages"]} if package["site_packages"] else {}
+    index.write_text(json.dumps(stated))
+    record = rattler.PackageRecord.from_index_json(index, package["size"] or None, package["sha256"])
+    return rattler.RepoDataRecord(record, package["file"], archive.absolute().as_uri(), package["place"])
+
+
+def answer(request: Request) -> Request:
+    """What was asked for."""
+    if request["do"] == "reach":
+        return reach(request)
+    verbs: dict[str, Callable[[Request], Coroutine[Any, Any, Request]]] = {"solve": solve, "install": install}
+    return asyncio.run(verbs[request["do"]](request))
+
+
+def main() -> None:
+    """Answer one request.  What fails is part of the answer; the exit code is 0 unless this program itself is wrong."""
+    try:
+        found = answer(json.loads(sys.stdin.read()))
+    except Failed as error:
+        found = {"error": error.kind, "said": str(error)}
+    sys.stdout.write(json.dumps(found))
+    sys.stdout.flush()
+    os._exit(0)  # rattler's threads may abort an interpreter that takes itself down in the usual way
+
+
+if __name__ == "__main__":
+    main()
