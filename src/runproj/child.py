@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from runproj.core.determinism import profile
 from runproj.core.environment import Environment
 from runproj.core.plan import Plan
 from runproj.core.run import Run
@@ -97,7 +98,7 @@ def environment(plan: Plan, run: Run, built: Environment, use: Services, link: M
     if plan.options.clean_env:
         base = {name: value for name, value in base.items() if name in _KEPT_WHEN_CLEAN}
     path = [*map(str, built.bin), *filter(None, [base.get("PATH", os.defpath)])]
-    base |= {"PATH": os.pathsep.join(path), **built.variables, **dict(plan.entry_point.env), **link}
+    base |= {"PATH": os.pathsep.join(path), **built.variables, **profile(plan), **dict(plan.entry_point.env), **link}
     base.setdefault("PYTHONUNBUFFERED", "1")  # so that output is seen, and its time recorded, when it is written
     base["PYTHONPATH"] = os.pathsep.join(filter(None, [_client(use.home / "cache" / "client"), base.get("PYTHONPATH")]))
     for name in ("NO_PROXY", "no_proxy"):  # the way to this machine's own endpoint leads past every proxy

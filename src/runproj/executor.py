@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from runproj import __version__, child, inputs, leftovers, logs, machine, nested, observe, supervise
+from runproj import __version__, child, inputs, leftovers, logs, machine, nested, observe, supervise, variables
 from runproj.codec import to_json
 from runproj.core.call import Call
 from runproj.core.environment import Environment
@@ -37,7 +37,7 @@ class _Recording:
         self.timings: list[Timing] = []
         self.notes: list[str] = []
         self.argv: tuple[str, ...] = ()
-        self.env_names: tuple[str, ...] = ()
+        self.env: Mapping[str, str] = {}
         self.ending: supervise.Ending | None = None
         self.reported: RunStatus | None = None
         self.inputs: list[Input] = []
@@ -107,9 +107,10 @@ class _Recording:
             exit_code=ending.code if ending else None,
             signal=ending.signal if ending else None,
             reason=outcome.reason,
-            machine=machine.describe(os.environ),
+            machine=machine.describe(self.env or os.environ),
             interpreter=f"{python.implementation} {python.version}" if python else "",
-            env_names=self.env_names,
+            env_names=tuple(sorted(self.env)),
+            variables=variables.recordable(self.env),
             inputs=tuple(self.inputs),
             outputs=tuple(self.outputs),
             timings=tuple(self.timings),
@@ -172,12 +173,12 @@ def _steps(recording: _Recording, folder: Path, secrets: Mapping[str, str]) -> O
 def _inputs(recording: _Recording, checkout: Checkout, folder: Path) -> tuple[Call, dict[str, str]]:
     """Declared inputs and remote path parameters on disk: the call with real paths, and variables naming the inputs."""
     progress = recording.use.reporter.progress
-    variables = {}
+    given = {}
     for spec in recording.plan.entry_point.inputs:
         record, path = inputs.prepare(spec, checkout.project, progress)
         recording.inputs.append(record)
-        variables[inputs.variable(spec.name)] = str(path)
-    return inputs.localise(recording.plan.call, folder / "params", progress), variables
+        given[inputs.variable(spec.name)] = str(path)
+    return inputs.localise(recording.plan.call, folder / "params", progress), given
 
 
 def _outcome(ending: supervise.Ending, plan: Plan, program: str, folder: Path) -> Outcome:
@@ -224,7 +225,7 @@ def _command(
                 stack.callback(err.close)
                 link = stack.enter_context(child.endpoint(run, use))
                 env = child.environment(plan, run, environment, use, {**given, **link.variables})
-            recording.env_names = tuple(sorted(env))
+            recording.env = env
             recording.argv = argv if not any(v.value is None for v in plan.call.values) else (plan.call.shown(),)
             spec = supervise.CommandSpec(
                 child.resolve(argv, env), checkout.project, env, plan.options.timeout, plan.options.grace

@@ -14,10 +14,18 @@ THREAD_VARIABLES = (
     "OPENBLAS_NUM_THREADS",
     "NUMEXPR_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "OMP_DYNAMIC",
+    "MKL_DYNAMIC",
     "OPENBLAS_CORETYPE",
     "MKL_CBWR",
     "CUDA_VISIBLE_DEVICES",
     "CUBLAS_WORKSPACE_CONFIG",
+    "TF_DETERMINISTIC_OPS",
+    "TF_CUDNN_DETERMINISTIC",
+    "TF_CUDNN_USE_AUTOTUNE",
+    "TF_ENABLE_ONEDNN_OPTS",
+    "XLA_FLAGS",
     "PYTHONHASHSEED",
 )
 """Variables that change how many threads or which kernels numerical libraries use."""

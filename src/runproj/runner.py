@@ -236,6 +236,7 @@ def rerun(run: Run, changes: Sequence[Given], use: Services, options: RunOptions
         timeout=options.timeout or old.options.timeout,
         experiment=options.experiment or old.options.experiment,
         clean_env=options.clean_env or old.options.clean_env,
+        deterministic=options.deterministic or old.options.deterministic,
     )
     return Planned(
         replace(old, call=call, options=options, rerun_of=run.id, runproj=__version__), _secrets(call, changes), checkout

@@ -195,7 +195,7 @@ def test_environments(folder: Path, lines: str, expected: EnvSpec) -> None:
         ("params: {-a: float}\n", "1:10: '-a' is not a name that a parameter can have"),
         ("params: {a: {type: float, default: abc}}\n", "1:36: the default of parameter 'a' does not fit: 'abc' is not a float"),
         ("params: {a: {type: float, default: 2, max: 1}}\n", "1:36: the default of parameter 'a' does not fit: '2' is more"),
-        ("params: {a: {min: 1}}\n", "1:19: 'min' is for parameters of type int or float; 'a' is string"),
+        ("params: {a: {min: 1}}\n", "1:19: 'min' is for parameters of type int, float or seed; 'a' is string"),
         ("params: {a: {type: int, min: 2, max: 1}}\n", "1:30: the least value of 'a' is more than the greatest"),
         ("params: {a: choice}\n", "1:13: the parameter 'a' has no choices (add `choices: [a, b]`)"),
         ("params: {a: {choices: []}}\n", "1:23: the list is empty"),

@@ -61,6 +61,12 @@ Keep = Annotated[bool, typer.Option("--keep", help="Keep the run's checkout when
 CleanEnv = Annotated[
     bool, typer.Option("--clean-env", help="Hide this shell's variables from the run, but for PATH, HOME and the like.")
 ]
+Deterministic = Annotated[
+    bool,
+    typer.Option(
+        "--deterministic", help="One thread, fixed hash seed, deterministic BLAS, CUDA and TensorFlow, UTC and C.UTF-8."
+    ),
+]
 Detach = Annotated[bool, typer.Option("--detach", "-d", help="Return at once; follow with 'runproj runs logs -af RUN'.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Print the plan and start nothing.")]
 WouldRemove = Annotated[bool, typer.Option("--dry-run", "-n", help="Say what would be removed, and remove nothing.")]

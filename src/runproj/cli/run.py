@@ -59,6 +59,7 @@ def run(
     grace: opt.Grace = 10.0,
     keep: opt.Keep = False,
     clean_env: opt.CleanEnv = False,
+    deterministic: opt.Deterministic = False,
     detach: opt.Detach = False,
     dry_run: opt.DryRun = False,
     json: opt.Json = False,
@@ -77,7 +78,17 @@ def run(
         strict=strict,
         require_clean=require_clean,
         lock=_lock_options(env_manager, extra, as_of, relock=relock, strict=strict, installer=installer, offline=offline),
-        options=_run_options(backend, experiment, run_name, tag, timeout, grace=grace, keep=keep, clean_env=clean_env),
+        options=_run_options(
+            backend,
+            experiment,
+            run_name,
+            tag,
+            timeout,
+            grace=grace,
+            keep=keep,
+            clean_env=clean_env,
+            deterministic=deterministic,
+        ),
     )
     return _run(request, _Asked(json, quiet, detach, dry_run), offline=offline)
 
@@ -97,6 +108,7 @@ def plan(
     installer: opt.Installer = "uv",
     offline: opt.Offline = False,
     backend: opt.Backend = "local",
+    deterministic: opt.Deterministic = False,
     json: opt.Json = False,
     quiet: opt.Quiet = False,
 ) -> int:
@@ -109,7 +121,9 @@ def plan(
         strict=strict,
         require_clean=require_clean,
         lock=_lock_options(env_manager, extra, as_of, relock=relock, strict=strict, installer=installer, offline=offline),
-        options=_run_options(backend, None, None, None, None, grace=10.0, keep=False, clean_env=False),
+        options=_run_options(
+            backend, None, None, None, None, grace=10.0, keep=False, clean_env=False, deterministic=deterministic
+        ),
     )
     return _run(request, _Asked(json, quiet, dry_run=True), offline=offline)
 
@@ -126,6 +140,7 @@ def rerun(
     grace: opt.Grace = 10.0,
     keep: opt.Keep = False,
     clean_env: opt.CleanEnv = False,
+    deterministic: opt.Deterministic = False,
     offline: opt.Offline = False,
     detach: opt.Detach = False,
     dry_run: opt.DryRun = False,
@@ -139,7 +154,9 @@ def rerun(
     wiring.recover()
     old = wiring.find_run(reference)
     changes = _given(param, params_file)
-    new_options = _run_options(backend, experiment, run_name, tag, timeout, grace=grace, keep=keep, clean_env=clean_env)
+    new_options = _run_options(
+        backend, experiment, run_name, tag, timeout, grace=grace, keep=keep, clean_env=clean_env, deterministic=deterministic
+    )
     planned = runner.rerun(old, changes, wiring.services(), new_options)
     return _start(planned, wiring, _Asked(json, quiet, detach, dry_run))
 
@@ -308,6 +325,7 @@ def _run_options(
     grace: float,
     keep: bool,
     clean_env: bool,
+    deterministic: bool,
 ) -> RunOptions:
     import os
 
@@ -323,6 +341,7 @@ def _run_options(
         grace=grace,
         keep="failed" if keep else "never",
         clean_env=clean_env,
+        deterministic=deterministic,
         parent_run=os.environ.get("RUNPROJ_RUN_ID"),
     )
 

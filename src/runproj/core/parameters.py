@@ -146,7 +146,7 @@ def _shown(text: str) -> str:
 
 def _type_problem(parameter: Parameter, text: str, lenient: bool) -> str | None:
     match parameter.type:
-        case ParameterType.INT:
+        case ParameterType.INT | ParameterType.SEED:
             return _scalar_problem("int", text, lenient)
         case ParameterType.FLOAT:
             return _scalar_problem("float", text, lenient)

@@ -24,6 +24,7 @@ class RunOptions:
     grace: float = 10.0
     keep: str = "never"
     clean_env: bool = False
+    deterministic: bool = False
     parent_run: str | None = None
 
 

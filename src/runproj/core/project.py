@@ -21,6 +21,7 @@ class ParameterType(Enum):
     LIST = "list"
     OBJECT = "object"
     SECRET = "secret"
+    SEED = "seed"  # an int that decides the random numbers
 
 
 @dataclass(frozen=True)

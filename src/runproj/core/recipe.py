@@ -30,6 +30,7 @@ def recipe_of(plan: Plan) -> str:
         "outputs": point.outputs,
         "metrics": [asdict(spec) for spec in point.metrics],
         "clean_env": plan.options.clean_env,
+        "deterministic": plan.options.deterministic,
     }
     text = json.dumps(deciding, sort_keys=True, default=_plain)
     return hashlib.sha256(text.encode()).hexdigest()

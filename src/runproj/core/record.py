@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Machine:
-    """The machine that ran the command.  `memory` in bytes; `threads` holds the thread-count variables in force."""
+    """The machine that ran the command.  `memory` in bytes; `threads` holds the command's variables for threads and kernels."""
 
     host: str
     system: str
@@ -55,6 +55,7 @@ class RunRecord:
 
     exit_code: the command's own, or 128+n for signal n; None where it was never started.
     env_names: names of the variables the command was given; values are not recorded.
+    variables: of those that may decide a result, a short hash of the value (`sha256:…`), or the value of a locale or time zone.
     cpu, memory: seconds and peak bytes of the command.
     """
 
@@ -68,6 +69,7 @@ class RunRecord:
     machine: Machine | None = None
     interpreter: str = ""
     env_names: tuple[str, ...] = ()
+    variables: tuple[tuple[str, str], ...] = ()
     inputs: tuple[Input, ...] = ()
     outputs: tuple[Output, ...] = ()
     timings: tuple[Timing, ...] = ()

@@ -156,10 +156,12 @@ def _default(spec: Table, kind: ParameterType, problems: Problems, ml: bool) -> 
 
 def _check_parameter(parameter: Parameter, spec: Table, required: bool | None, problems: Problems) -> None:
     name = parameter.name
-    numeric = parameter.type in (ParameterType.INT, ParameterType.FLOAT)
+    numeric = parameter.type in (ParameterType.INT, ParameterType.FLOAT, ParameterType.SEED)
     for key in ("min", "max"):
         if key in spec and not numeric:
-            problems.error(spec.at(key), f"{key!r} is for parameters of type int or float; {name!r} is {parameter.type.value}")
+            problems.error(
+                spec.at(key), f"{key!r} is for parameters of type int, float or seed; {name!r} is {parameter.type.value}"
+            )
     if parameter.minimum is not None and parameter.maximum is not None and parameter.minimum > parameter.maximum:
         problems.error(spec.at("min"), f"the least value of {name!r} is more than the greatest")
     if parameter.type is ParameterType.CHOICE and not parameter.choices:

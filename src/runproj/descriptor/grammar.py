@@ -30,7 +30,22 @@ _SIZE = r"\d+(\.\d+)?\s*([kKmMgGtT]([iI]?[bB])?|[bB])?"
 _PARAMETER = Record(
     {
         "type": Field(
-            Text(examples=("string", "int", "float", "bool", "path", "uri", "choice", "list", "list[int]", "object", "secret")),
+            Text(
+                examples=(
+                    "string",
+                    "int",
+                    "float",
+                    "bool",
+                    "path",
+                    "uri",
+                    "choice",
+                    "list",
+                    "list[int]",
+                    "object",
+                    "secret",
+                    "seed",
+                )
+            ),
             "Which texts are valid.  Without it: choice where there are choices, else string.",
         ),
         "default": Field(Anything(), "The value where none is given; without one, a value has to be given."),
