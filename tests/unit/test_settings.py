@@ -61,3 +61,18 @@ def test_durations(text: str, seconds: float) -> None:
 def test_wrong_durations(text: str) -> None:
     with pytest.raises(UsageError):
         parse_duration(text)
+
+
+def test_conda_channels_come_from_a_table_or_a_variable(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    table = 'conda_alias = "https://m.example/"\n[conda_channels]\nconda-forge = "/srv/forge"\n'
+    (home / "config.toml").write_text(table)
+    settings = load({"RUNPROJ_HOME": str(home)})
+    assert (dict(settings.conda_channels), settings.conda_alias) == ({"conda-forge": "/srv/forge"}, "https://m.example")
+    variables = {"RUNPROJ_CONDA_CHANNELS": "a=b\n c=https://m.example/c?x=1", "RUNPROJ_CONDA_ALIAS": "file:///srv"}
+    settings = load({"RUNPROJ_HOME": str(home), **variables})
+    assert (dict(settings.conda_channels), settings.conda_alias) == ({"a": "b", "c": "https://m.example/c?x=1"}, "file:///srv")
+    (home / "config.toml").write_text('conda_channels = "no table"\n')
+    with pytest.raises(UsageError, match="conda_channels"):
+        load({"RUNPROJ_HOME": str(home)})

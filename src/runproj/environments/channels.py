@@ -53,7 +53,7 @@ class Channels:
             if place is None:
                 if _licensed(text):
                     raise _unmapped(written)
-                return scrub(text)
+                return _without_secrets(text)
             if place in ("", "none"):
                 return ""
             if _is_place(place):
@@ -71,13 +71,18 @@ class Channels:
             return Path(text).expanduser().as_uri().rstrip("/")
         if _is_place(text):
             return text.rstrip("/")
-        if not re.fullmatch(r"[\w.@-]+(/[\w.@-]+)*", text):
+        if not re.fullmatch(r"[\w@-][\w.@-]*(/[\w@-][\w.@-]*)*", text):
             raise EnvironmentFailure(f"{name!r} is not a conda channel", fix="Name it by a name, a URL or an absolute path.")
         return f"{self.alias.rstrip('/')}/{text}"
 
     def described(self) -> tuple[str, ...]:
         """All that decides where packages come from, for the key of a lock."""
         return (self.alias, *(f"{name}={place}" for name, place in sorted(self.places.items())))
+
+
+def _without_secrets(text: str) -> str:
+    """A channel's URL without a password, and without the token that Anaconda's servers take in a path."""
+    return re.sub(r"(://[^/]+)/t/[^/]+/", r"\1/", scrub(text))
 
 
 def _is_place(text: str) -> bool:

@@ -22,7 +22,7 @@ from runproj.core.environment import (
     Progress,
     PythonPin,
 )
-from runproj.environments import activation, conda_child, conda_pip, pylock, requests, resolve, uvtool
+from runproj.environments import activation, conda_child, pylock, requests, resolve, uvtool
 from runproj.environments.channels import Channels
 from runproj.environments.digests import lock_digest, platform_name
 from runproj.environments.versions import parse
@@ -149,6 +149,8 @@ class CondaBuilder:
             raise EnvironmentFailure(
                 "The conda environment has no Python, and packages for pip are listed", fix="Add python to it."
             )
+        from runproj.environments import conda_pip
+
         with self._uv.scratch() as scratch:
             prefix = scratch / "env"
             self._install_conda(packages, prefix, options.offline, _quiet)

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rattler import Gateway, PackageName, RepoDataRecord, Subdir
+    from rattler import Gateway, MatchSpec, PackageName, RepoDataRecord, Subdir
     from rattler.networking import Client
 
 Request = dict[str, Any]  # JSON has no narrower type
@@ -93,10 +93,7 @@ async def solve(request: Request) -> Request:
     from rattler.exceptions import GatewayError, SolverError
 
     tell("reading the channels")
-    try:
-        specs = [rattler.MatchSpec(text, strict=False) for text in request["specs"]]
-    except Exception as error:  # of a type that is not exported
-        raise Failed("spec", str(error)) from error
+    specs = [_spec(text) for text in request["specs"]]
     action: Any = "force-cache-only" if request["offline"] else "cache-or-fetch"
     gateway = rattler.Gateway(
         Path(request["cache"], "repodata"),
@@ -122,6 +119,15 @@ async def solve(request: Request) -> Request:
     except GatewayError as error:
         raise Failed("channel", str(error)) from error
     return {"records": [json.loads(record.to_json()) for record in records]}
+
+
+def _spec(text: str) -> MatchSpec:
+    import rattler
+
+    try:
+        return rattler.MatchSpec(text, strict=False)
+    except Exception as error:  # of a type that is not exported
+        raise Failed("spec", f"{text!r}: {error}") from error
 
 
 class _Folder:

@@ -1,0 +1,62 @@
+"""Where conda's channels are: names, places, and what needs the user's word."""
+
+from __future__ import annotations
+
+import pytest
+
+from runproj.environments.channels import Channels, Unmapped
+from runproj.errors import EnvironmentFailure, UsageError
+from runproj.settings import load
+
+
+@pytest.mark.parametrize(
+    ("places", "listed", "names", "urls"),
+    [
+        ("", (), ("conda-forge",), ("https://conda.anaconda.org/conda-forge",)),
+        ("", ("nodefaults",), ("conda-forge",), ("https://conda.anaconda.org/conda-forge",)),
+        (
+            "",
+            ("bioconda", "conda-forge/label/dev/", "bioconda"),
+            ("bioconda", "conda-forge/label/dev"),
+            ("https://conda.anaconda.org/bioconda", "https://conda.anaconda.org/conda-forge/label/dev"),
+        ),
+        ("conda-forge=/srv/a%20b", ("conda-forge",), ("conda-forge",), ("file:///srv/a%2520b",)),
+        ("conda-forge=file:///srv/a%20b/", ("conda-forge",), ("conda-forge",), ("file:///srv/a%20b",)),
+        (
+            "defaults=conda-forge",
+            ("defaults", "conda-forge", "main"),
+            ("conda-forge",),
+            ("https://conda.anaconda.org/conda-forge",),
+        ),
+        ("defaults=https://m.example/d", ("pkgs/r",), ("defaults",), ("https://m.example/d",)),
+        ("defaults=none", ("defaults", "bioconda"), ("bioconda",), ("https://conda.anaconda.org/bioconda",)),
+        ("a=b b=https://m.example/b", ("a",), ("b",), ("https://m.example/b",)),
+        ("", ("https://conda.anaconda.org/x",), ("x",), ("https://conda.anaconda.org/x",)),
+        ("", ("https://m.example/x/",), ("https://m.example/x",), ("https://m.example/x",)),
+    ],
+)
+def test_where_channels_are(places: str, listed: tuple[str, ...], names: tuple[str, ...], urls: tuple[str, ...]) -> None:
+    channels = Channels(load({"RUNPROJ_CONDA_CHANNELS": places, "HOME": "/nonexistent"}).conda_channels)
+    assert channels.names(listed) == names
+    assert tuple(channels.url(name) for name in names) == urls
+
+
+@pytest.mark.parametrize("name", ["defaults", "main", "pkgs/main", "anaconda", "https://repo.anaconda.com/pkgs/main"])
+def test_anacondas_own_channels_need_the_users_word(name: str) -> None:
+    with pytest.raises(Unmapped) as refused:
+        Channels().names((name, "conda-forge"))
+    assert "RUNPROJ_CONDA_CHANNELS" in refused.value.fix
+
+
+def test_passwords_are_no_part_of_a_name() -> None:
+    assert Channels().name("https://me:secret@m.example/x") == "https://m.example/x"
+    assert Channels().name("https://m.example/t/secret-token/x") == "https://m.example/x"
+
+
+def test_wrong_places_are_told() -> None:
+    with pytest.raises(UsageError, match="circle"):
+        Channels({"a": "b", "b": "a"}).name("a")
+    with pytest.raises(EnvironmentFailure, match="not a conda channel"):
+        Channels().url("./here")
+    with pytest.raises(UsageError, match="does not say where"):
+        load({"RUNPROJ_CONDA_CHANNELS": "conda-forge", "HOME": "/nonexistent"})
