@@ -41,10 +41,13 @@ def _sayable(plain: object) -> object:
             return plain
 
 
-def from_json(kind: type[T], text: str | bytes) -> T:
-    """The value of type `kind` that `text` describes.  Raises `DocumentError`."""
+def from_json(kind: type[T], text: str | bytes, *, words: bool = False) -> T:
+    """The value of type `kind` that `text` describes.  Raises `DocumentError`.
+
+    words: numbers may be strings, as `to_json` writes those that JSON cannot say.
+    """
     try:
-        return msgspec.json.decode(text, type=kind)
+        return msgspec.json.decode(text, type=kind, strict=not words)
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise DocumentError(str(error)) from error
 

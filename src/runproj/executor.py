@@ -173,12 +173,13 @@ def _steps(recording: _Recording, folder: Path, secrets: Mapping[str, str]) -> O
 def _inputs(recording: _Recording, checkout: Checkout, folder: Path) -> tuple[Call, dict[str, str]]:
     """Declared inputs and remote path parameters on disk: the call with real paths, and variables naming the inputs."""
     progress = recording.use.reporter.progress
+    brought = inputs.Brought(recording.use.home, recording.plan.rerun_of, recording.run.id)
     given = {}
     for spec in recording.plan.entry_point.inputs:
-        record, path = inputs.prepare(spec, checkout.project, progress)
+        record, path = inputs.prepare(spec, checkout.project, progress, brought)
         recording.inputs.append(record)
         given[inputs.variable(spec.name)] = str(path)
-    return inputs.localise(recording.plan.call, folder / "params", progress), given
+    return inputs.localise(recording.plan.call, folder / "params", progress, brought), given
 
 
 def _outcome(ending: supervise.Ending, plan: Plan, program: str, folder: Path) -> Outcome:

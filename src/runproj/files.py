@@ -181,7 +181,7 @@ def remove_tree(path: Path) -> None:
     shutil.rmtree(path, onerror=lambda function, name, info: retry_writable(function, name, info[1]))
 
 
-def _copy_in(source: Path, target: Path) -> None:
+def atomic_copy(source: Path, target: Path) -> None:
     """As `atomic_write` with the content of a file, in bounded memory."""
     with explained(target):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -232,7 +232,7 @@ class Objects:
             if not target.exists():
                 atomic_write(target, source, mode=0o444)
         elif not target.exists() or target.stat().st_size != source.stat().st_size:
-            _copy_in(source, target)
+            atomic_copy(source, target)
         return digest
 
     def get(self, digest: str) -> bytes | None:

@@ -9,12 +9,17 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from runproj.core.call import Call
 from runproj.core.project import InputSpec, ParameterType
 from runproj.core.record import Input
 from runproj.errors import StartError
 from runproj.files import explained, sha256_file
+
+if TYPE_CHECKING:
+    from runproj.core.capsule import PackedInput
+    from runproj.kept import Kept
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*):")
 _CHUNK = 1 << 20
@@ -25,20 +30,51 @@ def variable(name: str) -> str:
     return "RUNPROJ_INPUT_" + re.sub(r"\W", "_", name).upper()
 
 
-def prepare(spec: InputSpec, project: Path, progress: Callable[[str], None]) -> tuple[Input, Path]:
+class Brought:
+    """The data that came with a run in a capsule: a rerun gets what the run was given, whatever its address has now.
+
+    rerun_of: the run that is repeated;  `run_id`: the one that repeats it, and can be repeated in turn.
+    """
+
+    def __init__(self, home: Path, rerun_of: str | None, run_id: str) -> None:
+        self._kept: Kept | None = None
+        self._data: dict[tuple[str, str, str], PackedInput] = {}
+        if rerun_of is None or not (home / "capsules").is_dir():
+            return
+        from runproj.kept import Kept
+
+        self._kept = Kept(home)
+        found = self._kept.inputs(rerun_of)
+        if found:
+            self._kept.keep_inputs(run_id, found)
+        self._data = {(data.kind, data.name, data.uri): data for data in found}
+
+    def place(self, kind: str, name: str, uri: str, target: Path) -> bool:
+        """Write what came with the run under that name to `target`; False where nothing did."""
+        data = self._data.get((kind, name, uri))
+        if data is None or self._kept is None:
+            return False
+        self._kept.restore(data, target)
+        return True
+
+
+def prepare(spec: InputSpec, project: Path, progress: Callable[[str], None], brought: Brought) -> tuple[Input, Path]:
     """Make an input available and check it; returns its record and where it is.
 
-    A path is taken where it is, relative to the project's folder; a URI is fetched to `inputs/NAME` there.
+    A path is taken where it is, relative to the project's folder; a URI is fetched to `inputs/NAME` there, and so is what a
+    capsule brought.
     Raises `StartError` where it is missing, cannot be fetched, or is not what its sha256 says.
     """
-    if _SCHEME.match(spec.uri):
-        path = project / "inputs" / spec.name
+    path = project / "inputs" / spec.name
+    if brought.place("input", spec.name, spec.uri, path):
+        pass
+    elif _SCHEME.match(spec.uri):
         fetch(spec.uri, path, progress)
     else:
         path = project / spec.uri
     if not path.exists():
         raise StartError(f"The input {spec.name!r} is missing", why=f"There is no {spec.uri} in the project.")
-    digest, size = _digest(path)
+    digest, size = digest_of(path)
     if spec.sha256 and digest != spec.sha256.lower():
         raise StartError(
             f"The input {spec.name!r} is not the one that was declared",
@@ -48,7 +84,7 @@ def prepare(spec: InputSpec, project: Path, progress: Callable[[str], None]) -> 
     return Input(spec.name, _scrubbed(spec.uri), size, digest), path
 
 
-def _digest(path: Path) -> tuple[str, int]:
+def digest_of(path: Path) -> tuple[str, int]:
     """sha256 and bytes of a file, or of a folder's sorted listing of names and digests."""
     if path.is_file():
         return sha256_file(path), path.stat().st_size
@@ -108,14 +144,18 @@ def _scrubbed(uri: str) -> str:
     return re.sub(r"(?<=://)[^/@]*@", "", uri).split("?")[0]
 
 
-def localise(call: Call, folder: Path, progress: Callable[[str], None]) -> Call:
+def localise(call: Call, folder: Path, progress: Callable[[str], None], brought: Brought) -> Call:
     """The call with every remote `path` parameter fetched into `folder`, as MLproject files expect."""
     values = []
     for index, value in enumerate(call.values):
         text = value.resolved or value.value or ""
-        if value.type is ParameterType.PATH and (match := _SCHEME.match(text)) and match[1] in ("http", "https", "file"):
+        if value.type is ParameterType.PATH and text:
             target = folder / f"param_{index}" / (os.path.basename(text.split("?")[0].rstrip("/")) or "data")  # noqa: PTH119
-            fetch(text, target, progress)
-            value = replace(value, resolved=str(target))
+            match = _SCHEME.match(text)
+            if brought.place("parameter", value.name, text, target):
+                value = replace(value, resolved=str(target))
+            elif match and match[1] in ("http", "https", "file"):
+                fetch(text, target, progress)
+                value = replace(value, resolved=str(target))
         values.append(value)
     return replace(call, values=tuple(values))

@@ -218,7 +218,7 @@ def handle_of(run: Run) -> JobHandle:
 def rerun(run: Run, changes: Sequence[Given], use: Services, options: RunOptions) -> Planned:
     """The plan of a recorded run again, with other parameters where `changes` says so: same commit, patch and lock."""
     old = load_plan(run, use)
-    _restore_patch(run, old, use)
+    restore_patch(run, old, use)
     call, checkout = old.call, None
     if changes:
         changed = {item.name for item in changes}
@@ -249,7 +249,8 @@ def _secrets(call: Call, given: Sequence[Given]) -> dict[str, str]:
     return {name: values[name] for name in names if name in values}
 
 
-def _restore_patch(run: Run, old: Plan, use: Services) -> None:
+def restore_patch(run: Run, old: Plan, use: Services) -> None:
+    """Have the recorded changes of a run's code at hand, which are stored with the run."""
     if not old.code.patch or use.objects.get(old.code.patch) is not None:
         return
     path = use.home / "cache" / f"patch-{run.id}-{os.getpid()}"

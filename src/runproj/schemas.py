@@ -9,6 +9,7 @@ from pathlib import Path
 
 from runproj.codec import json_schema
 from runproj.core.access import TokenView, UserList, UserView
+from runproj.core.capsule import CapsuleImport, CapsuleView, Manifest
 from runproj.core.correlation import Correlation
 from runproj.core.plan import Plan
 from runproj.core.record import RunRecord
@@ -31,6 +32,9 @@ DOCUMENTS: Mapping[str, type] = {
     "reproduce": Verdict,
     "sync": SyncReport,
     "transfer": TransferReport,
+    "capsule": Manifest,
+    "capsule-export": CapsuleView,
+    "capsule-import": CapsuleImport,
     "user": UserView,
     "user-list": UserList,
     "user-token": TokenView,

@@ -1,4 +1,4 @@
-"""`import` and `export`: take a record over from MLflow, and give it back."""
+"""`import` and `export`: take a record over from MLflow and give it back; carry a run away in a capsule and take it in."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import typer
 
 from runproj.cli import options as opt
 from runproj.cli import output
+from runproj.errors import UsageError
 
 if TYPE_CHECKING:
+    from runproj.carrying import Carrying
     from runproj.core.transfer import TransferReport
 
 _SHOWN = 20
@@ -26,6 +28,11 @@ Suffix = Annotated[
 Artifacts = Annotated[
     list[Path] | None, typer.Option("--artifacts", metavar="FOLDER", help="A folder that holds artifacts (repeatable).")
 ]
+Trust = Annotated[bool, typer.Option("--trust", help="Take packages too that the maker of the capsule has built.")]
+Inputs = Annotated[bool, typer.Option("--inputs/--no-inputs", help="Put the data that the run was given into the capsule.")]
+Wheels = Annotated[bool, typer.Option("--wheels/--no-wheels", help="Put the packages of the environment into the capsule.")]
+History = Annotated[bool, typer.Option("--history/--no-history", help="With the commits before the run's and their tags.")]
+Force = Annotated[bool, typer.Option("--force", "-f", help="Replace a capsule of that name.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Say what would be moved, and write nothing.")]
 
 
@@ -36,42 +43,125 @@ def register(app: typer.Typer) -> None:
 
 def import_(
     source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="MLflow server (http://…), its mlflow.db, or an mlruns folder.")
+        str,
+        typer.Argument(metavar="SOURCE", help="MLflow server (http://…), its mlflow.db, an mlruns folder, or a capsule (.zip)."),
     ],
     into: Annotated[str | None, typer.Option("--into", metavar="URL", help="Where to; the configured store otherwise.")] = None,
     experiment: Experiments = None,
     suffix: Suffix = "",
     artifacts: Artifacts = None,
+    trust: Trust = False,
     dry_run: DryRun = False,
     json: opt.Json = False,
 ) -> int:
-    """Take over everything from an MLflow server, its SQLite file, or an mlruns folder.
+    """Take over everything from an MLflow server, its SQLite file, or an mlruns folder; or one run from a capsule.
 
     Ids, times, histories, models and files stay what they are, and each run is compared with its source when it has arrived.
     Only a server (--into http://…) chooses new ids and times: import into its database to keep them.
     Killed and started again, it goes on where it was; run again later, it takes what is new. The exit code is 1 where something
     does not agree.
+
+    A capsule (.zip, made by `runproj export RUN FILE.zip`) is checked first, file by file. With its record come the code, the
+    packages and the data of the run: `runproj rerun` then needs no network.
     """
+    if source.endswith(".zip"):
+        if experiment or artifacts:
+            raise UsageError("A capsule holds one run: --experiment and --artifacts mean nothing for it")
+        return _take(Path(source), into, suffix, trust=trust, dry_run=dry_run, json=json)
+    if trust:
+        raise UsageError(f"{source} is no capsule (.zip)", why="--trust is about what a capsule brings.")
     return _transfer(True, source, into, experiment, suffix, artifacts, dry_run, json)
 
 
 def export(
-    target: Annotated[str, typer.Argument(metavar="TARGET", help="MLflow server (http://…), its mlflow.db, or a folder.")],
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="TARGET|RUN",
+            help="MLflow server (http://…), its mlflow.db, or a folder; before a capsule, the run: its id, name, or @last.",
+        ),
+    ],
+    capsule: Annotated[Path | None, typer.Argument(metavar="[CAPSULE.zip]", help="A file for one run.")] = None,
     source: Annotated[
         str | None, typer.Option("--from", metavar="URL", help="Where from; the configured store otherwise.")
     ] = None,
     experiment: Experiments = None,
     suffix: Suffix = "",
     artifacts: Artifacts = None,
+    inputs: Inputs = True,
+    wheels: Wheels = True,
+    history: History = True,
+    force: Force = False,
     dry_run: DryRun = False,
     json: opt.Json = False,
 ) -> int:
-    """Give everything to an MLflow server, a database that MLflow has made, or an mlruns folder.
+    """Give everything to an MLflow server, a database that MLflow has made, or an mlruns folder; or one run to a capsule.
 
     A server gives runs ids of its own; the tag runproj.imported_from holds those they had. The exit code is 1 where something
     does not agree.
+
+    `runproj export RUN FILE.zip` writes a capsule: one file with the run's code, packages, data, results and record, from which
+    `runproj import FILE.zip` makes a run that can be repeated on another machine, without a network.
     """
-    return _transfer(False, source, target, experiment, suffix, artifacts, dry_run, json)
+    if capsule is None:
+        if target.endswith(".zip"):
+            raise UsageError("A capsule holds one run: which?", fix=f"runproj export RUN {target}")
+        if not (inputs and wheels and history) or force:
+            raise UsageError(
+                "--no-inputs, --no-wheels, --no-history and --force are for capsules", fix="runproj export RUN FILE.zip"
+            )
+        return _transfer(False, source, target, experiment, suffix, artifacts, dry_run, json)
+    if capsule.suffix != ".zip":
+        raise UsageError(f"{capsule} is no name of a capsule", fix=f"runproj export {target} {capsule}.zip")
+    if source or experiment or suffix or artifacts or dry_run:
+        raise UsageError(
+            "--from, --experiment, --suffix, --artifacts and --dry-run mean nothing for a capsule, which holds one run"
+        )
+    return _pack(target, capsule, (inputs, wheels, history), force=force, json=json)
+
+
+def _pack(reference: str, target: Path, wanted: tuple[bool, bool, bool], *, force: bool, json: bool) -> int:
+    from runproj.capsule.pack import Choices
+
+    if target.exists() and not force:
+        raise UsageError(f"{target} exists already", fix="Choose another name, or replace it with --force.")
+    carrying = _carrying()
+    carrying.wiring.recover()
+    view = carrying.pack(reference, target.absolute(), Choices(*wanted))
+    if json:
+        output.write_json(view)
+        return 0
+    for note in view.notes:
+        output.say(f"note: {output.clean(note)}")
+    parts = (output.count(view.wheels, "package"), output.count(view.inputs, "input"), output.count(view.files, "file"))
+    output.write(f"{output.clean(view.path)}: {view.size / 1e6:,.1f} MB, {', '.join(parts)}")
+    output.write(f"sha256 {view.sha256}")
+    if not view.complete:
+        output.write("It does not hold everything: whoever repeats the run needs a network, or the data.")
+    return 0
+
+
+def _take(path: Path, into: str | None, suffix: str, *, trust: bool, dry_run: bool, json: bool) -> int:
+    from runproj.transfer.engine import Wishes
+
+    found = _carrying().take(path.absolute(), into, Wishes(suffix=suffix, dry_run=dry_run), trust=trust)
+    if json:
+        output.write_json(found)
+        return 0 if found.verified else 1
+    for note in found.notes:
+        output.say(f"note: {output.clean(note)}")
+    _tell(found.transfer)
+    if found.verified and not dry_run:
+        output.write(f"Repeat it: runproj rerun {found.run[:8]}")
+    return 0 if found.verified else 1
+
+
+def _carrying() -> Carrying:
+    from runproj.carrying import Carrying
+    from runproj.settings import load
+    from runproj.wiring import Wiring
+
+    return Carrying(Wiring(load(), output.TerminalReporter()), Path.cwd())
 
 
 def _transfer(

@@ -178,6 +178,19 @@ class Source(Protocol):
         """What it holds that no target takes, and what of it could not be read so far."""
 
 
+class Shelf(Source, Protocol):
+    """A `Source` from which single runs can be taken."""
+
+    def experiment(self, experiment_id: str) -> Experiment:
+        """The experiment of that id."""
+
+    def some(self, ids: Sequence[str]) -> Iterable[MovedRun]:
+        """These runs, deleted or not.  Raises `NotFoundError`."""
+
+    def read_model(self, model_id: str) -> LoggedModel:
+        """The logged model of that id.  Raises `NotFoundError`."""
+
+
 class Target(Protocol):
     """A store that is written.
 

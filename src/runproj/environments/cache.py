@@ -34,6 +34,7 @@ from runproj.errors import EnvironmentFailure
 from runproj.files import Lock, atomic_write, explained
 
 if TYPE_CHECKING:
+    from runproj.core.capsule import PackedEnvironment
     from runproj.core.views import EnvironmentView
     from runproj.environments.channels import Channels
     from runproj.environments.conda import CondaBuilder
@@ -268,6 +269,15 @@ class EnvironmentCache:
                 return free
         finally:
             self._lease(folder)
+
+    def pack(self, lock: EnvLock, project: Path, into: Path, progress: Progress) -> PackedEnvironment:
+        """Write to the empty folder `into` what `lock` can be made from without an index.  `project` is its checkout's.
+
+        Raises `EnvironmentFailure` where something cannot be had any more, or such an environment cannot be carried.
+        """
+        from runproj.environments import packing
+
+        return packing.pack(lock, project, into, packing.Tools(self._uv, self._pythons, progress, self._offline))
 
     # What the `env` verbs show and do.
 

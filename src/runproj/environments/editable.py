@@ -55,14 +55,15 @@ def _root(package: LocalPackage, project: Path, environment: Path) -> Root | Non
 
 
 def _record(package: LocalPackage, project: Path, environment: Path) -> Path | None:
-    """RECORD of the distribution that was installed from that folder."""
+    """RECORD of the distribution that was installed from that folder, or from the wheel that a capsule has in its stead."""
     wanted = (project / package.path).resolve()
     for origin in environment.glob("lib/python3*/site-packages/*.dist-info/direct_url.json"):
         try:
             url = json.loads(origin.read_text()).get("url", "")
         except (OSError, ValueError):
             continue
-        if url.startswith("file:") and Path(unquote(urlsplit(url).path)).resolve() == wanted:
+        place = Path(unquote(urlsplit(url).path))
+        if url.startswith("file:") and (place.resolve() == wanted or place.parent.name == package.digest):
             return origin.with_name("RECORD")
     return None
 

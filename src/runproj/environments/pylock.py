@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from runproj.errors import EnvironmentFailure
 
@@ -96,19 +97,27 @@ def require_hashes(text: str, name: str) -> None:
         )
 
 
+def file_name(file: dict[str, Any]) -> str:  # a TOML table
+    """The name of a wheel or source archive of a lock, whose address ends in it."""
+    return str(file.get("name") or unquote(urlsplit(str(file.get("url", ""))).path).rpartition("/")[2])
+
+
 def as_requirements(text: str) -> str:
     """The lock in the words of `pip install --require-hashes`.  Raises `EnvironmentFailure` for what pip cannot check."""
-    lines: list[str] = []
-    for package in packages(text):
-        files = [*package.get("wheels", ()), *filter(None, [package.get("sdist"), package.get("archive")])]
-        hashes = sorted({f"--hash=sha256:{file['hashes']['sha256']}" for file in files if "sha256" in file.get("hashes", {})})
-        if "vcs" in package or not hashes:
-            raise EnvironmentFailure(
-                f"pip cannot check {package.get('name')}, which comes from a repository",
-                fix="Install with uv (`--installer uv`, the default).",
-            )
-        marker = f" ; {package['marker']}" if "marker" in package else ""
-        archive = package.get("archive", {}).get("url")
-        pinned = f"{package['name']} @ {archive}" if archive else f"{package['name']}=={package['version']}"
-        lines.append(" ".join([pinned + marker, *hashes]))
-    return "\n".join(lines) + "\n"
+    return "".join(f"{requirement(package)}\n" for package in packages(text))
+
+
+def requirement(package: dict[str, Any]) -> str:  # a TOML table
+    """A package of a lock as a line with hashes.  Raises `EnvironmentFailure` for one that pip cannot check."""
+    files = [*package.get("wheels", ()), *filter(None, [package.get("sdist"), package.get("archive")])]
+    hashes = sorted({f"--hash=sha256:{file['hashes']['sha256']}" for file in files if "sha256" in file.get("hashes", {})})
+    if "vcs" in package or not hashes:
+        raise EnvironmentFailure(
+            f"pip cannot check {package.get('name')}, which comes from a repository",
+            fix="Install with uv (`--installer uv`, the default).",
+        )
+    marker = f" ; {package['marker']}" if "marker" in package else ""
+    here = next((Path(file["path"]).as_uri() for file in files if Path(file.get("path", "")).is_absolute()), None)
+    archive = here or package.get("archive", {}).get("url")
+    pinned = f"{package['name']} @ {archive}" if archive else f"{package['name']}=={package['version']}"
+    return " ".join([pinned + marker, *hashes])

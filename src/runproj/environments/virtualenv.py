@@ -24,7 +24,7 @@ from runproj.core.environment import (
     Progress,
     PythonPin,
 )
-from runproj.environments import pylock, requests, resolve, trees, uvtool
+from runproj.environments import brought, pylock, requests, resolve, trees, uvtool
 from runproj.environments.digests import lock_digest, platform_name
 from runproj.environments.pythons import Choice, Pythons
 from runproj.environments.versions import parse, parse_wish
@@ -151,7 +151,7 @@ class VirtualenvBuilder:
     def install(self, lock: EnvLock, project: Path, interpreter: Path, scratch: Path, progress: Progress) -> None:
         """Install what the lock's `pylock` and `local_packages` name for an interpreter of ours."""
         if lock.pylock and pylock.packages(lock.pylock):
-            self._install(lock, lock.pylock, interpreter, scratch, progress)
+            self._install(lock, brought.localised(lock.pylock, self._uv.home, scratch), interpreter, scratch, progress)
         for package in lock.local_packages:
             self._install_local(lock, package, project, interpreter, scratch, progress)
 
@@ -189,6 +189,10 @@ class VirtualenvBuilder:
                 f"The local package {package.path} is not what it was when the environment was locked",
                 fix="Lock it anew (--relock).",
             )
+        if wheel := brought.built_wheel(package.digest, self._uv.home, scratch):
+            progress(f"installing {package.path} as the capsule brought it")
+            self._uv_install(["--no-deps", "--reinstall", f"./{wheel.name}"], lock, interpreter, wheel.parent, scratch, progress)
+            return
         progress(f"installing {package.path} from the project")
         here, what = (folder, ".") if folder.is_dir() else (folder.parent, f"./{folder.name}")
         with trees.untouched(project):  # a relative path, because an absolute one may hold what a requirement cannot

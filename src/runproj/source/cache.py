@@ -7,7 +7,7 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from runproj.codec import DocumentError, from_json, to_json
@@ -94,6 +94,27 @@ class Remote:
             atomic_write(self._facts_path(facts.commit), text)
             if facts.commit != name:
                 atomic_write(self._facts_path(name), text)
+            return facts
+
+    def take(self, name: str, bundle: Path, shallow: Sequence[str], check: Callable[[Facts, str], None]) -> Facts:
+        """Have the commit of that full hash from a bundle, if it is not there yet, where `check` finds it fit.
+
+        shallow: commits whose parents are not in the bundle.  Raises `SourceError`.
+        """
+        with self._locked():
+            if facts := self.facts(name):
+                return facts
+            self._make(sha256=len(name) == 64)  # what a killed process has left counts for nothing
+            with explained(self.folder):
+                (self.folder / "shallow").write_text("".join(f"{commit}\n" for commit in shallow))
+            wanted = (f"+refs/runproj/commits/{name}:refs/runproj/commits/{name}", "+refs/tags/*:refs/tags/*")
+            options = ("--force", "--no-write-fetch-head", "--no-recurse-submodules", "--quiet")
+            ran = self.git.run("fetch", *options, "--end-of-options", str(bundle), *wanted, timeout=FETCH_TIMEOUT)
+            facts = examine(self.git, name) if ran.code == 0 else None
+            if facts is None or facts.commit != name:
+                raise git_error(f"The bundle does not hold commit {name}", ran.err)
+            check(facts, "The capsule")
+            atomic_write(self._facts_path(name), to_json(facts))
             return facts
 
     def rebuild(self) -> None:

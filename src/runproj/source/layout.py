@@ -26,10 +26,12 @@ _DAMAGED = re.compile(
 
 @dataclass(frozen=True)
 class Layout:
-    """open: gives the cached repository of a URL;  `check` refuses unfit commits;  `cache`: for LFS files of all runs."""
+    """open: gives the cached repository of a URL;  `holding`: the one that has a commit of it, be it from a capsule;
+    `check` refuses unfit commits;  `cache`: for LFS files of all runs."""
 
     objects: Objects
     open: Callable[[str], Remote]
+    holding: Callable[[str, str], Remote]
     check: Callable[[Facts, str], None]
     cache: Path
     progress: Callable[[str], None]
@@ -41,7 +43,7 @@ class Layout:
         self._borrowing(remote, pin.commit, origin, root, partial(self._files, pin))
         used = [remote]
         for module in lay_out_order(pin.submodules):
-            below = self.open(module.uri)
+            below = self.holding(module.uri, module.commit)
             facts = below.ensure(module.commit)
             if not pin.uri.startswith("file://"):
                 self.check(facts, f"Submodule {module.path}")
@@ -49,10 +51,10 @@ class Layout:
             place = self._empty(root, module.path)
             self._borrowing(below, module.commit, module.uri, place, partial(worktree.lay_out, tree=module.commit))
             if facts.lfs:
-                lfs.resolve(place, self.cache / "lfs", [below], self.progress)
+                lfs.resolve(place, self.cache / "lfs", [below], self.objects, self.progress)
         if has_lfs:
             others = [self.open(url) for url in pin.origins]
-            lfs.resolve(root, self.cache / "lfs", [*used, *others], self.progress)
+            lfs.resolve(root, self.cache / "lfs", [*used, *others], self.objects, self.progress)
         if pin.patch or has_lfs:
             note_status(root)
 

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from runproj.core.source import Checkout, Pin, PinKind, Source
 from runproj.errors import SourceError
@@ -22,6 +23,10 @@ from runproj.source.revisions import resolve, resolve_link
 from runproj.source.submodules import Submodules
 from runproj.source.uris import Address, Form
 from runproj.source.vet import Facts
+
+if TYPE_CHECKING:
+    from runproj.core.capsule import PackedCode
+    from runproj.source.bundles import Bundles
 
 
 class SourceStore:
@@ -97,6 +102,20 @@ class SourceStore:
             self._laid_out.setdefault(pin, []).append(into)
         return Checkout(pin, into)
 
+    def pack(self, checkout: Checkout, into: Path, *, whole: bool = True) -> PackedCode:
+        """Write the code of a checkout to the empty folder `into`, for `unpack` to take over elsewhere (see `Bundles.pack`)."""
+
+        def holding(url: str, commit: str) -> Remote:
+            return self._holder(checkout.pin)[0] if commit == checkout.pin.commit else self._holding(url, commit)
+
+        with _git_words(f"Cannot pack {checkout.pin.uri}"):
+            return self._bundles.pack(checkout, holding, into, whole=whole)
+
+    def unpack(self, code: PackedCode, folder: Path) -> None:
+        """Take over code that `pack` wrote.  Raises `SourceError` where it is not fit to be laid out."""
+        with _git_words("Cannot take over the code"):
+            self._bundles.unpack(code, folder)
+
     def discard(self, checkout: Checkout) -> None:
         """As `Sources.discard`."""
         roots = self._laid_out.get(checkout.pin, [])
@@ -140,7 +159,26 @@ class SourceStore:
 
     @property
     def _layout(self) -> Layout:
-        return Layout(self._objects, self._open, _require_fit, self._cache, self._progress)
+        return Layout(self._objects, self._open, self._holding, _require_fit, self._cache, self._progress)
+
+    @property
+    def _capsules(self) -> Path:
+        return self._checkouts.parent / "capsules" / "git"
+
+    @property
+    def _bundles(self) -> Bundles:
+        from runproj.source.bundles import Bundles
+
+        return Bundles(self._capsules, self._cache, self._objects, _require_fit, self._progress)
+
+    def _brought(self, commit: str) -> Remote | None:
+        """The repository of a commit that a capsule brought."""
+        return self._bundles.brought(commit) if self._capsules.is_dir() else None
+
+    def _holding(self, url: str, commit: str) -> Remote:
+        """The cached repository of a URL, or the one of a capsule where only that has the commit."""
+        remote = self._open(url)
+        return remote if remote.facts(commit) else self._brought(commit) or remote
 
     @property
     def _folders(self) -> Folders:
@@ -206,19 +244,23 @@ class SourceStore:
         if pin.kind is PinKind.TREE:
             self._beside(into, partial(self._layout.tree, pin))
             return
+        remote, facts = self._holder(pin)
+        if not pin.uri.startswith("file://"):  # a folder of the user's own may hold what a stranger's may not
+            _require_fit(facts, remote.shown)
+        self._beside(into, partial(self._layout.commit, remote, pin, has_lfs=facts.lfs))
+
+    def _holder(self, pin: Pin) -> tuple[Remote, Facts]:
+        """The repository that has a pinned commit, fetched from wherever it can be had if need be."""
         assert pin.commit
         problems: list[SourceError] = []
         candidates = [self._open(url) for url in dict.fromkeys((pin.uri, *pin.origins))]
+        if brought := self._brought(pin.commit):
+            candidates.append(brought)
         for remote in sorted(candidates, key=lambda remote: remote.facts(pin.commit or "") is None):
             try:
-                facts = remote.ensure(pin.commit)
+                return remote, remote.ensure(pin.commit)
             except SourceError as error:
                 problems.append(error)
-                continue
-            if not pin.uri.startswith("file://"):  # a folder of the user's own may hold what a stranger's may not
-                _require_fit(facts, remote.shown)
-            self._beside(into, partial(self._layout.commit, remote, pin, has_lfs=facts.lfs))
-            return
         raise SourceError(
             f"Commit {pin.commit} cannot be had any more",
             why="\n".join(f"{problem.what}. {problem.why}" for problem in problems),

@@ -24,7 +24,7 @@ _POINTS = 100_000
 
 
 class OurStore:
-    """A `Source` and a `Target`.
+    """A `Shelf` and a `Target`.
 
     name:  what it is, for people.
     files: the artifacts of the store.
@@ -45,9 +45,15 @@ class OurStore:
     def runs(self, experiment: Experiment) -> Iterable[MovedRun]:
         ids = iter(self._whole.run_ids(experiment))
         while part := list(islice(ids, _RUNS)):
-            lineages = self._store.lineages.of(part)
-            for moved in self._whole.runs(part):
-                yield replace(moved, lineage=lineages.get(moved.run.id, Lineage()))
+            yield from self.some(part)
+
+    def some(self, ids: Sequence[str]) -> Iterable[MovedRun]:
+        lineages = self._store.lineages.of(ids)
+        for moved in self._whole.runs(ids):
+            yield replace(moved, lineage=lineages.get(moved.run.id, Lineage()))
+
+    def experiment(self, experiment_id: str) -> Experiment:
+        return self._store.experiments.get(experiment_id)
 
     def points(self, run: Run) -> Iterator[Block]:
         return self._whole.points(run.id)

@@ -40,7 +40,7 @@ PROMPTS = "tags.`mlflow.prompt.is_prompt` = 'true'"
 
 
 class MlflowServer:
-    """A `Source`.  places: where artifacts may be that the server does not hand out."""
+    """A `Shelf`.  places: where artifacts may be that the server does not hand out."""
 
     def __init__(self, remote: Remote, places: Places) -> None:
         self.name = remote.shown
@@ -64,6 +64,17 @@ class MlflowServer:
             if self._has_models:  # a search does not tell which models a run used and made
                 item = message_in(self._remote.get("runs/get", run_id=found.id), "run")
             yield MovedRun(found, _lineage(item))
+
+    def some(self, ids: Sequence[str]) -> Iterable[MovedRun]:
+        for run_id in ids:
+            item = message_in(self._remote.get("runs/get", run_id=run_id), "run")
+            yield MovedRun(run_of(item), _lineage(item))
+
+    def experiment(self, experiment_id: str) -> Experiment:
+        return experiment_of(message_in(self._remote.get("experiments/get", experiment_id=experiment_id), "experiment"))
+
+    def read_model(self, model_id: str) -> LoggedModel:
+        return model_of(message_in(self._remote.get(f"logged-models/{model_id}"), "model"))
 
     @cached_property
     def _has_models(self) -> bool:

@@ -1,0 +1,134 @@
+"""A capsule → this machine: everything is checked first, and the record comes last, so that what is recorded can be repeated."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runproj.capsule.archive import Reader
+from runproj.capsule.pack import input_name, scratch_folder
+from runproj.capsule.record import CapsuleRecord
+from runproj.core.capsule import CapsuleImport, PackedWheel
+from runproj.core.services import Reporter
+from runproj.core.transfer import Source, TransferReport
+from runproj.errors import StorageError
+from runproj.kept import BuiltWheel, Kept
+
+if TYPE_CHECKING:
+    from runproj.source import SourceStore
+
+_CODE = re.compile(r"code/(\d+\.bundle|lfs/[0-9a-f]{64})")
+_WHEEL = re.compile(r"wheels/(?:built/[0-9a-f]{1,16}/)?([A-Za-z0-9_.%+-]+\.whl)")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Landing:
+    """Where a capsule goes.  move: takes its record over into a store.
+
+    trust: packages that the maker of the capsule built are taken too, though nothing can tell what was built.
+    """
+
+    home: Path
+    sources: SourceStore
+    reporter: Reporter
+    move: Callable[[Source], TransferReport]
+    trust: bool = False
+    dry_run: bool = False
+
+
+class Unpacking:
+    """One capsule being taken in."""
+
+    def __init__(self, reader: Reader, use: Landing) -> None:
+        self.reader, self.use = reader, use
+        self.manifest = reader.manifest
+        self.kept = Kept(use.home)
+        self.notes: list[str] = list(self.manifest.notes)
+
+    def take(self) -> CapsuleImport:
+        """All of it.  Raises `StorageError` where it is not what its manifest says, `SourceError` for unfit code."""
+        self.use.reporter.progress("checking every file of the capsule")
+        self.reader.verify()
+        record = CapsuleRecord(self.reader)
+        wheels = self._wheels()
+        if not self.use.dry_run:
+            with scratch_folder(self.use.home) as scratch:
+                self._take_code(scratch / "code")
+                for wheel in wheels:
+                    self._take_wheel(wheel, scratch)
+                self._take_inputs(scratch)
+        report = self.use.move(record)
+        run_id, arrived = self._arrived(report)
+        if arrived and self.manifest.inputs and not self.use.dry_run:
+            self.kept.keep_inputs(run_id, self.manifest.inputs)
+        return CapsuleImport(
+            run=run_id,
+            sha256=self.reader.sha256,
+            verified=report.verified,
+            wheels=len(wheels),
+            inputs=len(self.manifest.inputs),
+            transfer=report,
+            notes=tuple(self.notes),
+        )
+
+    def _arrived(self, report: TransferReport) -> tuple[str, bool]:
+        """What the run is called here, and whether it came by this capsule: another's inputs are not to be touched."""
+        for item in report.items:
+            if item.kind == "run" and item.id == self.manifest.run:
+                return item.target or item.id, item.state in ("copied", "kept")
+        return self.manifest.run, False
+
+    def _take_code(self, folder: Path) -> None:
+        code = self.manifest.code
+        names = [f"code/{packed.bundle}" for packed in code.repositories] + [f"code/lfs/{oid}" for oid in code.lfs]
+        for name in names:
+            if not _CODE.fullmatch(name):
+                raise StorageError(f"{name[:200]!r} is not a name that code has in a capsule")
+            self.reader.extract(self._named(name), folder / name.removeprefix("code/"))
+        self.use.sources.unpack(code, folder)
+
+    def _named(self, name: str) -> str:
+        if name not in self.reader.files:
+            raise StorageError(f"The capsule lacks {name}")
+        return name
+
+    def _wheels(self) -> list[PackedWheel]:
+        """The packages to take.  Those that were built elsewhere are as good as whoever built them."""
+        built = [wheel for wheel in self.manifest.environment.wheels if wheel.of]
+        if not built or self.use.trust:
+            return list(self.manifest.environment.wheels)
+        names = ", ".join(wheel.path.rpartition("/")[2] for wheel in built[:5])
+        self.notes.append(
+            f"Left out, because nothing but the word of its maker says what is in them: {names}"
+            f"{' …' if len(built) > 5 else ''}. --trust takes packages that the maker of the capsule built."
+        )
+        return [wheel for wheel in self.manifest.environment.wheels if not wheel.of]
+
+    def _take_wheel(self, wheel: PackedWheel, scratch: Path) -> None:
+        match = _WHEEL.fullmatch(wheel.path)
+        if match is None or (wheel.of and not _DIGEST.fullmatch(wheel.of)):
+            raise StorageError(f"{wheel.path[:200]!r} is not a name that a package has in a capsule")
+        digest = self._take(wheel.path, scratch)
+        if wheel.of:
+            self.kept.keep_wheel(wheel.of, BuiltWheel(match[1].replace("%21", "!"), digest))
+
+    def _take(self, name: str, scratch: Path) -> str:
+        """Put a file into the content-addressed store, unless it is there."""
+        packed = self.reader.files[self._named(name)]
+        if not self.kept.objects.path(packed.sha256).exists():
+            self.reader.extract(name, scratch / "file")
+            self.kept.objects.put(scratch / "file")
+            (scratch / "file").unlink()
+        return packed.sha256
+
+    def _take_inputs(self, scratch: Path) -> None:
+        number = 0
+        for data in self.manifest.inputs:
+            for file in data.files:
+                if self._take(input_name(number, file.path), scratch) != file.sha256:
+                    raise StorageError(f"The input {data.name[:80]!r} of the capsule is not what its manifest says")
+            number += len(data.files)

@@ -1,0 +1,201 @@
+"""The environment of a lock as files that can be carried away: the wheels that fit its interpreter, fetched by their hashes."""
+
+from __future__ import annotations
+
+import html
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runproj import inputs, proc
+from runproj.core.capsule import PackedEnvironment, PackedWheel
+from runproj.core.environment import EnvLock, EnvManager, LocalPackage, Progress, PythonPin
+from runproj.environments import brought, pylock, trees, uvtool
+from runproj.environments.pythons import Pythons
+from runproj.environments.versions import parse
+from runproj.errors import EnvironmentFailure
+from runproj.files import explained, sha256_file
+
+_OLDEST_PIP = (3, 9)
+"""The oldest Python that a pip of virtualenv's works with."""
+_MISSING = re.compile(r"No matching distribution found for ([A-Za-z0-9._-]+)")
+_PIP_SETTINGS = ("PIP_CERT", "PIP_CLIENT_CERT", "PIP_PROXY", "PIP_TRUSTED_HOST", "PIP_DEFAULT_TIMEOUT", "PIP_CONFIG_FILE")
+_SYSTEM = "The environment is what is installed on the machine (--env-manager system): the capsule does not hold it."
+
+
+class Packer:
+    """Packs virtual environments.  `python` is the interpreter of the lock on this machine."""
+
+    def __init__(self, uv: uvtool.Uv, python: PythonPin, progress: Progress, *, offline: bool = False) -> None:
+        self._uv = uv
+        self._python = python
+        self._progress = progress
+        self._offline = offline
+        self._kept = brought.brought(uv.home)
+
+    def pack(self, lock: EnvLock, project: Path, into: Path) -> tuple[PackedWheel, ...]:
+        """Write the wheels of a lock to the empty folder `into`; those that had to be built, here, to `built` below it.
+
+        Raises `EnvironmentFailure` where something cannot be had any more.
+        """
+        packages = pylock.packages(lock.pylock or "")
+        if repositories := [str(package["name"]) for package in packages if "vcs" in package]:
+            raise EnvironmentFailure(
+                f"{', '.join(repositories)} comes from a repository, which a capsule cannot carry yet",
+                fix="Leave the packages out (--no-wheels): whoever repeats the run then needs a network.",
+            )
+        with self._uv.scratch() as scratch, explained(into):
+            self._progress(f"fetching {len(packages)} packages")
+            sources = self._wheels(packages, into, scratch)
+            wheels = [PackedWheel(path.name, sha256_file(path)) for path in sorted(into.glob("*.whl"))]
+            wheels += [self._build(package, lock, into / "built", scratch) for package in sources]
+            wheels += [self._local(package, project, lock, into / "built", scratch) for package in lock.local_packages]
+        return tuple(wheels)
+
+    def _wheels(self, packages: list[dict[str, Any]], into: Path, scratch: Path) -> list[dict[str, Any]]:  # TOML tables
+        """Fetch what there are wheels for; returns the packages that have to be built."""
+        wanted = [package for package in packages if package.get("wheels")]
+        sources = [package for package in packages if not package.get("wheels")]
+        while wanted:
+            done = self._download(wanted, into, scratch)
+            if done.code == 0:
+                break
+            missing = {_normal(name) for name in _MISSING.findall(done.text)}
+            unfit = [package for package in wanted if _normal(package["name"]) in missing and package.get("sdist")]
+            if not unfit:
+                raise uvtool.failure("The packages of the environment cannot be had", done.text)
+            sources += unfit
+            wanted = [package for package in wanted if package not in unfit]
+        return sources
+
+    def _download(self, packages: list[dict[str, Any]], into: Path, scratch: Path) -> proc.Completed:  # TOML tables
+        """pip chooses the wheels that fit the interpreter, among the files that the lock names, and checks their hashes."""
+        page, requirements = scratch / "index.html", scratch / "requirements.txt"
+        page.write_text("".join(self._link(wheel, scratch) for package in packages for wheel in package["wheels"]))
+        requirements.write_text("".join(f"{pylock.requirement(package)}\n" for package in packages))
+        argv: list[str | Path] = [self._python.path, "-I", self._pip() / "pip", "download", "--no-index", "--find-links", page]
+        argv += ["--require-hashes", "--no-deps", "--only-binary", ":all:", "--disable-pip-version-check", "--no-input"]
+        argv += ["--cache-dir", self._uv.home / "cache/pip", "--dest", into, "-r", requirements]
+        return proc.stream(argv, self._progress_of_pip, cwd=scratch, env=self._variables(scratch))
+
+    def _link(self, wheel: dict[str, Any], scratch: Path) -> str:  # a TOML table
+        """A line of the only index that pip sees."""
+        name, digest = pylock.file_name(wheel), str(wheel.get("hashes", {}).get("sha256", ""))
+        url = str(wheel.get("url", ""))
+        if self._kept and len(digest) == 64 and self._kept.objects.path(digest).exists():
+            url = brought.linked(self._kept, digest, scratch / "here" / digest / name).as_uri()
+        elif self._offline:
+            return ""
+        return f'<a href="{html.escape(url)}#sha256={digest}">{html.escape(name)}</a>\n'
+
+    def _progress_of_pip(self, line: str) -> None:
+        if line.strip().startswith(("Collecting", "Downloading")):
+            self._progress(line.strip())
+
+    def _pip(self) -> Path:
+        """The pip that virtualenv has in store for the interpreter: a wheel, which can be run as it is."""
+        from virtualenv.seed.wheels.embed import get_embed_wheel
+
+        version = parse(self._python.version) or (3,)
+        if version < _OLDEST_PIP:
+            raise EnvironmentFailure(
+                f"The packages of Python {self._python.version} cannot be gathered",
+                why="No pip that could choose them works with it.",
+                fix="Leave the packages out (--no-wheels): whoever repeats the run then needs a network.",
+            )
+        wheel = get_embed_wheel("pip", ".".join(map(str, version[:2])))
+        if wheel is None:
+            raise EnvironmentFailure(
+                f"virtualenv has no pip for Python {self._python.version}", fix="Bring virtualenv up to date."
+            )
+        return Path(wheel.path)
+
+    def _variables(self, scratch: Path) -> dict[str, str]:
+        """pip's environment: the way to the network, and nothing that would change what is chosen."""
+        kept = {name: value for name, value in self._uv.variables(scratch).items() if not name.startswith("PIP_")}
+        return kept | {name: value for name in _PIP_SETTINGS if (value := self._uv.environ.get(name))}
+
+    def _build(self, package: dict[str, Any], lock: EnvLock, into: Path, scratch: Path) -> PackedWheel:  # a TOML table
+        """Build a wheel from the source archive of the lock."""
+        source = package.get("sdist") or package.get("archive") or {}
+        digest = str(source.get("hashes", {}).get("sha256", ""))
+        if known := self._known(digest, into):
+            return known
+        archive = scratch / "sources" / pylock.file_name(source)
+        inputs.fetch(str(source.get("url", "")), archive, self._progress)
+        if (found := sha256_file(archive)) != digest:
+            raise EnvironmentFailure(f"The source of {package['name']} is not what the lock names", why=f"Its sha256 is {found}.")
+        self._progress(f"building {package['name']} {package.get('version', '')}")
+        return self._built(archive.name, lock, into, digest, scratch, archive.parent)
+
+    def _local(self, package: LocalPackage, project: Path, lock: EnvLock, into: Path, scratch: Path) -> PackedWheel:
+        """Build a wheel of a package of the checkout."""
+        if known := self._known(package.digest, into):
+            return known
+        self._progress(f"building {package.path} of the project")
+        folder = project / package.path
+        here, what = (folder, ".") if folder.is_dir() else (folder.parent, folder.name)
+        if folder.suffix == ".whl":
+            return _placed(folder, into, package.digest)
+        with trees.untouched(project):
+            return self._built(what, lock, into, package.digest, scratch, here)
+
+    def _known(self, of: str, into: Path) -> PackedWheel | None:
+        """What a capsule has brought as built."""
+        if self._kept is None or (built := self._kept.wheel(of)) is None:
+            return None
+        return _placed(brought.linked(self._kept, built.sha256, into / of[:16] / built.name), into, of)
+
+    def _built(self, what: str, lock: EnvLock, into: Path, of: str, scratch: Path, cwd: Path) -> PackedWheel:
+        target = scratch / "built" / of
+        argv: list[str | Path] = ["build", "--wheel", what, "--python", self._python.path, "--out-dir", target]
+        dated = uvtool.dated(lock.as_of)
+        done = self._uv.run([*argv, *dated], cwd=cwd, scratch=scratch, offline=self._offline, progress=self._progress)
+        found = sorted(target.glob("*.whl")) if done.code == 0 else []
+        if len(found) != 1:
+            raise uvtool.failure(f"{what} cannot be built", done.err.decode(errors="replace"), offline=self._offline)
+        return _placed(found[0], into, of)
+
+
+def _placed(wheel: Path, into: Path, of: str) -> PackedWheel:
+    """A wheel where the capsule has it: two packages may be built to files of one name."""
+    target = into / of[:16] / wheel.name
+    if target != wheel:
+        target.parent.mkdir(parents=True)
+        shutil.copyfile(wheel, target)
+    return PackedWheel(f"{into.name}/{of[:16]}/{wheel.name}", sha256_file(target), of)
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What packing works with."""
+
+    uv: uvtool.Uv
+    pythons: Pythons
+    progress: Progress
+    offline: bool = False
+
+
+def pack(lock: EnvLock, project: Path, into: Path, use: Tools) -> PackedEnvironment:
+    """Write to the empty folder `into` what an environment can be made from (see `EnvironmentCache.pack`)."""
+    wheels: tuple[PackedWheel, ...] = ()
+    notes: tuple[str, ...] = ()
+    match lock.manager:
+        case EnvManager.SYSTEM:
+            notes = (_SYSTEM,)
+        case EnvManager.VIRTUALENV if lock.python:
+            packer = Packer(use.uv, use.pythons.exactly(lock.python), use.progress, offline=use.offline)
+            wheels = packer.pack(lock, project, into)
+        case _:
+            raise EnvironmentFailure(
+                f"An environment of {lock.manager.value} cannot be carried in a capsule yet",
+                fix="Leave it out (--no-wheels): whoever repeats the run then needs a network.",
+            )
+    python = f"{lock.python.implementation} {lock.python.version}" if lock.python else ""
+    return PackedEnvironment(lock.manager.value, lock.digest, lock.platform, python, wheels, notes=notes)
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
