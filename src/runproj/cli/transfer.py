@@ -62,7 +62,7 @@ def import_(
     does not agree.
 
     A capsule (.zip, made by `runproj export RUN FILE.zip`) is checked first, file by file. With its record come the code, the
-    packages and the data of the run: `runproj rerun` then needs no network.
+    packages and the data of the run: `runproj reproduce` then needs no network.
     """
     if source.endswith(".zip"):
         if experiment or artifacts:
@@ -152,7 +152,7 @@ def _take(path: Path, into: str | None, suffix: str, *, trust: bool, dry_run: bo
         output.say(f"note: {output.clean(note)}")
     _tell(found.transfer)
     if found.verified and not dry_run:
-        output.write(f"Repeat it: runproj rerun {found.run[:8]}")
+        output.write(f"Repeat it: runproj reproduce {found.run[:8]}")
     return 0 if found.verified else 1
 
 
