@@ -11,7 +11,7 @@ import pytest
 
 from support.program import PROJECT, Cli
 
-pytest_plugins = ["support.mlflow", "support.postgres", "support.s3", "support.teamserver"]
+pytest_plugins = ["support.docker", "support.mlflow", "support.postgres", "support.s3", "support.teamserver"]
 
 HOSTILE = 'it\'s a "Größe" $(x) `y`\n;&'
 """A folder name with everything that breaks careless code; used in path fixtures."""

@@ -18,6 +18,8 @@ from runproj.core.run import Run
 from runproj.core.services import Endpoint, Services
 from runproj.files import sha256_text
 
+LOOPBACK = "127.0.0.1"
+
 _NEVER_PASSED_ON = frozenset(
     (
         # where to record is this run's business
@@ -65,15 +67,16 @@ class Link:
 
 
 @contextlib.contextmanager
-def endpoint(run: Run, use: Services) -> Iterator[Link]:
+def endpoint(run: Run, use: Services, address: str) -> Iterator[Link]:
+    """The way to the run, served at an address of this machine unless a remote server is used."""
     identity = {"MLFLOW_RUN_ID": run.id, "MLFLOW_EXPERIMENT_ID": run.experiment_id}
     if use.endpoint is None:
         yield Link({"MLFLOW_TRACKING_URI": use.tracking_uri, **use.child_env, **identity})
         return
     token = tokens.token_urlsafe(24)
-    with socket.create_server(("127.0.0.1", 0), backlog=64) as listening:
+    with socket.create_server((address, 0), backlog=64) as listening:
         served = use.endpoint(listening, token, run.id, run.experiment_id)
-        uri = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        uri = f"http://{address}:{listening.getsockname()[1]}"
         reach = {
             "MLFLOW_TRACKING_URI": uri,
             "MLFLOW_TRACKING_TOKEN": token,
@@ -100,13 +103,23 @@ def environment(plan: Plan, run: Run, built: Environment, use: Services, link: M
     path = [*map(str, built.bin), *filter(None, [base.get("PATH", os.defpath)])]
     base |= {"PATH": os.pathsep.join(path), **built.variables, **profile(plan), **dict(plan.entry_point.env), **link}
     base.setdefault("PYTHONUNBUFFERED", "1")  # so that output is seen, and its time recorded, when it is written
-    base["PYTHONPATH"] = os.pathsep.join(filter(None, [_client(use.home / "cache" / "client"), base.get("PYTHONPATH")]))
-    for name in ("NO_PROXY", "no_proxy"):  # the way to this machine's own endpoint leads past every proxy
-        base[name] = ",".join(filter(None, [base.get(name, ""), "127.0.0.1"]))
+    base["PYTHONPATH"] = os.pathsep.join(filter(None, [str(client_folder(use)), base.get("PYTHONPATH")]))
+    base |= past_proxies(base, LOOPBACK)
     base |= {"RUNPROJ_RUN_ID": run.id, "RUNPROJ_GUARDED": run.id, "RUNPROJ_HOME": str(use.home)}
     base["RUNPROJ_SPOOL"] = str(spool(run, use))
     base["RUNPROJ_TRACKING_URI"] = use.tracking_uri  # for a runproj that the project itself starts
     return base
+
+
+def past_proxies(variables: Mapping[str, str], address: str) -> dict[str, str]:
+    """Variables with which the way to this machine's own endpoint leads past every proxy."""
+    return {name: ",".join(filter(None, [variables.get(name, ""), address])) for name in ("NO_PROXY", "no_proxy")}
+
+
+def contained(plan: Plan, link: Link, address: str) -> dict[str, str]:
+    """The variables of a command in a container, which gets nothing of this machine's: the project's, the run's."""
+    variables = {**profile(plan), **dict(plan.entry_point.env), **link.variables}
+    return variables | past_proxies(variables, address)
 
 
 def spool(run: Run, use: Services) -> Path:
@@ -117,6 +130,8 @@ def spool(run: Run, use: Services) -> Path:
 def send_what_is_left(link: Link, run: Run, use: Services) -> str:
     """Send what processes logged that ended without sending it; returns what to say where that cannot be done."""
     root = spool(run, use)
+    with contextlib.suppress(OSError):
+        root.rmdir()  # nothing was logged
     if not root.is_dir():
         return ""
     from runproj.client.sync import send_of_run
@@ -128,11 +143,12 @@ def send_what_is_left(link: Link, run: Run, use: Services) -> str:
     return f"{left} events that the project logged are not recorded yet ({problem}); `runproj sync` sends them." if left else ""
 
 
-def _client(cache: Path) -> str:
+def client_folder(use: Services) -> Path:
     """A folder in which `import runproj` finds the small logging client, whatever the environment has installed.
 
     All runs share it, so that each Python compiles it once.
     """
+    cache = use.home / "cache" / "client"
     package = Path(__file__).with_name("client")
     sources = sorted(package.glob("*.py"))
     stamps = [(path.name, found.st_size, found.st_mtime_ns) for path in sources for found in [path.stat()]]
@@ -150,4 +166,4 @@ def _client(cache: Path) -> str:
             fresh.rename(folder)
         except OSError:  # somebody else was faster
             shutil.rmtree(fresh)
-    return str(folder)
+    return folder

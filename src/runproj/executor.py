@@ -9,10 +9,10 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from runproj import __version__, child, inputs, leftovers, logs, machine, nested, observe, supervise, variables
+from runproj import __version__, child, inputs, launch, leftovers, logs, machine, nested, observe, supervise, variables
 from runproj.codec import to_json
 from runproj.core.call import Call
-from runproj.core.environment import Environment
+from runproj.core.environment import EnvPlace
 from runproj.core.outcome import Outcome, outcome_of
 from runproj.core.plan import Plan
 from runproj.core.record import Input, Output, RunRecord, Timing
@@ -157,8 +157,9 @@ def _steps(recording: _Recording, folder: Path, secrets: Mapping[str, str]) -> O
         environment = use.environments.ensure(plan.lock, checkout.project, use.reporter.progress)
     with recording.during(Phase.INPUTS, "Checking inputs"):
         call, given = _inputs(recording, checkout, folder)
+        task = launch.task(plan, recording.run, use, checkout, environment, recording.lease.info.token)
     with recording.during(Phase.RUN, plan.call.shown()):
-        ending = _command(recording, call.argv(secrets), checkout, environment, given)
+        ending = _command(recording, task.with_call(call, given, secrets))
     with recording.during(Phase.COLLECT, "Collecting outputs"):
         problems = _collect(recording, checkout)
     outcome = _outcome(ending, plan, recording.argv[0], folder)
@@ -191,13 +192,19 @@ def _outcome(ending: supervise.Ending, plan: Plan, program: str, folder: Path) -
     if ending.error is not None:
         why = os.strerror(ending.error)
         return Outcome(RunStatus.FAILED, ending.code, f"the command {program!r} could not be started: {why}")
+    if ending.memory_ran_out:
+        limit = plan.entry_point.resources.memory
+        words = f" (resources: memory: {limit})" if limit else ""
+        return Outcome(RunStatus.FAILED, ending.code, f"killed because it used more memory than its container may{words}")
     if ending.signal is not None:
         return Outcome(RunStatus.FAILED, ending.code, f"ended by {signal.Signals(ending.signal).name}")
     if ending.code:
         from runproj.environments.failures import explain_failure
 
-        reason = f"exit code {ending.code}"
-        hint = explain_failure(_tail(folder / "logs" / "stderr.log"))
+        reason, tail = f"exit code {ending.code}", _tail(folder / "logs" / "stderr.log")
+        if plan.lock.place is EnvPlace.IMAGE and (missing := launch.not_in_image(tail, ending.code)):
+            return Outcome(RunStatus.FAILED, ending.code, missing)
+        hint = explain_failure(tail)
         return Outcome(RunStatus.FAILED, ending.code, f"{reason}\n{hint}" if hint else reason)
     return Outcome(RunStatus.FINISHED, 0)
 
@@ -211,9 +218,7 @@ def _tail(path: Path, size: int = 16 * 1024) -> str:
         return ""
 
 
-def _command(
-    recording: _Recording, argv: tuple[str, ...], checkout: Checkout, environment: Environment, given: Mapping[str, str]
-) -> supervise.Ending:
+def _command(recording: _Recording, task: launch.Task) -> supervise.Ending:
     plan, use, run = recording.plan, recording.use, recording.run
     folder = use.runs / run.id
     metrics = _Metrics(recording)
@@ -224,13 +229,10 @@ def _command(
                 out, err = _logs(folder / "logs", use.tee, metrics.watcher)
                 stack.callback(out.close)
                 stack.callback(err.close)
-                link = stack.enter_context(child.endpoint(run, use))
-                env = child.environment(plan, run, environment, use, {**given, **link.variables})
-            recording.env = env
-            recording.argv = argv if not any(v.value is None for v in plan.call.values) else (plan.call.shown(),)
-            spec = supervise.CommandSpec(
-                child.resolve(argv, env), checkout.project, env, plan.options.timeout, plan.options.grace
-            )
+                link = stack.enter_context(child.endpoint(run, use, task.address))
+                recording.env = task.variables(link)
+                spec = stack.enter_context(task.ready(recording.env))
+            recording.argv = task.argv if not any(v.value is None for v in plan.call.values) else (plan.call.shown(),)
             recording.ending = supervise.run(spec, out, err, listener=link.listener, tick=metrics.store)
             metrics.watcher.close()
             metrics.store(last=True)
@@ -240,6 +242,8 @@ def _command(
         if link is not None:  # closed by now: no run can be begun any more
             _close_children(recording, link.endpoint)
             recording.reported = link.endpoint.reported_status if link.endpoint else None
+    if recording.ending.failed:
+        raise task.failure(recording.ending.failed)
     if recording.ending.leftovers:
         recording.note(f"{recording.ending.leftovers} processes that the command left running were ended.")
     return recording.ending

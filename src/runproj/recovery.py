@@ -38,7 +38,10 @@ def recover(leases: Leases, runs: Path, open_stores: Callable[[str], Stores]) ->
             stores = open_stores(lease.info.tracking_uri)
             run = _run_of(lease, stores.tracking)
             if run is not None:
+                from runproj import containers
+
                 _end_processes(run.id)
+                containers.end_of_run(runs / run.id, run.id)
                 if _close(run, stores, runs / run.id):
                     closed.append(run.id)
             with contextlib.suppress(OSError):  # what cannot be removed must not keep any command from its work

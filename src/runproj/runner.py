@@ -16,7 +16,7 @@ from runproj import __version__, leftovers
 from runproj.codec import DocumentError, from_json, to_json
 from runproj.core.backend import Backend, Job, JobHandle, JobState
 from runproj.core.call import Call, Given
-from runproj.core.environment import EnvLock
+from runproj.core.environment import EnvLock, ImagePin
 from runproj.core.outcome import Outcome, outcome_of
 from runproj.core.parameters import bind
 from runproj.core.plan import PLAN_VERSION, Plan, Request, RunOptions
@@ -83,8 +83,16 @@ def _environment_words(lock: EnvLock) -> str:
     python = f", {lock.python.implementation} {lock.python.version}" if lock.python else ""
     count = lock.package_count
     packages = f", {count} package{'' if count == 1 else 's'}" if lock.pylock or lock.conda else ""
+    if lock.image:
+        return f"{lock.manager.value} from {lock.origin}, image {shown_image(lock.image)}"
     as_of = f" as of {lock.as_of[:10]}" if lock.as_of else ""
     return f"{lock.manager.value} from {lock.origin}{python}{packages}{as_of}"
+
+
+def shown_image(pin: ImagePin) -> str:
+    """An image for people: as it was asked for, and the beginning of what it was pinned to."""
+    kind, _, digest = pin.reference.rpartition("sha256:")
+    return f"{pin.asked.image or 'built from its Dockerfile'} ({'registry digest' if kind else 'id'} {digest[:12]})"
 
 
 def find_entry_point(project: Project, name: str) -> EntryPoint:
@@ -237,6 +245,7 @@ def rerun(run: Run, changes: Sequence[Given], use: Services, options: RunOptions
         experiment=options.experiment or old.options.experiment,
         clean_env=options.clean_env or old.options.clean_env,
         deterministic=options.deterministic or old.options.deterministic,
+        docker_args=options.docker_args or old.options.docker_args,
     )
     return Planned(
         replace(old, call=call, options=options, rerun_of=run.id, runproj=__version__), _secrets(call, changes), checkout
@@ -298,6 +307,8 @@ def _tags(decided: Plan, token: str) -> dict[str, str | None]:
         TagName.ENTRY_POINT: decided.call.entry_point,
         TagName.PROJECT_ENV: decided.lock.manager.value,
         TagName.PROJECT_BACKEND: options.backend,
+        TagName.IMAGE_URI: decided.lock.image.reference if decided.lock.image else None,
+        TagName.IMAGE_ID: decided.lock.image.id if decided.lock.image else None,
         TagName.PARENT: options.parent_run,
         TagName.TREE: pin.tree,
         TagName.PATCH: pin.patch,

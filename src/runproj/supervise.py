@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from runproj import proc
 from runproj.errors import StartError
@@ -33,6 +34,8 @@ class Ending:
     stopped: the signal with which the user stopped the run, if they did.
     leftovers: processes that the command left running, and which were ended.
     cpu, memory: seconds and peak bytes of the command's own process and the children it waited for.
+    memory_ran_out: it was killed because it used more memory than it may.
+    failed:   why it never ran, or why it is not known how it ended, in the words of who was to run it.
     """
 
     code: int
@@ -43,17 +46,24 @@ class Ending:
     leftovers: int = 0
     cpu: float = 0.0
     memory: int = 0
+    memory_ran_out: bool = False
+    failed: str = ""
 
 
 @dataclass(frozen=True)
 class CommandSpec:
-    """What to run.  `timeout` and `grace` in seconds."""
+    """What to run.  `timeout` and `grace` in seconds.
+
+    guard: the script that runs it and sees to its end;  `keep`: descriptors that it inherits.
+    """
 
     argv: Sequence[str]
     cwd: Path
     env: Mapping[str, str]
     timeout: float | None = None
     grace: float = 10.0
+    guard: str = "guard.py"
+    keep: tuple[int, ...] = ()
 
 
 _Handler = Callable[[int, FrameType | None], object]
@@ -132,7 +142,7 @@ def _launch(spec: CommandSpec) -> tuple[subprocess.Popen[bytes], _Pipes]:
     for descriptor in (out, err):
         with contextlib.suppress(OSError):  # a larger pipe means fewer wake-ups; the limit belongs to the system
             fcntl.fcntl(descriptor, _F_SETPIPE_SZ, _READ)
-    guard = Path(__file__).with_name("guard.py")
+    guard = Path(__file__).with_name(spec.guard)
     try:
         process = proc.start(
             [sys.executable, "-I", "-S", guard, str(control_r), str(status_w), "--", *spec.argv],
@@ -140,7 +150,7 @@ def _launch(spec: CommandSpec) -> tuple[subprocess.Popen[bytes], _Pipes]:
             env=spec.env,
             out=out_w,
             err=err_w,
-            keep=(control_r, status_w),
+            keep=(control_r, status_w, *spec.keep),
         )
     except (OSError, ValueError) as error:  # more arguments than the system takes, a variable with a NUL byte
         for descriptor in (out, err, status, control):
@@ -210,7 +220,7 @@ class _Loop:
         self.selector.register(pipes.status, selectors.EVENT_READ, lambda: self._status(pipes.status))
         self.selector.register(signals.pipe, selectors.EVENT_READ, lambda: self._woken(signals.pipe))
         self.open = {pipes.out, pipes.err, pipes.status}
-        self.report: dict[str, float] = {}
+        self.report: dict[str, Any] = {}  # one line of JSON, read by its guard's words below
         self.tick = tick
         self.next_tick = time.monotonic() + 1
         self.deadline = time.monotonic() + spec.timeout if spec.timeout else None
@@ -307,4 +317,6 @@ class _Loop:
             leftovers=int(self.report.get("left", 0)),
             cpu=float(self.report.get("cpu", 0)),
             memory=int(self.report.get("memory", 0)),
+            memory_ran_out=bool(self.report.get("memory_ran_out")),
+            failed=str(self.report.get("failed", "")),
         )

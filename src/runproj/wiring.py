@@ -97,7 +97,11 @@ class Wiring:
 
         settings = self.settings
         return EnvironmentCache(
-            settings.home, offline=self.offline, conda_places=settings.conda_channels, conda_alias=settings.conda_alias
+            settings.home,
+            offline=self.offline,
+            progress=self.reporter.progress,
+            conda_places=settings.conda_channels,
+            conda_alias=settings.conda_alias,
         )
 
     def services(self) -> Services:

@@ -276,10 +276,7 @@ def test_conda_dependencies_come_from_the_index_with_a_note(lock: Locker) -> Non
     )
 
 
-def test_what_is_not_there_yet_says_what_to_do_meanwhile(lock: Locker) -> None:
-    with pytest.raises(EnvironmentFailure, match="docker_env") as failure:
-        lock(manager=EnvManager.DOCKER, docker=DockerSpec("image"))
-    assert "--env-manager" in failure.value.fix
+def test_a_project_with_an_image_can_be_run_without_it(lock: Locker) -> None:
     used = lock("base", manager=EnvManager.DOCKER, docker=DockerSpec("image"), options=LockOptions(manager=EnvManager.VIRTUALENV))
     assert any("docker_env" in note for note in used.notes)
 

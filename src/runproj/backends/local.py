@@ -33,11 +33,7 @@ class LocalBackend:
     execute: Callable[[Job], None]
 
     def check(self, place: EnvPlace, resources: Resources) -> None:
-        if place is EnvPlace.IMAGE:
-            raise BackendError(
-                "The local backend cannot run container images yet",
-                fix="Use --env-manager virtualenv, or --env-manager system with an interpreter that has what the project needs.",
-            )
+        del place  # both: whether there is an engine for images has been found out by who pinned one
         for what, asked, there in _needs(resources):
             if asked > there:
                 raise BackendError(

@@ -25,9 +25,9 @@ EnvManager = Annotated[
     str,
     typer.Option(
         "--env-manager",
-        metavar="auto|virtualenv|conda|system",
+        metavar="auto|virtualenv|conda|system|docker",
         help="Who makes the environment ('local' means system).",
-        autocompletion=complete.words("auto", "virtualenv", "conda", "system"),
+        autocompletion=complete.words("auto", "virtualenv", "conda", "system", "docker"),
     ),
 ]
 With = Annotated[list[str] | None, typer.Option("--with", metavar="PACKAGE", help="Add a package to the environment.")]
@@ -66,6 +66,10 @@ Deterministic = Annotated[
     typer.Option(
         "--deterministic", help="One thread, fixed hash seed, deterministic BLAS, CUDA and TensorFlow, UTC and C.UTF-8."
     ),
+]
+DockerArgs = Annotated[
+    list[str] | None,
+    typer.Option("--docker-args", "-A", metavar="NAME=VALUE", help="Something for the container, as 'docker run' has it."),
 ]
 Detach = Annotated[bool, typer.Option("--detach", "-d", help="Return at once; follow with 'runproj runs logs -af RUN'.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Print the plan and start nothing.")]

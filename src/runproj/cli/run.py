@@ -60,6 +60,7 @@ def run(
     keep: opt.Keep = False,
     clean_env: opt.CleanEnv = False,
     deterministic: opt.Deterministic = False,
+    docker_args: opt.DockerArgs = None,
     detach: opt.Detach = False,
     dry_run: opt.DryRun = False,
     json: opt.Json = False,
@@ -88,6 +89,7 @@ def run(
             keep=keep,
             clean_env=clean_env,
             deterministic=deterministic,
+            docker_args=docker_args,
         ),
     )
     return _run(request, _Asked(json, quiet, detach, dry_run), offline=offline)
@@ -109,6 +111,7 @@ def plan(
     offline: opt.Offline = False,
     backend: opt.Backend = "local",
     deterministic: opt.Deterministic = False,
+    docker_args: opt.DockerArgs = None,
     json: opt.Json = False,
     quiet: opt.Quiet = False,
 ) -> int:
@@ -122,7 +125,16 @@ def plan(
         require_clean=require_clean,
         lock=_lock_options(env_manager, extra, as_of, relock=relock, strict=strict, installer=installer, offline=offline),
         options=_run_options(
-            backend, None, None, None, None, grace=10.0, keep=False, clean_env=False, deterministic=deterministic
+            backend,
+            None,
+            None,
+            None,
+            None,
+            grace=10.0,
+            keep=False,
+            clean_env=False,
+            deterministic=deterministic,
+            docker_args=docker_args,
         ),
     )
     return _run(request, _Asked(json, quiet, dry_run=True), offline=offline)
@@ -141,6 +153,7 @@ def rerun(
     keep: opt.Keep = False,
     clean_env: opt.CleanEnv = False,
     deterministic: opt.Deterministic = False,
+    docker_args: opt.DockerArgs = None,
     offline: opt.Offline = False,
     detach: opt.Detach = False,
     dry_run: opt.DryRun = False,
@@ -155,7 +168,16 @@ def rerun(
     old = wiring.find_run(reference)
     changes = _given(param, params_file)
     new_options = _run_options(
-        backend, experiment, run_name, tag, timeout, grace=grace, keep=keep, clean_env=clean_env, deterministic=deterministic
+        backend,
+        experiment,
+        run_name,
+        tag,
+        timeout,
+        grace=grace,
+        keep=keep,
+        clean_env=clean_env,
+        deterministic=deterministic,
+        docker_args=docker_args,
     )
     planned = runner.rerun(old, changes, wiring.services(), new_options)
     return _start(planned, wiring, _Asked(json, quiet, detach, dry_run))
@@ -312,7 +334,9 @@ def _manager(name: str) -> EnvManager | None:
     try:  # MLflow's words: local is the system, uv makes a virtual environment
         return EnvManager({"local": "system", "uv": "virtualenv"}.get(name, name))
     except ValueError:
-        raise UsageError(f"There is no environment manager {name!r}", fix="Use auto, virtualenv, conda or system.") from None
+        raise UsageError(
+            f"There is no environment manager {name!r}", fix="Use auto, virtualenv, conda, system or docker."
+        ) from None
 
 
 def _run_options(
@@ -326,6 +350,7 @@ def _run_options(
     keep: bool,
     clean_env: bool,
     deterministic: bool,
+    docker_args: list[str] | None,
 ) -> RunOptions:
     import os
 
@@ -343,7 +368,18 @@ def _run_options(
         clean_env=clean_env,
         deterministic=deterministic,
         parent_run=os.environ.get("RUNPROJ_RUN_ID"),
+        docker_args=_docker_args(docker_args),
     )
+
+
+def _docker_args(given: list[str] | None) -> tuple[str, ...]:
+    """As they were typed, found to have a meaning."""
+    if not given:
+        return ()
+    from runproj.core.container import options
+
+    options(given)
+    return tuple(given)
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -27,12 +27,34 @@ class EnvPlace(Enum):
 
 
 @dataclass(frozen=True)
-class DockerSpec:
-    """`docker_env` of an MLproject.  `environment` holds a name to copy from the host, or a (name, value) pair to set."""
+class ImageBuild:
+    """An image to be made from a Dockerfile.  Paths are relative to the project's folder."""
 
-    image: str
+    dockerfile: str = "Dockerfile"
+    context: str = "."
+    arguments: tuple[tuple[str, str], ...] = ()
+    target: str = ""
+
+
+@dataclass(frozen=True)
+class DockerSpec:
+    """The image that a project runs in, and what its containers are given; `docker_env` of an MLproject.
+
+    image:       by tag or digest; empty where `build` says how it is made.
+    volumes:     `source:target[:mode]`, as the project has them.
+    environment: a name to copy from the host, or a (name, value) pair to set.
+    gpus:        "all", a number, or "device=ID,…";  shm_size: as "2GB";  network: "bridge" (default), "none", "host", or a name.
+    user:        "uid[:gid]", or a name that the image knows; by default whoever runs runproj.
+    """
+
+    image: str = ""
     volumes: tuple[str, ...] = ()
     environment: tuple[tuple[str, str | None], ...] = ()
+    build: ImageBuild | None = None
+    gpus: str = ""
+    shm_size: str = ""
+    network: str = ""
+    user: str = ""
 
 
 @dataclass(frozen=True)
@@ -129,6 +151,24 @@ class CondaPackage:
 
 
 @dataclass(frozen=True)
+class ImagePin:
+    """An image that cannot move.
+
+    reference: what a container is started from: `name@sha256:…` where a registry has it, else the engine's own id.
+    id:        the engine's id of it; empty where the image was not here yet when it was pinned.
+    asked:     what was asked for; of it, only the image and the build are replaced by the pin.
+    inputs:    of an image that was built: sha256 over Dockerfile, context, arguments and base images.
+    bases:     the images that it was built from: as named, and pinned.
+    """
+
+    reference: str
+    id: str
+    asked: DockerSpec
+    inputs: str = ""
+    bases: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
 class EnvLock:
     """A pinned environment.  Equal digests are equal environments.
 
@@ -149,7 +189,7 @@ class EnvLock:
     platform: str
     python: PythonPin | None = None
     pylock: str | None = None
-    image: str | None = None
+    image: ImagePin | None = None
     local_packages: tuple[LocalPackage, ...] = ()
     extra: tuple[str, ...] = ()
     as_of: str | None = None
@@ -167,11 +207,20 @@ class EnvLock:
 
 
 @dataclass(frozen=True)
+class ImageFacts:
+    """An image that is here.  `variables` are those it sets itself."""
+
+    id: str
+    variables: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
 class Environment:
     """An environment on disk.  It is applied to a command; it never changes this process.
 
     bin:       folders put in front of PATH.
     variables: set for the command; `unset` lists variables that must not reach it.
+    image:     the command runs in a container of it; None for one that runs on the host.
     """
 
     lock: EnvLock
@@ -179,6 +228,7 @@ class Environment:
     bin: tuple[Path, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
     unset: tuple[str, ...] = ()
+    image: ImageFacts | None = None
 
 
 Progress = Callable[[str], None]

@@ -14,7 +14,10 @@ PLAN_VERSION = 1
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How to run, as opposed to what.  `timeout` and `grace` in seconds; `keep`: "never", "failed", "always"."""
+    """How to run, as opposed to what.  `timeout` and `grace` in seconds; `keep`: "never", "failed", "always".
+
+    docker_args: what the user gives the run's container beside what the project asks for, as `docker run` has it: "memory=2g".
+    """
 
     backend: str = "local"
     experiment: str | None = None
@@ -26,6 +29,7 @@ class RunOptions:
     clean_env: bool = False
     deterministic: bool = False
     parent_run: str | None = None
+    docker_args: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -149,6 +149,8 @@ class TagName:
     ENTRY_POINT = "mlflow.project.entryPoint"
     PROJECT_ENV = "mlflow.project.env"
     PROJECT_BACKEND = "mlflow.project.backend"
+    IMAGE_URI = "mlflow.docker.image.uri"
+    IMAGE_ID = "mlflow.docker.image.id"
     PHASE = "runproj.phase"
     REASON = "runproj.reason"
     EXIT_CODE = "runproj.exit_code"

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from runproj.environments.channels import Channels
     from runproj.environments.conda import CondaBuilder
     from runproj.environments.conda_child import Conda
+    from runproj.environments.docker import DockerBuilder
     from runproj.environments.inventory import Inventory
     from runproj.environments.system import SystemBuilder
     from runproj.environments.virtualenv import VirtualenvBuilder
@@ -47,7 +48,8 @@ if TYPE_CHECKING:
 class EnvironmentCache:
     """Environments under `home` (see `runproj.core.environment.Environments`).
 
-    environ: where PATH, index settings and the places of interpreters are read from;  offline: use only what is cached.
+    environ: where PATH, index settings and the places of interpreters are read from;  offline: use only what is cached;
+    progress: told what making a lock waits for.
     conda_places: where conda's channels are, by name;  conda_alias: the URL below which the others are; empty for the usual one.
     """
 
@@ -57,10 +59,12 @@ class EnvironmentCache:
         *,
         environ: Mapping[str, str] | None = None,
         offline: bool = False,
+        progress: Progress = lambda _: None,
         conda_places: Mapping[str, str] | None = None,
         conda_alias: str = "",
     ) -> None:
         self._home = home
+        self._progress = progress
         self._conda_places = conda_places or {}
         self._conda_alias = conda_alias
         self._environ = os.environ if environ is None else environ
@@ -105,6 +109,12 @@ class EnvironmentCache:
 
         return CondaBuilder(self._rattler, self._channels, self._uv, self._virtualenv, offline=self._offline)
 
+    @cached_property
+    def _docker(self) -> DockerBuilder:
+        from runproj.environments.docker import DockerBuilder
+
+        return DockerBuilder(self._environ, self._progress, offline=self._offline)
+
     def _builder(self, manager: EnvManager) -> EnvironmentBuilder:
         match manager:
             case EnvManager.VIRTUALENV:
@@ -114,7 +124,7 @@ class EnvironmentCache:
             case EnvManager.CONDA:
                 return self._conda
             case EnvManager.DOCKER:
-                raise _not_yet(manager)
+                return self._docker
             case _:
                 assert_never(manager)
 
@@ -124,8 +134,8 @@ class EnvironmentCache:
         Raises `EnvironmentFailure`, and `UsageError` for a date that is none.
         """
         manager = chosen_manager(spec, options)
-        if manager is EnvManager.SYSTEM:
-            return self._system.lock(spec, project, when, options)
+        if manager in (EnvManager.SYSTEM, EnvManager.DOCKER):  # what they are is asked each time, and known at once
+            return self._builder(manager).lock(spec, project, when, options)
         at = requests.moment(options.as_of, when, datetime.now(UTC))
         where = (manager.value, platform_name(), self._uv.configuration(project), *self._where(manager))
         file = self._home / "locks" / f"{requests.key(spec, project, at, options, where)}.json"
@@ -180,6 +190,10 @@ class EnvironmentCache:
                     why=problem,
                     fix="Run it anew, or with --env-manager virtualenv, which can be made again.",
                 )
+            return builder.environment(lock, self._home)
+        if lock.place is EnvPlace.IMAGE:  # kept by its engine
+            if builder.problem(lock, self._home):
+                builder.build(lock, project, self._home, progress)
             return builder.environment(lock, self._home)
         folder = self._folder(lock.digest)
         self._lease(folder)
@@ -314,15 +328,6 @@ class EnvironmentCache:
 def chosen_manager(spec: EnvSpec, options: LockOptions) -> EnvManager:
     """Who makes the environment, where it can be told from the request alone."""
     return options.manager or spec.manager
-
-
-def _not_yet(manager: EnvManager) -> EnvironmentFailure:
-    del manager
-    return EnvironmentFailure(
-        "The project runs in a Docker image (docker_env), which this version of runproj cannot do yet",
-        fix="Use `--env-manager system` to run it with what is installed here, "
-        "or `--env-manager virtualenv --with PACKAGE …` to have its packages installed.",
-    )
 
 
 def _in_use(folder: EnvironmentFolder) -> EnvironmentFailure:

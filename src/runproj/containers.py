@@ -1,0 +1,361 @@
+"""What a run's container is given: code, data and variables in places that are the same for every run; the caller's rights."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import hashlib
+import json
+import os
+import socket
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from runproj import engine as engines
+from runproj.core import container
+from runproj.core.call import BoundValue, Call
+from runproj.core.environment import DockerSpec, ImageFacts
+from runproj.core.plan import Plan
+from runproj.core.project import ParameterType, Resources
+from runproj.core.source import Checkout
+from runproj.engine import Engine, EngineAway, EngineError, Where
+from runproj.errors import BackendError, StartError
+from runproj.files import explained
+from runproj.settings import parse_size
+
+ROOT = "/runproj"
+CODE, HOME, SPOOL, CLIENT = f"{ROOT}/code", f"{ROOT}/home", f"{ROOT}/spool", f"{ROOT}/client"
+PARAMETERS, PATHS = f"{ROOT}/params", f"{ROOT}/paths"
+LOOPBACK = "127.0.0.1"
+_RUN, _HOME, _TOKEN = "runproj.run", "runproj.home", "runproj.token"
+_MARK = "container.json"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Whose container it is.  `token` is the lease of the run; `home` the folder that holds it."""
+
+    run_id: str
+    token: str
+    home: Path
+
+    @property
+    def name(self) -> str:
+        return f"runproj-{self.run_id}"
+
+    @property
+    def labels(self) -> dict[str, str]:
+        return {_RUN: self.run_id, _HOME: _home_mark(self.home), _TOKEN: self.token}
+
+
+def _home_mark(home: Path) -> str:
+    """Tells the containers of one home on one machine from all others."""
+    return hashlib.sha256(f"{socket.gethostname()}\0{home}".encode(errors="surrogateescape")).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class _Mount:
+    source: str
+    target: str
+    writable: bool = False
+    kind: str = "bind"
+
+    def words(self) -> dict[str, object]:
+        return {"Type": self.kind, "Source": self.source, "Target": self.target, "ReadOnly": not self.writable}
+
+
+@dataclass
+class Box:
+    """A run's container before it is made.
+
+    folder: of the run, with what was fetched for it;  typed: what the user asked for on the command line.
+    """
+
+    identity: Identity
+    plan: Plan
+    image: ImageFacts
+    checkout: Checkout
+    folder: Path
+    where: Where
+    typed: container.Options
+    _mounts: list[_Mount] = field(default_factory=list)
+
+    @property
+    def asked(self) -> DockerSpec:
+        return self.plan.lock.image.asked if self.plan.lock.image else DockerSpec()
+
+    @property
+    def network(self) -> str:
+        return self.typed.network or self.asked.network or "bridge"
+
+    @property
+    def project(self) -> str:
+        """The project's folder inside."""
+        below = self.checkout.pin.subdirectory
+        return f"{CODE}/{below}" if below else CODE
+
+    @cached_property
+    def address(self) -> str:
+        """Where on this machine a server has to listen for the container to reach it.  Loopback where it can reach none."""
+        if self.network in ("host", "none") or self.network.startswith("container:"):
+            return LOOPBACK
+        try:
+            found = Engine(self.where).get(f"/networks/{engines.segment(self.network)}")
+        except EngineError as error:
+            raise BackendError(f"There is no network {self.network!r}", why=error.message) from error
+        except EngineAway as error:
+            raise engines.unreachable(self.where, error) from error
+        return next((address for address in _gateways(found) if _is_ours(address)), LOOPBACK)
+
+    # -- paths
+
+    def call(self, call: Call) -> Call:
+        """The call with paths as the container has them: what is elsewhere on this machine is mounted, to be read."""
+        return replace(call, values=tuple(self._value(index, value) for index, value in enumerate(call.values)))
+
+    def _value(self, index: int, value: BoundValue) -> BoundValue:
+        text = value.resolved or value.value or ""
+        if value.type is not ParameterType.PATH or not text.startswith("/") or not Path(text).exists():
+            return value
+        if inside := self._inside(text):
+            return replace(value, resolved=inside)
+        target = f"{PATHS}/{index}/{os.path.basename(text.rstrip('/')) or 'root'}"  # noqa: PTH119
+        self._mounts.append(_Mount(text, target))
+        return replace(value, resolved=target)
+
+    def _inside(self, path: str) -> str:
+        for folder, target in ((self.checkout.root, CODE), (self.folder / "params", PARAMETERS)):
+            if path == str(folder) or path.startswith(f"{folder}/"):
+                return target + path[len(str(folder)) :]
+        return ""
+
+    def variables(self, paths: Mapping[str, str]) -> dict[str, str]:
+        """Variables that name paths, as the container has them."""
+        return {name: self._inside(path) or path for name, path in paths.items()}
+
+    # -- the engine's words
+
+    def order(self, argv: tuple[str, ...], variables: Mapping[str, str], client: Path, spool: Path) -> bytes:
+        """What `contained.py` is told."""
+        body = self._body(argv, variables, [*self._places(client, spool), *self._mounts, *self._volumes()])
+        told = {"url": self.where.url, "certificates": self.where.certificates, "name": self.identity.name, "body": body}
+        return json.dumps(told).encode("utf-8", "surrogateescape")
+
+    def _body(self, argv: tuple[str, ...], variables: Mapping[str, str], mounts: Iterable[_Mount]) -> dict[str, object]:
+        asked, typed = self.asked, self.typed
+        host: dict[str, object] = {
+            "NetworkMode": self.network,
+            "Init": True,  # PID 1 that passes signals on; without it the command would ignore them
+            "CapDrop": ["ALL"],
+            "SecurityOpt": ["no-new-privileges"],
+            "LogConfig": {"Type": "none"},  # we keep the output ourselves
+            "Mounts": [mount.words() for mount in mounts],
+            **_limits(self.plan.entry_point.resources),
+        }
+        if asked.gpus:
+            host["DeviceRequests"] = [container.gpus(asked.gpus)]
+        if asked.shm_size:
+            host["ShmSize"] = container.size(asked.shm_size)
+        groups = [str(group) for group in os.getgroups() if group != os.getgid()] if os.getuid() else []
+        if groups and "User" not in typed.config and not asked.user:
+            host["GroupAdd"] = groups
+        for key, value in typed.host.items():
+            there = host.get(key)
+            host[key] = [*there, *value] if isinstance(there, list) and isinstance(value, list) else value
+        return {
+            "Image": self.image.id,
+            "Cmd": list(argv),
+            "Env": [f"{name}={value}" for name, value in variables.items()],
+            "WorkingDir": self.project,
+            "User": asked.user or _caller(self.where),
+            "Labels": {**typed.labels, **self.identity.labels},
+            "AttachStdout": True,
+            "AttachStderr": True,
+            "HostConfig": host,
+            **typed.config,
+        }
+
+    def environment(self, variables: Mapping[str, str]) -> dict[str, str]:
+        """The variables of the container, with those that the run gives it."""
+        own = dict(self.image.variables)
+        path = ":".join(filter(None, [CLIENT, own.get("PYTHONPATH", "")]))
+        user = _user()
+        return {
+            "HOME": HOME,
+            "USER": user,
+            "LOGNAME": user,
+            "PYTHONUNBUFFERED": own.get("PYTHONUNBUFFERED", "1"),
+            "TINI_KILL_PROCESS_GROUP": "1",  # a signal is for all of a pipeline, not for its shell alone
+            **_taken(self.asked.environment, os.environ),
+            **variables,
+            **_taken(self.typed.environment, os.environ),
+            "PYTHONPATH": path,
+            "RUNPROJ_RUN_ID": self.identity.run_id,
+            "RUNPROJ_SPOOL": SPOOL,
+        }
+
+    def _places(self, client: Path, spool: Path) -> Iterator[_Mount]:
+        home = self.folder / "home"
+        with explained(home):
+            home.mkdir(exist_ok=True)
+            spool.mkdir(parents=True, exist_ok=True)
+        yield _Mount(str(self.checkout.root), CODE, writable=True)
+        yield _Mount(str(home), HOME, writable=True)
+        yield _Mount(str(spool), SPOOL, writable=True)
+        yield _Mount(str(client), CLIENT)
+        if (fetched := self.folder / "params").is_dir():
+            yield _Mount(str(fetched), PARAMETERS)
+        for objects in _borrowed(self.checkout.root):  # so that git works in there too
+            yield _Mount(objects, objects)
+
+    def _volumes(self) -> Iterator[_Mount]:
+        for text in self.asked.volumes:
+            yield self._volume(container.volume(text))
+        for wanted in self.typed.volumes:
+            yield self._volume(wanted)
+
+    def _volume(self, wanted: container.Volume) -> _Mount:
+        if wanted.named:
+            return _Mount(wanted.source, wanted.target, wanted.writable, "volume")
+        path = os.path.normpath(self.checkout.project / Path(wanted.source).expanduser())
+        if path.startswith(f"{self.checkout.root}/") and not Path(path).exists():
+            with explained(Path(path)):
+                Path(path).mkdir(parents=True)  # as docker does
+        return _Mount(path, wanted.target, wanted.writable)
+
+    # -- its end
+
+    def mark(self) -> None:
+        """Leave where the container is, for whoever closes the run in our stead."""
+        told = json.dumps({"url": self.where.url, "certificates": self.where.certificates})
+        with explained(self.folder):
+            (self.folder / _MARK).write_text(told)
+
+    def sweep(self) -> None:
+        """Remove containers of this home that nobody looks after: no lease is left of their runs."""
+        engine, home = Engine(self.where), self.identity.home
+        for found in _listed(engine, f"{_HOME}={_home_mark(home)}"):
+            if not (home / "active" / f"{found['Labels'].get(_TOKEN)}.json").exists():
+                _remove(engine, found["Id"])
+
+    def remove(self) -> None:
+        """Have the container gone, if whoever looked after it could not."""
+        _remove(Engine(self.where), self.identity.name)
+
+
+def _limits(resources: Resources) -> dict[str, object]:
+    """What the entry point says it needs is what it gets."""
+    found: dict[str, object] = {}
+    if resources.cpus:
+        found["NanoCpus"] = int(resources.cpus * 1e9)
+    if resources.memory:
+        found["Memory"] = found["MemorySwap"] = parse_size(resources.memory)
+    if resources.gpus:
+        found["DeviceRequests"] = [container.gpus(str(resources.gpus))]
+    return found
+
+
+def _taken(pairs: Iterable[tuple[str, str | None]], environ: Mapping[str, str]) -> dict[str, str]:
+    """Variables with their values; those without one are copied from here.  Raises `StartError` where there is none."""
+    wanted = dict(pairs)
+    if missing := sorted(name for name, value in wanted.items() if value is None and name not in environ):
+        raise StartError(
+            f"The project expects variables that are not set: {', '.join(missing)}",
+            fix=" ".join(f"export {name}=…" for name in missing),
+        )
+    return {name: environ[name] if value is None else value for name, value in wanted.items()}
+
+
+def _caller(where: Where) -> str:
+    """Who the command is: whoever runs us, so that files it writes are theirs."""
+    return "0:0" if where.rootless else f"{os.getuid()}:{os.getgid()}"
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
+def _borrowed(root: Path) -> list[str]:
+    """Folders whose objects the checkout's repository uses."""
+    try:
+        lines = (root / ".git/objects/info/alternates").read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        return []
+    return [line for line in lines if line.startswith("/") and os.path.isdir(line)]  # noqa: PTH112
+
+
+def _gateways(network: Mapping[str, object]) -> Iterator[str]:
+    """Addresses that this machine may have in a network of the engine."""
+    ipam, options = network.get("IPAM"), network.get("Options")
+    configured = ipam.get("Config") if isinstance(ipam, dict) else None
+    for entry in configured or ():
+        if gateway := entry.get("Gateway"):
+            yield gateway.partition("/")[0]
+    name = options.get("com.docker.network.bridge.name") if isinstance(options, dict) else None
+    with contextlib.suppress(OSError):
+        yield _address_of(name or f"br-{str(network.get('Id', ''))[:12]}")
+
+
+def _address_of(interface: str) -> str:
+    """The IPv4 address of an interface (SIOCGIFADDR of netdevice(7)).  Raises `OSError`."""
+    import fcntl
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        answer = fcntl.ioctl(probe, 0x8915, interface.encode()[:15].ljust(256, b"\0"))
+    return socket.inet_ntoa(answer[20:24])
+
+
+def _is_ours(address: str) -> bool:
+    try:
+        socket.create_server((address, 0)).close()
+    except OSError:
+        return False
+    return True
+
+
+def _remove(engine: Engine, name: str) -> None:
+    with contextlib.suppress(EngineError, EngineAway):  # it is gone already, or with its engine
+        engine.delete(f"/containers/{name}", force=1, v=1)
+
+
+def end_of_run(folder: Path, run_id: str) -> None:
+    """Remove the container of a run whose executor is gone.  Does nothing for a run that had none."""
+    try:
+        told = json.loads((folder / _MARK).read_bytes())
+        engine = Engine(Where(told["url"], told["certificates"]))
+    except (OSError, ValueError, KeyError):
+        return
+    for found in _listed(engine, f"{_RUN}={run_id}"):
+        _remove(engine, found["Id"])
+
+
+def _listed(engine: Engine, label: str) -> list[dict[str, Any]]:
+    try:
+        return engine.get("/containers/json", all=1, filters=engines.filters(label=[label])) or []
+    except (EngineError, EngineAway):
+        return []
+
+
+def explain(message: str, plan: Plan) -> BackendError:
+    """The engine's refusal of a container, for people."""
+    what, fix = "The container could not be started", ""
+    name = plan.lock.image.asked.image if plan.lock.image else "the image"
+    if "could not select device driver" in message and "gpu" in message:
+        what = "The engine has no way to give a container GPUs"
+        fix = "Install the NVIDIA container toolkit and restart the engine, or run it without GPUs."
+    elif "bind source path does not exist" in message:
+        what = "Something to be mounted does not exist"
+        fix = "Make the folder; or, if it is there, use an engine that runs on this very machine."
+    elif "No such image" in message:
+        what = f"The image {name} is gone"
+    elif "executable file not found" in message or "no such file or directory" in message:
+        what = "The command is not in the image"
+    elif "the engine is gone" in message:
+        what = "The Docker engine went away while the command ran"
+    return BackendError(what, why=message, fix=fix)
