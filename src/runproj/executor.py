@@ -12,7 +12,7 @@ from pathlib import Path
 from runproj import __version__, child, inputs, launch, leftovers, logs, machine, nested, observe, supervise, variables
 from runproj.codec import to_json
 from runproj.core.call import Call
-from runproj.core.environment import EnvPlace
+from runproj.core.environment import Environment, EnvPlace
 from runproj.core.outcome import Outcome, outcome_of
 from runproj.core.plan import Plan
 from runproj.core.record import Input, Output, RunRecord, Timing
@@ -38,6 +38,7 @@ class _Recording:
         self.notes: list[str] = []
         self.argv: tuple[str, ...] = ()
         self.env: Mapping[str, str] = {}
+        self.environment: Environment | None = None
         self.ending: supervise.Ending | None = None
         self.reported: RunStatus | None = None
         self.inputs: list[Input] = []
@@ -110,7 +111,7 @@ class _Recording:
             machine=machine.describe(self.env or os.environ),
             interpreter=f"{python.implementation} {python.version}" if python else "",
             env_names=tuple(sorted(self.env)),
-            variables=variables.recordable(self.env),
+            variables=variables.recordable(self.env, self.environment) if self.environment else (),
             inputs=tuple(self.inputs),
             outputs=tuple(self.outputs),
             timings=tuple(self.timings),
@@ -230,7 +231,7 @@ def _command(recording: _Recording, task: launch.Task) -> supervise.Ending:
                 stack.callback(out.close)
                 stack.callback(err.close)
                 link = stack.enter_context(child.endpoint(run, use, task.address))
-                recording.env = task.variables(link)
+                recording.env, recording.environment = task.variables(link), task.environment
                 spec = stack.enter_context(task.ready(recording.env))
             recording.argv = task.argv if not any(v.value is None for v in plan.call.values) else (plan.call.shown(),)
             recording.ending = supervise.run(spec, out, err, listener=link.listener, tick=metrics.store)

@@ -11,10 +11,11 @@ from runproj.codec import json_schema
 from runproj.core.access import TokenView, UserList, UserView
 from runproj.core.capsule import CapsuleImport, CapsuleView, Manifest
 from runproj.core.correlation import Correlation
+from runproj.core.differences import Diff, Why
 from runproj.core.plan import Plan
 from runproj.core.record import RunRecord
 from runproj.core.transfer import TransferReport
-from runproj.core.verdict import Verdict
+from runproj.core.verdict import NoiseFloor, Verdict
 from runproj.core.views import Checkup, Comparison, EnvironmentList, GcReport, RunList, RunView, SyncReport, ValidationReport
 from runproj.descriptor import descriptor_schema
 
@@ -30,6 +31,9 @@ DOCUMENTS: Mapping[str, type] = {
     "gc": GcReport,
     "doctor": Checkup,
     "reproduce": Verdict,
+    "run-repeat": NoiseFloor,
+    "why": Why,
+    "diff": Diff,
     "sync": SyncReport,
     "transfer": TransferReport,
     "capsule": Manifest,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 
 from runproj import runner
@@ -40,7 +41,7 @@ class Wired:
     def __init__(self) -> None:
         self.reporter = Quiet()
 
-    @property
+    @cached_property
     def wiring(self) -> Wiring:
         return Wiring(load(), self.reporter)
 

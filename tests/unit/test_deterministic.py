@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Repository
+from runproj.core.environment import Environment, EnvLock, EnvManager, EnvPlace
 from runproj.core.plan import RunOptions
 from runproj.core.run import TagName
 from runproj.variables import recordable
@@ -64,10 +65,16 @@ def test_variables_are_told_apart_and_not_told() -> None:
         "SHLVL": "2",
         "RUNPROJ_RUN_ID": "1",
         "PYTHONPATH": "/ours:/theirs",
+        "EXTRA": "1",
     }
-    found = dict(recordable(given))
+    system = Environment(EnvLock(EnvManager.SYSTEM, EnvPlace.HOST, "", "", ""), bin=(Path("/ours"),), variables={"EXTRA": "1"})
+
+    def recorded(variables: dict[str, str]) -> dict[str, str]:
+        return dict(recordable(variables, system))
+
+    found = recorded(given)
     assert found.keys() == {"LAYERS", "TZ", "PYTHONPATH"}
     assert found["TZ"] == "UTC"
-    assert found["LAYERS"] != dict(recordable({"LAYERS": "4"}))["LAYERS"]
-    assert found["PYTHONPATH"] == dict(recordable({"PYTHONPATH": "/other:/theirs"}))["PYTHONPATH"]
+    assert found["LAYERS"] != recorded({"LAYERS": "4"})["LAYERS"]
+    assert found["PYTHONPATH"] == recorded({"PYTHONPATH": "/other:/theirs"})["PYTHONPATH"]
     assert all(len(value) == len("sha256:12345678") for name, value in found.items() if name != "TZ")

@@ -62,7 +62,7 @@ def list_(json: opt.Json = False) -> None:
 
 def show(digest: Digest, json: opt.Json = False) -> None:
     """Show what an environment holds, and where it is."""
-    from runproj.reproduce.comparison import packages_of
+    from runproj.reproduce.facts import packages_of
 
     cache = _cache()
     view, lock = cache.show(digest)
@@ -78,8 +78,8 @@ def show(digest: Digest, json: opt.Json = False) -> None:
         ("problem", view.problem or "none"),
     ):
         output.write(f"{output.dim(f'{name:<10}')}{output.clean(text)}")
-    for name, version in packages_of(lock):
-        output.write(f"  {name}=={version}")
+    for package in packages_of(lock):
+        output.write(f"  {package.name}=={package.value}")
 
 
 def prune(

@@ -20,6 +20,8 @@ COMMANDS = {
     "plan": "run",
     "rerun": "run",
     "reproduce": "reproduce",
+    "why": "reproduce",
+    "diff": "reproduce",
     "runs": "runs",
     "wait": "runs",
     "validate": "project",

@@ -72,6 +72,7 @@ DockerArgs = Annotated[
     typer.Option("--docker-args", "-A", metavar="NAME=VALUE", help="Something for the container, as 'docker run' has it."),
 ]
 Detach = Annotated[bool, typer.Option("--detach", "-d", help="Return at once; follow with 'runproj runs logs -af RUN'.")]
+Repeat = Annotated[int, typer.Option("--repeat", min=1, metavar="N", help="Run it N times, and tell how its metrics vary.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Print the plan and start nothing.")]
 WouldRemove = Annotated[bool, typer.Option("--dry-run", "-n", help="Say what would be removed, and remove nothing.")]
 RunReference = Annotated[

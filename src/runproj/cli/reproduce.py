@@ -1,7 +1,9 @@
-"""`reproduce`: a recorded run again, and a verdict on what came of it."""
+"""`reproduce`, `why` and `diff`: a recorded run again and a verdict, and what differs between runs."""
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,20 +14,29 @@ from runproj.cli import options as opt
 from runproj.errors import UsageError
 
 if TYPE_CHECKING:
-    from runproj.core.verdict import Level, MetricCheck, Replay, Verdict
+    from collections.abc import Iterator
+
+    from runproj.core.differences import Diff, Why
+    from runproj.core.verdict import Level, MetricCheck, Noise, Replay, Verdict
+    from runproj.runner import Planned
+    from runproj.wiring import Wiring
 
 Ignore = Annotated[
     list[str] | None, typer.Option("--ignore", metavar="PATTERN", help="Leave outputs and metrics of this name aside ('time_*').")
 ]
 
+_MOST_SHOWN = 20
+
 
 def register(app: typer.Typer) -> None:
     app.command("reproduce")(reproduce)
+    app.command("why")(why)
+    app.command("diff")(diff)
 
 
 def reproduce(
     reference: opt.RunReference,
-    times: Annotated[int, typer.Option("--times", "-n", min=1, help="How many replays; the weakest counts.")] = 1,
+    times: Annotated[int, typer.Option("--repeat", "-n", min=1, metavar="N", help="How many replays; the weakest counts.")] = 1,
     at_least: Annotated[
         str | None,
         typer.Option(
@@ -118,8 +129,12 @@ def _show(verdict: Verdict) -> None:
             _row("", output.clean(line))
         _show_checks(replay)
     for noise in verdict.noise:
-        cv = f", cv {noise.cv:.3g}" if noise.cv is not None else ""
-        _row("noise", f"{output.clean(noise.name)}  mean {noise.mean:.6g}, sd {noise.sd:.3g}{cv}, n = {noise.n}")
+        _row("noise", _noise(noise))
+
+
+def _noise(noise: Noise) -> str:
+    cv = f", cv {noise.cv:.3g}" if noise.cv is not None else ""
+    return f"{output.clean(noise.name)}  mean {noise.mean:.6g}, sd {noise.sd:.3g}{cv}, n = {noise.n}"
 
 
 def _row(name: str, text: str) -> None:
@@ -145,5 +160,114 @@ def _show_checks(replay: Replay) -> None:
 
 
 def _change(check: MetricCheck) -> str:
-    shown = " → ".join("-" if value is None else repr(value) for value in (check.original, check.replay))
-    return f"{shown}  {check.tolerance}".strip()
+    return f"{_values(check)}  {check.tolerance}".strip()
+
+
+def _values(check: MetricCheck) -> str:
+    return " → ".join("-" if value is None else repr(value) for value in (check.original, check.replay))
+
+
+def why(
+    first: Annotated[str, typer.Argument(metavar="A", help="A run.", autocompletion=complete.runs)],
+    second: Annotated[str, typer.Argument(metavar="B", help="Another run.", autocompletion=complete.runs)],
+    json: opt.Json = False,
+) -> int:
+    """Name the first thing that differs between two runs.
+
+    In this order: code, descriptor, parameters, lock, interpreter, image, inputs, variables, hardware, threads, seed.
+    """
+    from runproj.cli.logs import looking
+    from runproj.reproduce.why import explain
+
+    wiring = looking()
+    found, _ = explain(wiring.find_run(first), wiring.find_run(second), wiring.services())
+    if json:
+        output.write_json(found)
+    else:
+        _show_why(found)
+    return 0
+
+
+def _show_why(found: Why) -> None:
+    output.write(output.clean(found.words))
+    for factor in found.factors[1:_MOST_SHOWN]:
+        output.write(f"  {output.dim('also')}  {output.clean(factor.words)}")
+    if (left := len(found.factors) - _MOST_SHOWN) > 0:
+        output.write(f"  {output.dim('also')}  {left} more (--json shows all)")
+    if found.factors and found.same_results:
+        output.write("  The results do not differ.")
+    for note in found.notes:
+        output.say(f"note: {note}")
+
+
+def diff(
+    first: Annotated[str, typer.Argument(metavar="A", help="A run.", autocompletion=complete.runs)],
+    second: Annotated[str, typer.Argument(metavar="B", help="Another run.", autocompletion=complete.runs)],
+    json: opt.Json = False,
+) -> int:
+    """Show all that differs between two runs: code, lock, parameters, surroundings, metrics and outputs."""
+    from runproj.cli.logs import looking
+    from runproj.reproduce.diff import diff as compare
+
+    wiring = looking()
+    found = compare(wiring.find_run(first), wiring.find_run(second), wiring.services())
+    if json:
+        output.write_json(found)
+    else:
+        _page([*_diff_lines(found)])
+    return 0
+
+
+def _page(lines: list[str]) -> None:
+    """Print the lines; through the user's pager, where somebody watches and they would run away."""
+    if not sys.stdout.isatty() or len(lines) < shutil.get_terminal_size().lines:
+        output.write("\n".join(lines))
+        return
+    import pydoc
+
+    pydoc.pager("\n".join(lines))
+
+
+def _diff_lines(found: Diff) -> Iterator[str]:
+    from runproj.core.verdict import Sameness
+
+    yield f"{found.runs[0][:8]} → {found.runs[1][:8]}"
+    last = ""
+    for item in found.differences:
+        before, after = ("-" if value is None else output.clean(value).replace("\n", " ") for value in item.values)
+        if item.kind != last:
+            yield item.kind
+        yield f"  {output.clean(item.name)}  {before} → {after}"
+        last = item.kind
+    for kind, rows in (
+        ("metric", [(check.name, _values(check)) for check in found.metrics if check.same is not Sameness.EXACT]),
+        ("output", [(c.path, f"{c.same.value}  {c.how}".strip()) for c in found.outputs if c.same is not Sameness.EXACT]),
+    ):
+        yield from [kind] if rows else []
+        yield from (f"  {output.clean(name)}  {output.clean(text)}" for name, text in rows)
+    if found.files:
+        yield "files"
+        yield from (f"  {change.state:<8} {output.clean(change.path)}" for change in found.files)
+    yield from (output.clean(line) for line in found.patch.splitlines())
+    yield from (f"note: {output.clean(note)}" for note in found.notes)
+
+
+def repeated(planned: Planned, times: int, wiring: Wiring, begun: list[str], *, as_json: bool) -> int:
+    """`run --repeat`: the runs, one after another, and what varied."""
+    from runproj.core.run import RunStatus, TagName
+    from runproj.reproduce.noise import repeat
+
+    use = wiring.services()
+    runs, floor = repeat(planned, times, use, wiring.leases, on_created=lambda run: begun.append(run.id))
+    if as_json:
+        output.write_json(floor)
+    else:
+        for noise in floor.noise:
+            _row("noise", _noise(noise))
+        if not floor.noise:
+            output.say("No metric was recorded, so there is no noise to measure.")
+    last = runs[-1]
+    if last.status is RunStatus.FINISHED:
+        return 0
+    output.say(f"Run {last.id[:8]} is {last.status.value}: {output.clean(last.tag(TagName.REASON) or '')}")
+    return int(last.tag(TagName.EXIT_CODE) or 1)

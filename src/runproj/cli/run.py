@@ -35,6 +35,7 @@ class _Asked:
     quiet: bool = False
     detach: bool = False
     dry_run: bool = False
+    repeat: int = 1
 
 
 def run(
@@ -61,6 +62,7 @@ def run(
     clean_env: opt.CleanEnv = False,
     deterministic: opt.Deterministic = False,
     docker_args: opt.DockerArgs = None,
+    repeat: opt.Repeat = 1,
     detach: opt.Detach = False,
     dry_run: opt.DryRun = False,
     json: opt.Json = False,
@@ -92,7 +94,9 @@ def run(
             docker_args=docker_args,
         ),
     )
-    return _run(request, _Asked(json, quiet, detach, dry_run), offline=offline)
+    if repeat > 1 and detach:
+        raise UsageError("--repeat and --detach do not go together", fix="Leave out one of them.")
+    return _run(request, _Asked(json, quiet, detach, dry_run, repeat), offline=offline)
 
 
 def plan(
@@ -213,6 +217,10 @@ def _start(planned: Planned, wiring: Wiring, asked: _Asked) -> int:
         return 0
     begun: list[str] = []
     try:
+        if asked.repeat > 1:
+            from runproj.cli.reproduce import repeated
+
+            return repeated(planned, asked.repeat, wiring, begun, as_json=asked.json)
         run = runner.start(
             planned, use, wiring.leases, attached=not asked.detach, on_created=lambda created: begun.append(created.id)
         )

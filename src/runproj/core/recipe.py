@@ -31,6 +31,7 @@ def recipe_of(plan: Plan) -> str:
         "metrics": [asdict(spec) for spec in point.metrics],
         "clean_env": plan.options.clean_env,
         "deterministic": plan.options.deterministic,
+        "docker_args": plan.options.docker_args,
     }
     text = json.dumps(deciding, sort_keys=True, default=_plain)
     return hashlib.sha256(text.encode()).hexdigest()

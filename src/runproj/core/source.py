@@ -79,6 +79,22 @@ class Checkout:
         return self.root / self.pin.subdirectory
 
 
+@dataclass(frozen=True)
+class FileChange:
+    """A file that is not the same in two pins; `path` from the top.  `state`: "added", "removed" or "changed"."""
+
+    path: str
+    state: str
+
+
+@dataclass(frozen=True)
+class CodeDifference:
+    """What differs between two pins, file by file, and as a unified diff (empty where that would be too large)."""
+
+    files: tuple[FileChange, ...] = ()
+    patch: str = ""
+
+
 class Sources(Protocol):
     """Where code comes from: resolves, caches and lays out."""
 
@@ -99,3 +115,6 @@ class Sources(Protocol):
 
     def discard(self, checkout: Checkout) -> None:
         """Remove a working tree that nobody needs any more; does nothing where it is gone already."""
+
+    def compare(self, first: Pin, second: Pin) -> CodeDifference:
+        """What differs between the files of two pins.  Raises `SourceError` where one cannot be had any more."""

@@ -21,6 +21,7 @@ from runproj.files import atomic_write
 from runproj.leases import Leases
 from runproj.reproduce.history import noise_before, values_of
 from runproj.reproduce.outputs import OutputComparison, matches, scratch
+from runproj.reproduce.results import metrics_of
 from runproj.reproduce.tolerance import Tolerances, check_metrics, noise_of
 
 
@@ -148,11 +149,6 @@ class Reproduction:
 
 def _since(started: float) -> float:
     return round(time.monotonic() - started, 3)
-
-
-def metrics_of(view: RunView, ignored: Sequence[str] = ()) -> dict[str, float]:
-    """The latest value of each metric."""
-    return {metric.key: metric.value for metric in view.run.metrics if not matches(metric.key, ignored)}
 
 
 def pinned(plan: Plan, record: RunRecord | None) -> Plan:

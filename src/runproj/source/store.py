@@ -10,10 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runproj.core.source import Checkout, Pin, PinKind, Source
+from runproj.core.source import Checkout, CodeDifference, Pin, PinKind, Source
 from runproj.errors import SourceError
 from runproj.files import Objects, explained, remove_tree, sha256_file
-from runproj.source import capture, scratch, uris
+from runproj.source import capture, differences, scratch, uris
 from runproj.source.archive import Archives, single_folder
 from runproj.source.cache import Remote, git_error
 from runproj.source.folders import EMPTY_TREE, Folders, Found, Rules
@@ -122,6 +122,15 @@ class SourceStore:
         if checkout.root in roots:
             roots.remove(checkout.root)
         self._remove(checkout.root)
+
+    def compare(self, first: Pin, second: Pin) -> CodeDifference:
+        """As `Sources.compare`."""
+        with self._folder() as folder, _git_words("Cannot compare the code"):
+            for side, pin in (("a", first), ("b", second)):
+                self._lay_out(pin, folder / side)
+            found = differences.compare(folder)
+        self._remove(folder)
+        return found
 
     def _take(self, pin: Pin) -> Path | None:
         """A working tree of `pin` that this process laid out and that is still as it was."""
