@@ -134,9 +134,11 @@ def _unneeded(_: str, names: list[str]) -> set[str]:
 
 def _as_upstream(library: Path) -> None:
     """Debian's interpreter keeps packages elsewhere; here it does as everybody's."""
-    site, schemes = library / "site.py", library / "sysconfig.py"
-    site.write_text(re.sub(r"\bdist-packages\b", "site-packages", site.read_text()))
+    if "dist-packages" not in (library / "site.py").read_text():
+        return
+    own = "import os, site\nsite.addsitedir(os.path.join(os.path.dirname(os.__file__), 'site-packages'))\n"
+    (library / "sitecustomize.py").unlink(missing_ok=True)
+    (library / "sitecustomize.py").write_text(own)
+    schemes = library / "sysconfig.py"
     if schemes.exists():
-        schemes.write_text(
-            schemes.read_text().replace("'posix_local'", "'posix_prefix'").replace("'deb_system'", "'posix_prefix'")
-        )
+        schemes.write_text(re.sub(r"prefix_scheme = '\w+'", "prefix_scheme = 'posix_prefix'", schemes.read_text()))
