@@ -103,6 +103,48 @@ def test_unpinned_packages_are_those_of_the_commits_time(machine: Machine, repos
     assert "protobuf<" in today.stderr
 
 
+LOOSE = {
+    "MLproject": "name: roads\nentry_points:\n  main:\n    parameters: {size: {type: int, default: 4}}\n"
+    '    command: "python analyse.py --size {size}"\n',
+    "requirements.txt": "click\nnetworkx>=2\n",
+    "analyse.py": """
+import click
+import networkx as nx
+
+@click.command()
+@click.option("--size", type=int)
+def main(size):
+    graph = nx.grid_2d_graph(size, size)
+    click.echo("-" * min(3, click.get_terminal_size()[0]))
+    click.echo(nx.info(graph))
+
+if __name__ == "__main__":
+    main()
+""",
+}
+"""A project of 2021 that lists what it needs and no versions.  What it calls left click in 2022 and networkx in 2023."""
+
+
+def test_a_loose_project_of_years_ago_fails_with_todays_packages_and_runs_with_those_of_its_commit(
+    machine: Machine, repository: Repository
+) -> None:
+    repository.commit(LOOSE, date="2021-09-15T12:00:00+00:00")
+    result = machine.run("run", repository.url, "--as-of", "commit")
+    assert result.returncode == 0, result.stderr
+    assert "Graph with 16 nodes and 24 edges" in result.stdout
+    lock = machine.last()["plan"]["lock"]
+    assert lock["as_of"] == "2021-09-17T00:00:00Z"
+    assert '"networkx"\nversion = "2.6.3"' in lock["pylock"]
+    today = machine.run("run", repository.url, "--as-of", "now")
+    assert today.returncode == 1
+    assert "AttributeError" in today.stderr
+    assert "get_terminal_size" in today.stderr
+    assert "Graph" not in today.stdout
+    by_default = machine.run("run", repository.url, "-P", "size=2")
+    assert "Graph with 4 nodes and 4 edges" in by_default.stdout
+    assert machine.last()["plan"]["lock"]["digest"] == lock["digest"]
+
+
 @pytest.mark.parametrize("wanted", ["3.8.2", "3.10.7"])
 def test_a_missing_patch_release_falls_back_to_its_neighbour(machine: Machine, repository: Repository, wanted: str) -> None:
     files = {"MLproject": mlproject("python main.py"), "python_env.yaml": f"python: {wanted}\n"}
