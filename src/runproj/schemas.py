@@ -12,11 +12,22 @@ from runproj.core.access import TokenView, UserList, UserView
 from runproj.core.capsule import CapsuleImport, CapsuleView, Manifest
 from runproj.core.correlation import Correlation
 from runproj.core.differences import Diff, Why
+from runproj.core.environment import LockFile
 from runproj.core.plan import Plan
 from runproj.core.record import RunRecord
 from runproj.core.transfer import TransferReport
 from runproj.core.verdict import NoiseFloor, Verdict
-from runproj.core.views import Checkup, Comparison, EnvironmentList, GcReport, RunList, RunView, SyncReport, ValidationReport
+from runproj.core.views import (
+    Checkup,
+    Comparison,
+    EnvironmentList,
+    GcReport,
+    LockReport,
+    RunList,
+    RunView,
+    SyncReport,
+    ValidationReport,
+)
 from runproj.descriptor import descriptor_schema
 
 DOCUMENTS: Mapping[str, type] = {
@@ -28,6 +39,8 @@ DOCUMENTS: Mapping[str, type] = {
     "runs-correlate": Correlation,
     "validate": ValidationReport,
     "env-list": EnvironmentList,
+    "lock": LockReport,
+    "lock-file": LockFile,
     "gc": GcReport,
     "doctor": Checkup,
     "reproduce": Verdict,

@@ -22,13 +22,14 @@ if TYPE_CHECKING:
     from runproj.artifacts.direct import DirectArtifacts
     from runproj.core.backend import Backend, Job
     from runproj.core.call import Call
+    from runproj.core.environment import LockOptions
     from runproj.core.finding import RunSearch
     from runproj.core.project import Project
     from runproj.core.run import Run
     from runproj.core.services import Endpoint
     from runproj.core.tracking import ArtifactStore, TrackingStore
     from runproj.core.transfer import TransferReport
-    from runproj.core.views import Check, GcReport, RunView, SyncedSpool
+    from runproj.core.views import Check, GcReport, LockReport, RunView, SyncedSpool
     from runproj.environments import EnvironmentCache
     from runproj.recovery import Stores
     from runproj.source import SourceStore
@@ -251,6 +252,13 @@ class Wiring:
         for folder in self.settings.spools:
             for spool in send_all(str(folder), connect, progress, refused) if folder.is_dir() else ():
                 yield SyncedSpool(**spool._asdict())
+
+    def lock(self, folder: Path, entry_point: str | None, options: LockOptions, *, upgrade: bool, check: bool) -> LockReport:
+        """Write the lock of a project's environment into its folder (see `locking`)."""
+        from runproj.locking import lock_project
+
+        project = _read_project(folder, entry_point)
+        return lock_project(folder, project, self.sources, self.environments, options, upgrade=upgrade, check=check)
 
     def find_run(self, reference: str) -> Run:
         """The run that a reference (id, beginning of an id, name, @last) means."""

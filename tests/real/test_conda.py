@@ -380,3 +380,26 @@ def test_without_the_library_the_error_says_what_to_install_and_auto_goes_on(
     lock = json.loads(mapped.stdout)["lock"]
     assert lock["manager"] == "virtualenv"
     assert "py-rattler is not installed" in lock["notes"][0]
+
+
+def test_a_committed_lock_of_conda_is_replayed_on_another_machine(
+    conda: Cli, repository: Repository, channel: Channel, tmp_path: Path
+) -> None:
+    code = "import greet, fromindex; print(greet.V, fromindex.V)\n"
+    repository.write({"environment.yml": environment("python", "greet", pip=("fromindex",)), "main.py": code})
+    report = conda.json("lock", str(repository.path))
+    assert (report["file"], report["state"], report["packages"]) == ("runproj.lock", "written", 3)
+    text = (repository.path / "runproj.lock").read_text()
+    assert "file:" not in text
+    assert str(tmp_path) not in text
+    repository.commit({})
+    channel.add_module("greet", "2.0")
+    channel.index()
+    conda.env["RUNPROJ_HOME"] = str(tmp_path / "other home")
+    result = run(conda, repository, "--locked")
+    assert (result.returncode, result.stdout) == (0, "1.0 fromindex with greet 1.0\n"), result.stderr
+    assert last(conda)["plan"]["lock"]["digest"] == report["digest"]
+    assert conda("lock", str(repository.path), "--check").returncode == 0
+    repository.commit({"environment.yml": environment("python", "greet>1", pip=("fromindex",))})
+    assert run(conda, repository, "--locked").returncode == 125
+    assert run(conda, repository).stdout == "2.0 fromindex with greet 2.0\n"

@@ -26,6 +26,7 @@ COMMANDS = {
     "wait": "runs",
     "validate": "project",
     "init": "project",
+    "lock": "lock",
     "env": "env",
     "gc": "maintenance",
     "doctor": "maintenance",

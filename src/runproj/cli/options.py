@@ -41,6 +41,7 @@ AsOf = Annotated[
     ),
 ]
 Relock = Annotated[bool, typer.Option("--relock", help="Resolve anew even where this request was locked before.")]
+Locked = Annotated[bool, typer.Option("--locked", help="Refuse if the committed lock is missing or does not fit the project.")]
 Installer = Annotated[
     str,
     typer.Option("--installer", metavar="uv|pip", help="Who installs packages.", autocompletion=complete.words("uv", "pip")),

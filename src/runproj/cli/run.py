@@ -10,11 +10,12 @@ import typer
 
 from runproj.cli import options as opt
 from runproj.cli import output
+from runproj.cli.lock import lock_options
 from runproj.errors import RunprojError, UsageError
 
 if TYPE_CHECKING:
     from runproj.core.call import Given
-    from runproj.core.environment import EnvManager, LockOptions
+    from runproj.core.environment import LockOptions
     from runproj.core.plan import Request, RunOptions
     from runproj.core.run import Run
     from runproj.runner import Planned
@@ -50,6 +51,7 @@ def run(
     extra: opt.With = None,
     as_of: opt.AsOf = "commit",
     relock: opt.Relock = False,
+    locked: opt.Locked = False,
     installer: opt.Installer = "uv",
     offline: opt.Offline = False,
     backend: opt.Backend = "local",
@@ -80,7 +82,9 @@ def run(
         given=_given(param, params_file),
         strict=strict,
         require_clean=require_clean,
-        lock=_lock_options(env_manager, extra, as_of, relock=relock, strict=strict, installer=installer, offline=offline),
+        lock=lock_options(
+            env_manager, extra, as_of, relock=relock, strict=strict, installer=installer, offline=offline, locked=locked
+        ),
         options=_run_options(
             backend,
             experiment,
@@ -111,6 +115,7 @@ def plan(
     extra: opt.With = None,
     as_of: opt.AsOf = "commit",
     relock: opt.Relock = False,
+    locked: opt.Locked = False,
     installer: opt.Installer = "uv",
     offline: opt.Offline = False,
     backend: opt.Backend = "local",
@@ -127,7 +132,9 @@ def plan(
         given=_given(param, params_file),
         strict=strict,
         require_clean=require_clean,
-        lock=_lock_options(env_manager, extra, as_of, relock=relock, strict=strict, installer=installer, offline=offline),
+        lock=lock_options(
+            env_manager, extra, as_of, relock=relock, strict=strict, installer=installer, offline=offline, locked=locked
+        ),
         options=_run_options(
             backend,
             None,
@@ -322,29 +329,6 @@ def _given(params: list[str] | None, file: object) -> tuple[Given, ...]:
         raise UsageError(f"Parameter given more than once: {', '.join(repeated)}")
     read = read_params_file(file) if isinstance(file, Path) else ()
     return (*(item for item in read if item.name not in names), *typed)
-
-
-def _lock_options(
-    manager: str, extra: list[str] | None, as_of: str, *, relock: bool, strict: bool, installer: str, offline: bool
-) -> LockOptions:
-    from runproj.core.environment import LockOptions
-
-    if installer not in ("uv", "pip"):
-        raise UsageError(f"There is no installer {installer!r}", fix="Use --installer uv or --installer pip.")
-    return LockOptions(as_of, _manager(manager), tuple(extra or ()), relock, strict, installer, offline)
-
-
-def _manager(name: str) -> EnvManager | None:
-    from runproj.core.environment import EnvManager
-
-    if name == "auto":
-        return None
-    try:  # MLflow's words: local is the system, uv makes a virtual environment
-        return EnvManager({"local": "system", "uv": "virtualenv"}.get(name, name))
-    except ValueError:
-        raise UsageError(
-            f"There is no environment manager {name!r}", fix="Use auto, virtualenv, conda, system or docker."
-        ) from None
 
 
 def _run_options(

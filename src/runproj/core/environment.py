@@ -96,6 +96,7 @@ class LockOptions:
     extra:   requirements added by `--with`.
     relock:  resolve anew even where this request was locked before.
     strict:  refuse a fallback (nearest interpreter, today's index) instead of saying and recording it.
+    locked:  use the lock that is committed with the project, and nothing else.
     """
 
     as_of: str = "commit"
@@ -105,6 +106,7 @@ class LockOptions:
     strict: bool = False
     installer: str = "uv"
     offline: bool = False
+    locked: bool = False
 
 
 @dataclass(frozen=True)
@@ -212,6 +214,19 @@ class ImageFacts:
 
     id: str
     variables: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class LockFile:
+    """`runproj.lock`: an environment's lock, committed with the project.
+
+    request: a digest of what the project asked for when it was locked;  lock: without what belongs to one machine (digest, times,
+    where the interpreter is, the content of local packages).
+    """
+
+    request: str
+    lock: EnvLock
+    version: int = 1
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 
 from runproj.core.plan import Plan
 from runproj.core.record import RunRecord
@@ -87,6 +88,31 @@ class EnvironmentList:
     """`env list`, `env show`, `env prune` (those removed) and `env verify`."""
 
     environments: tuple[EnvironmentView, ...]
+
+
+class LockState(Enum):
+    """How a project's lock is.  `own`: a lock of another tool, used as it is."""
+
+    WRITTEN = "written"
+    CURRENT = "current"
+    MISSING = "missing"
+    STALE = "stale"
+    OWN = "own"
+
+
+@dataclass(frozen=True)
+class LockReport:
+    """`lock`.  `why`: what was wrong with the lock that was there, or is."""
+
+    file: str
+    state: LockState
+    manager: str
+    python: str = ""
+    packages: int = 0
+    digest: str = ""
+    as_of: str | None = None
+    why: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -27,9 +27,18 @@ def find_environment(project: Path, script: str | None = None) -> EnvSpec:
     """The environment that the project's files ask for.  Raises `DescriptorError` for a file that cannot be read."""
     spec = _from_header(project, script) if script else None
     for name, reader in _KNOWN.items():
-        if spec is None and (project / name).is_file():
+        if spec is None and (project / name).is_file() and not _made_from_others(project, name):
             spec = reader(project, name)
     return with_interpreter(spec or EnvSpec(), project)
+
+
+def _made_from_others(project: Path, name: str) -> bool:
+    """Whether it is a lock that `runproj lock` made from another file that is here: what that file says decides."""
+    if name != "pylock.toml" or not any((project / other).is_file() for other in _KNOWN if other not in (name, "uv.lock")):
+        return False
+    with inside(project, name).open("rb") as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - _HEAD))
+        return b"\n[tool.runproj]\n" in file.read()
 
 
 def from_file(project: Path, name: str) -> EnvSpec:

@@ -25,7 +25,7 @@ from runproj.core.environment import (
     Progress,
 )
 from runproj.environments import requests
-from runproj.environments.digests import platform_name
+from runproj.environments.digests import lock_digest, platform_name
 from runproj.environments.editable import Root, python_path, roots
 from runproj.environments.folders import EnvironmentFolder, Manifest
 from runproj.environments.pythons import Pythons
@@ -36,13 +36,15 @@ from runproj.files import Lock, atomic_write, explained
 if TYPE_CHECKING:
     from runproj.core.capsule import PackedEnvironment
     from runproj.core.views import EnvironmentView
-    from runproj.environments.channels import Channels
-    from runproj.environments.conda import CondaBuilder
-    from runproj.environments.conda_child import Conda
+    from runproj.environments.choosing import Conda
     from runproj.environments.docker import DockerBuilder
     from runproj.environments.inventory import Inventory
     from runproj.environments.system import SystemBuilder
     from runproj.environments.virtualenv import VirtualenvBuilder
+
+
+_COMMITTED = ("runproj.lock", "pylock.toml")
+"""What `runproj lock` writes."""
 
 
 class EnvironmentCache:
@@ -92,22 +94,11 @@ class EnvironmentCache:
         return SystemBuilder(self._home / "cache/system", self._environ)
 
     @cached_property
-    def _channels(self) -> Channels:
-        from runproj.environments.channels import ALIAS, Channels
+    def _conda(self) -> Conda:
+        from runproj.environments.choosing import Conda, Places
 
-        return Channels(self._conda_places, self._conda_alias or ALIAS)
-
-    @cached_property
-    def _rattler(self) -> Conda:
-        from runproj.environments.conda_child import Conda
-
-        return Conda(self._home, self._environ)
-
-    @cached_property
-    def _conda(self) -> CondaBuilder:
-        from runproj.environments.conda import CondaBuilder
-
-        return CondaBuilder(self._rattler, self._channels, self._uv, self._virtualenv, offline=self._offline)
+        places = Places(self._conda_places, self._conda_alias)
+        return Conda(self._home, self._environ, places, self._uv, self._virtualenv, offline=self._offline)
 
     @cached_property
     def _docker(self) -> DockerBuilder:
@@ -122,7 +113,7 @@ class EnvironmentCache:
             case EnvManager.SYSTEM:
                 return self._system
             case EnvManager.CONDA:
-                return self._conda
+                return self._conda.builder
             case EnvManager.DOCKER:
                 return self._docker
             case _:
@@ -131,13 +122,37 @@ class EnvironmentCache:
     def lock(self, spec: EnvSpec, project: Path, when: datetime | None, options: LockOptions) -> EnvLock:
         """Pin `spec`, or answer from the store of locks where the same request was pinned before.
 
-        Raises `EnvironmentFailure`, and `UsageError` for a date that is none.
+        A lock that is committed with the project comes before both.  Raises `EnvironmentFailure`, and `UsageError` for a date
+        that is none.
         """
+        if not options.locked and not any((project / name).exists() for name in _COMMITTED):
+            return self.pin(spec, project, when, options)
+        from runproj.environments import committed
+
+        found = committed.find(spec, project, options)
+        if found.lock is not None:
+            return self._on_this_machine(found.lock, options)
+        lock = self.pin(spec, project, when, options)
+        return replace(lock, notes=(*lock.notes, found.note)) if found.note else lock
+
+    def _on_this_machine(self, lock: EnvLock, options: LockOptions) -> EnvLock:
+        """A committed lock with the interpreter that is here: the same, or, where that is not asked for, its neighbour."""
+        if lock.manager is not EnvManager.VIRTUALENV or lock.python is None:
+            return lock
+        exact = replace(options, strict=options.strict or options.locked)
+        choice = self._virtualenv.interpreter(lock.python.version, datetime.now(UTC).date(), lock.origin, exact)
+        lock = replace(lock, python=choice.python, notes=(*lock.notes, *choice.notes), installer=options.installer)
+        return replace(lock, digest=lock_digest(lock))
+
+    def pin(self, spec: EnvSpec, project: Path, when: datetime | None, options: LockOptions) -> EnvLock:
+        """As `lock`, whatever lock the project has."""
         manager = chosen_manager(spec, options)
         if manager in (EnvManager.SYSTEM, EnvManager.DOCKER):  # what they are is asked each time, and known at once
             return self._builder(manager).lock(spec, project, when, options)
         at = requests.moment(options.as_of, when, datetime.now(UTC))
-        where = (manager.value, platform_name(), self._uv.configuration(project), *self._where(manager))
+        where: tuple[str, ...] = (manager.value, platform_name(), self._uv.configuration(project))
+        if manager is EnvManager.CONDA:
+            where += self._conda.where()
         file = self._home / "locks" / f"{requests.key(spec, project, at, options, where)}.json"
         stored = None if options.relock else _stored(file)
         if stored is not None and self._still_holds(stored):
@@ -149,14 +164,6 @@ class EnvironmentCache:
         atomic_write(file, codec.to_json(lock))
         return lock
 
-    def _where(self, manager: EnvManager) -> tuple[str, ...]:
-        """What decides, beside the request, which packages fit."""
-        if manager is not EnvManager.CONDA:
-            return ()
-        from runproj.environments.choosing import where
-
-        return where(self._channels, self._environ)
-
     def _still_holds(self, stored: EnvLock) -> bool:
         """Whether a lock of before can be built here: its interpreter is there, or comes with it."""
         return bool(stored.conda) or (stored.python is not None and self._pythons.unchanged(stored.python))
@@ -166,15 +173,12 @@ class EnvironmentCache:
     ) -> EnvLock:
         if manager is not EnvManager.CONDA or options.manager is not None:
             return self._builder(manager).lock(spec, project, when, options)
-        from runproj.environments.choosing import lock_of_either
-
-        return lock_of_either(
+        virtualenv, conda = self._virtualenv, self._conda.builder
+        return self._conda.lock_of_either(
             spec,
-            self._channels,
-            self._rattler,
-            lambda: self._conda.lock(spec, project, when, options),
-            lambda: self._virtualenv.lock(spec, project, when, options),
-            offline=self._offline or options.offline,
+            options,
+            lambda: conda.lock(spec, project, when, options),
+            lambda: virtualenv.lock(spec, project, when, options),
         )
 
     def ensure(self, lock: EnvLock, project: Path, progress: Progress) -> Environment:

@@ -6,6 +6,7 @@ import datetime
 import hashlib
 import os
 import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
@@ -111,47 +112,49 @@ def names(lines: tuple[str, ...]) -> set[str]:
 
 def key(spec: EnvSpec, project: Path, at: Moment, options: LockOptions, where: tuple[str, ...]) -> str:
     """The digest of everything that decides a lock: equal keys are equal requests.  `where`: platform, index configuration."""
-    content = hashlib.sha256()
-    stated = codec.to_json(
-        {
-            "version": VERSION,
-            "spec": codec.to_plain(spec),
-            "as_of": at.text,
-            "manager": options.manager.value if options.manager else "auto",
-            "extra": options.extra,
-            "strict": options.strict,
-            "where": where,
-        }
-    )
-    content.update(stated.encode())
-    for line in (*spec.build_requirements, *spec.requirements, *options.extra):
-        _add(content, line, project, project)
+    stated = {
+        "version": VERSION,
+        "as_of": at.text,
+        "manager": options.manager.value if options.manager else "auto",
+        "strict": options.strict,
+        "where": where,
+    }
+    return digest(spec, project, options.extra, stated, digest_of)
+
+
+def digest(
+    spec: EnvSpec, project: Path, extra: tuple[str, ...], stated: Mapping[str, object], package: Callable[[Path], str]
+) -> str:
+    """A sha256 over what a project asks for, `stated`, and all that lines point to.  `package`: what counts of a local one."""
+    content = hashlib.sha256(codec.to_json({**stated, "spec": codec.to_plain(spec), "extra": extra}).encode())
+    for line in (*spec.build_requirements, *spec.requirements, *extra):
+        for part in _pointed_to(line, project, project, package):
+            content.update(part.encode())
     if spec.lock_file is not None:
-        _add_file(content, project / spec.lock_file)
+        content.update(_read(project / spec.lock_file).encode())
     return content.hexdigest()
 
 
-def _add(content: hashlib._Hash, line: str, folder: Path, project: Path, depth: int = 0) -> None:
-    """Feed what a line points to: the lines of a file it includes, the files of a local package."""
+def _pointed_to(line: str, folder: Path, project: Path, package: Callable[[Path], str], depth: int = 0) -> Iterator[str]:
+    """What a line points to: the lines of a file it includes, the files of a local package."""
     line = re.sub(r"(^|\s)#.*$", "", line).strip()
     if (include := _INCLUDE.match(line)) and depth < 20:
         path = folder / unquoted(include["path"])
-        text = _add_file(content, path)
+        text = _read(path)
+        yield text
         for inner in text.splitlines():
-            _add(content, inner, path.parent, project, depth + 1)
+            yield from _pointed_to(inner, path.parent, project, package, depth + 1)
     elif local := local_path(line):
-        content.update(digest_of(project / local).encode())
+        yield package(project / local)
 
 
-def _add_file(content: hashlib._Hash, path: Path) -> str:
+def _read(path: Path) -> str:
     try:
-        text = path.read_text(errors="replace")
+        return path.read_text(errors="replace")
     except OSError as error:
         raise EnvironmentFailure(
             f"The requirements name {path.name}, which cannot be read", why=f"{path}: {os.strerror(error.errno or 0)}"
         ) from error
-    content.update(text.encode())
-    return text
 
 
 def unquoted(path: str) -> str:

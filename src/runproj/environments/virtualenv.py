@@ -76,7 +76,7 @@ class VirtualenvBuilder:
         own = project / spec.lock_file if spec.lock_file else None
         python_wish = wanted.python or (_required_python(own) if own else None)
         written = when if when is not None and options.as_of == "commit" else at.date or now
-        choice = self._interpreter(python_wish, written.date(), spec.origin, options)
+        choice = self.interpreter(python_wish, written.date(), spec.origin, options)
         if own is not None:
             answer = self._own_lock(own, project, choice.python, at, options)
         else:
@@ -104,7 +104,8 @@ class VirtualenvBuilder:
         )
         return replace(lock, digest=lock_digest(lock))
 
-    def _interpreter(self, text: str | None, day: datetime.date, origin: str, options: LockOptions) -> Choice:
+    def interpreter(self, text: str | None, day: datetime.date, origin: str, options: LockOptions) -> Choice:
+        """The interpreter for what `origin` asks for, fetched where that is allowed.  Raises `EnvironmentFailure`."""
         choice = self._pythons.choose(text, day, strict=options.strict)
         said = ""
         if choice is None and not options.offline and not (text or "").startswith("/"):
@@ -121,6 +122,8 @@ class VirtualenvBuilder:
         note = ""
         if own.name == "uv.lock":
             answer, note = resolve.export(own, project, python, self._uv)
+            if note and options.locked:
+                raise EnvironmentFailure(note.partition(";")[0], fix="Run `uv lock` and commit it, or run without --locked.")
         else:
             answer = resolve.project_lock(own, project)
         answer = replace(answer, notes=(note,) if note else ())
