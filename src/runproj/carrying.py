@@ -8,20 +8,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from runproj.core.run import RunQuery, Tag, TagName
-from runproj.errors import UsageError
+from runproj.errors import NotFoundError, UsageError
 from runproj.files import sha256_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from runproj.capsule.pack import Choices
+    from runproj.capsule.report import Story
+    from runproj.capsule.signing import Key, PublicKey
     from runproj.core.capsule import CapsuleImport, CapsuleView
+    from runproj.core.run import Run
     from runproj.core.transfer import Shelf, Source, TransferReport
+    from runproj.core.verdict import Verdict
     from runproj.transfer import Surroundings
     from runproj.transfer.engine import Wishes
     from runproj.wiring import Wiring
 
 _MANY = 10_000
+_SHOWN = 200_000
+"""Bytes of a log or patch that a report shows."""
 
 
 @dataclass(frozen=True)
@@ -31,21 +37,24 @@ class Carrying:
     wiring: Wiring
     cwd: Path
 
-    def pack(self, reference: str, target: Path, choices: Choices) -> CapsuleView:
+    def pack(self, reference: str, target: Path, choices: Choices, key: Key | None = None) -> CapsuleView:
         """Write the capsule of a run."""
         from runproj.capsule.pack import Exported, Workshop, write_capsule
-        from runproj.core.capsule import CapsuleView
+        from runproj.capsule.page import as_html
+        from runproj.capsule.report import page
+        from runproj.core.capsule import CapsuleView, Signature
         from runproj.runner import restore_patch
 
         run = self.wiring.find_run(reference)
-        view = self.wiring.view(run)
+        story = self._story(run)
+        view = story.view
         if view.plan is None:
             raise UsageError(f"Run {run.id[:8]} was not made by runproj", why="It has no plan that could be repeated.")
         restore_patch(run, view.plan, self.wiring.services())
         wiring = self.wiring
         use = Workshop(wiring.settings.home, wiring.sources, wiring.environments, self._shelf(), wiring.reporter)
-        exported = Exported(run, view.plan, view.record, tuple(self._below(run.id)))
-        manifest = write_capsule(exported, use, choices, target)
+        exported = Exported(run, view.plan, view.record, as_html(page(story)), tuple(self._below(run.id)))
+        manifest = write_capsule(exported, use, choices, target, key)
         return CapsuleView(
             path=str(target),
             run=run.id,
@@ -55,8 +64,59 @@ class Carrying:
             wheels=len(manifest.environment.wheels),
             inputs=len(manifest.inputs),
             complete=manifest.environment.complete and choices.inputs,
+            signature=Signature(key.fingerprint, True) if key else None,
             notes=manifest.notes,
         )
+
+    def report(self, reference: str, *, markdown: bool) -> str:
+        """The report of a run, as HTML or Markdown."""
+        from runproj.capsule.page import as_html, as_markdown
+        from runproj.capsule.report import page
+
+        told = page(self._story(self.wiring.find_run(reference)))
+        return as_markdown(told) if markdown else as_html(told)
+
+    def _story(self, run: Run) -> Story:
+        """All that a report tells of a run."""
+        from runproj.capsule.report import Story, packages_of
+
+        wiring = self.wiring
+        view = wiring.view(run)
+        return Story(
+            view=view,
+            experiment=self._shelf().experiment(run.experiment_id).name,
+            histories={metric.key: wiring.tracking.history(run.id, metric.key) for metric in run.metrics},
+            verdicts=tuple(self._verdicts(run)),
+            packages=packages_of(view.plan) if view.plan else (),
+            patch=self._text(run, "runproj/code.patch") if view.plan and view.plan.code.dirty else "",
+            log=self._text(run, "logs/stdout.log"),
+        )
+
+    def _verdicts(self, run: Run) -> Iterator[Verdict]:
+        """The verdicts on the replays of a run, the newest first."""
+        from runproj.core.verdict import Verdict
+        from runproj.references import read_document
+
+        scratch = self.wiring.settings.cache / "views"
+        for replay in self.wiring.tracking.search(RunQuery(tags=(Tag(TagName.RERUN_OF, run.id),), limit=_MANY)):
+            if replay.tag(TagName.VERDICT):
+                found = read_document(Verdict, replay, "runproj/verdict.json", self.wiring.artifacts, scratch)
+                if found is not None:
+                    yield found
+
+    def _text(self, run: Run, path: str) -> str:
+        """The end of a text of a run, or nothing where it has none."""
+        target = self.wiring.settings.cache / "views" / f"{run.id}-text"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self.wiring.artifacts.get(run, path, target)
+            with target.open("rb") as file:
+                file.seek(max(0, target.stat().st_size - _SHOWN))
+                return file.read().decode(errors="replace")
+        except NotFoundError:
+            return ""
+        finally:
+            target.unlink(missing_ok=True)
 
     def _shelf(self) -> Shelf:
         """The configured store: one of ours or a server, from both of which single runs can be taken."""
@@ -77,7 +137,9 @@ class Carrying:
                 yield run.id
                 yield from self._below(run.id)
 
-    def take(self, path: Path, into: str | None, wishes: Wishes, *, trust: bool) -> CapsuleImport:
+    def take(
+        self, path: Path, into: str | None, wishes: Wishes, *, trust: bool, signer: PublicKey | None = None
+    ) -> CapsuleImport:
         """Take a capsule in, its record into the configured store or another."""
         from runproj.capsule.archive import opened
         from runproj.capsule.unpack import Landing, Unpacking
@@ -86,7 +148,8 @@ class Carrying:
             return self._move(source, into or self.wiring.settings.tracking_uri, wishes)
 
         wiring = self.wiring
-        use = Landing(wiring.settings.home, wiring.sources, wiring.reporter, move, trust=trust, dry_run=wishes.dry_run)
+        home, dry_run = wiring.settings.home, wishes.dry_run
+        use = Landing(home, wiring.sources, wiring.reporter, move, trust=trust, signer=signer, dry_run=dry_run)
         with opened(path) as reader:
             return Unpacking(reader, use).take()
 

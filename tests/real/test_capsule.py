@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import zipfile
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -13,9 +14,11 @@ from threading import Thread
 import pytest
 
 from conftest import Repository
+from support.mlflow import MakeEnvironment
 from support.offline import without_network
 from support.program import SYSTEM, Cli
 
+VALIDATORS = ("roc-validator==0.13.0", "rocrate==0.16.0", "in-toto-attestation==0.9.3")
 EXAMPLES = Path(__file__).resolve().parents[2] / "example_projects"
 
 
@@ -144,8 +147,18 @@ def rich_project(make_repository, url: str, folder: Path) -> Repository:
     return outer
 
 
+def validated(folder: Path, make: MakeEnvironment) -> dict:
+    """What public validators of RO-Crate, in-toto and SLSA say of an unpacked capsule."""
+    python = make(VALIDATORS)
+    script = Path(__file__).parents[1] / "support/validate_crate.py"
+    done = subprocess.run(without_network([str(python), "-I", str(script), str(folder)]), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.network
 def test_code_data_and_record_of_every_kind_are_carried(
-    cli: Cli, make_repository, web: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, make_repository, web: tuple[Path, str], tmp_path: Path, cached_environment: MakeEnvironment
 ) -> None:
     plain = tmp_path / "plain home"
     plain.mkdir()
@@ -186,6 +199,22 @@ def test_code_data_and_record_of_every_kind_are_carried(
     assert third.returncode == 0 and json.loads(third.stdout)["level"] == "R4", third.stderr
     names = {item["name"] for item in elsewhere.json("runs", "list")["runs"]}
     assert {"inside", first["run"]["name"]} <= names
+
+    unpacked = tmp_path / "unpacked"
+    with zipfile.ZipFile(capsule) as archive:
+        archive.extractall(unpacked)
+    told = validated(unpacked, cached_environment)
+    # nobody is named that publishes, no organisation is known, and the code is from a folder
+    allowed = ("`publisher` property", "affiliation", "id SHOULD be an absolute URI")
+    assert [issue for issue in told["issues"] if not any(words in issue for words in allowed)] == []
+    assert told["crate"]["parameters"] == {"table": str(table)}
+    assert any(name.endswith("/artifacts/out/it=27s=20a=20=C3=A4=20file=2520.json") for name in told["crate"]["results"])
+    assert told["statement"] | {"seconds": 0} == {
+        "type": "https://slsa.dev/provenance/v1",
+        "build": "urn:runproj:run:v1",
+        "dependencies": 5,  # commit, submodule, changes, declared input, folder
+        "seconds": 0,
+    }
 
     listed = elsewhere("import", str(alone), "--json", "--dry-run")
     assert listed.returncode == 0, listed.stderr

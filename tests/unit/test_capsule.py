@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import signal
+import subprocess
 import time
 import zipfile
 from collections.abc import Callable
@@ -46,7 +48,9 @@ def changed(capsule: Path, target: Path, change: Callable[[dict], None], files: 
     """A capsule that says something else, and agrees with itself."""
     with zipfile.ZipFile(capsule) as source, zipfile.ZipFile(target, "w") as archive:
         manifest = json.loads(source.read(MANIFEST))
-        content = {name: source.read(name) for name in source.namelist() if name != MANIFEST} | (files or {})
+        content = {name: source.read(name) for name in source.namelist()} | (files or {})
+        told = json.loads(content.pop("provenance.json"))
+        del content[MANIFEST]
         manifest["files"] = [
             {"path": name, "size": len(data), "sha256": sha256(data).hexdigest()} for name, data in content.items()
         ]
@@ -54,6 +58,8 @@ def changed(capsule: Path, target: Path, change: Callable[[dict], None], files: 
         for name, data in content.items():
             archive.writestr(name, data)
         archive.writestr(MANIFEST, json.dumps(manifest))
+        told["subject"][0]["digest"]["sha256"] = sha256(json.dumps(manifest).encode()).hexdigest()
+        archive.writestr("provenance.json", json.dumps(told))
     return target
 
 
@@ -170,3 +176,81 @@ def test_an_import_that_was_killed_is_completed_by_the_next(cli: Cli, made: tupl
 def test_what_has_no_meaning_is_said(cli: Cli, arguments: tuple[str, ...], said: str) -> None:
     result = cli(*arguments)
     assert result.returncode == 2 and said in result.stderr
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two keys of ssh, one of openssl's kind, and one of another algorithm."""
+    folder = tmp_path_factory.mktemp("keys")
+    for name, kind in (("mine", "ed25519"), ("other", "ed25519"), ("ecdsa", "ecdsa")):
+        subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-C", "me", "-f", str(folder / name)], check=True)
+    subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", str(folder / "pem")], check=True)
+    subprocess.run(["openssl", "pkey", "-in", str(folder / "pem"), "-pubout", "-out", str(folder / "pem.pub")], check=True)
+    return folder
+
+
+def verified_by_openssl(capsule: Path, public: Path, scratch: Path) -> bool:
+    """Whether another program finds the signature good, of what DSSE says is signed."""
+    with zipfile.ZipFile(capsule) as archive:
+        envelope = json.loads(archive.read("provenance.dsse.json"))
+        statement = archive.read("provenance.json")
+    assert base64.b64decode(envelope["payload"]) == statement
+    kind = envelope["payloadType"].encode()
+    (scratch / "data").write_bytes(b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(statement), statement))
+    (scratch / "sig").write_bytes(base64.b64decode(envelope["signatures"][0]["sig"]))
+    verify = ["openssl", "pkeyutl", "-verify", "-pubin", "-inkey", str(public), "-rawin"]
+    return subprocess.run([*verify, "-in", str(scratch / "data"), "-sigfile", str(scratch / "sig")]).returncode == 0
+
+
+def test_a_signature_tells_whose_a_capsule_is(cli: Cli, made: tuple[Path, str], keys: Path, tmp_path: Path) -> None:
+    capsule, run = made
+    cli.json("import", str(capsule))
+    signed, pem = tmp_path / "signed.zip", tmp_path / "pem.zip"
+    exported = cli.json("export", run, str(signed), "--sign", str(keys / "mine"))
+    printed = subprocess.run(["ssh-keygen", "-l", "-f", str(keys / "mine.pub")], check=True, capture_output=True, text=True)
+    assert exported["signature"]["key"] == printed.stdout.split()[1]
+    cli.json("export", run, str(pem), "--sign", str(keys / "pem"))
+    assert verified_by_openssl(pem, keys / "pem.pub", tmp_path)
+
+    named = cli.json("import", str(signed), "--signer", str(keys / "mine.pub"))
+    assert named["signature"] == {"key": exported["signature"]["key"], "trusted": True}
+    anybody = cli.json("import", str(signed))
+    assert anybody["signature"]["trusted"] is False and any("not named" in note for note in anybody["notes"])
+    assert cli.json("import", str(pem), "--signer", str(keys / "pem.pub"))["signature"]["trusted"]
+    for path, key in ((signed, "other.pub"), (capsule, "mine.pub")):
+        refused = cli("import", str(path), "--signer", str(keys / key))
+        assert refused.returncode == 125 and "signed" in refused.stderr
+    for key in ("ecdsa", "mine.pub", "nothing"):
+        assert cli("export", run, str(tmp_path / "x.zip"), "--sign", str(keys / key)).returncode == 2
+    assert cli("import", str(signed), "--signer", str(keys / "ecdsa.pub")).returncode == 2
+
+
+@pytest.mark.parametrize("part", ["manifest.json", "provenance.json", "provenance.dsse.json", "signer.pub"])
+def test_a_signed_capsule_cannot_be_changed(cli: Cli, made: tuple[Path, str], keys: Path, tmp_path: Path, part: str) -> None:
+    capsule, run = made
+    cli.json("import", str(capsule))
+    signed, altered = tmp_path / "signed.zip", tmp_path / "altered.zip"
+    cli.json("export", run, str(signed), "--sign", str(keys / "mine"))
+    with zipfile.ZipFile(signed) as source, zipfile.ZipFile(altered, "w") as archive:
+        for name in source.namelist():
+            content = source.read(name)
+            archive.writestr(name, content.replace(b"a", b"b", 1) if name == part else content)
+    for signer in ([], ["--signer", str(keys / "mine.pub")]):
+        refused = cli("import", str(altered), *signer)
+        assert refused.returncode == 125 and "Traceback" not in refused.stderr
+
+
+def test_packages_that_somebody_built_are_taken_with_trust_or_a_signature(
+    cli: Cli, made: tuple[Path, str], keys: Path, tmp_path: Path
+) -> None:
+    name, of = "wheels/built/abc/thing-1.0-py3-none-any.whl", "1" * 64
+
+    def built(manifest: dict) -> None:
+        manifest["environment"]["wheels"] = [{"path": name, "sha256": sha256(b"wheel").hexdigest(), "of": of}]
+
+    capsule = changed(made[0], tmp_path / "built.zip", built, {name: b"wheel"})
+    kept = Path(cli.env["RUNPROJ_HOME"], "capsules", "wheels", f"{of}.json")
+    left = cli.json("import", str(capsule))
+    assert left["wheels"] == 0 and not kept.exists() and any("Left out" in note for note in left["notes"])
+    taken = cli.json("import", str(capsule), "--trust")
+    assert taken["wheels"] == 1 and json.loads(kept.read_text())["name"] == "thing-1.0-py3-none-any.whl"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runproj import __version__, inputs, proc
+from runproj.capsule import crate, provenance
 from runproj.capsule.archive import Writer, document
 from runproj.capsule.names import packed
 from runproj.capsule.record import write_run
@@ -35,10 +36,13 @@ from runproj.errors import RunprojError, StartError, UsageError
 from runproj.files import explained, remove_tree
 
 if TYPE_CHECKING:
+    from runproj.capsule.signing import Key
     from runproj.core.source import Checkout
     from runproj.environments import EnvironmentCache
     from runproj.source import SourceStore
 
+PREVIEW = "ro-crate-preview.html"
+"""The page for people, under the name that archives look for."""
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):")
 
 
@@ -64,11 +68,12 @@ class Workshop:
 
 @dataclass(frozen=True)
 class Exported:
-    """The run to pack, what was recorded of it, and the ids of the runs that its command began inside it."""
+    """The run to pack, what was recorded of it, a page that tells of it, and the ids of runs that its command began inside it."""
 
     run: Run
     plan: Plan
     record: RunRecord | None
+    page: str
     below: tuple[str, ...] = ()
 
 
@@ -92,7 +97,7 @@ class Packing:
             self.use.sources.discard(checkout)
         ids = (self.exported.run.id, *self.exported.below)
         runs = []
-        for moved in self.use.shelf.some(ids):
+        for moved in sorted(self.use.shelf.some(ids), key=lambda moved: moved.run.id != self.exported.run.id):
             self.use.reporter.progress(f"packing run {moved.run.name}")
             runs.append(write_run(moved, self.use.shelf, self.writer, self.scratch))
         manifest = Manifest(
@@ -183,15 +188,22 @@ def input_name(number: int, below: str) -> str:
     return packed("inputs", str(number), below or "data")
 
 
-def write_capsule(exported: Exported, use: Workshop, choices: Choices, target: Path) -> Manifest:
-    """Write the capsule of a run to `target`.  Raises `RunprojError` where something of it cannot be had any more."""
+def write_capsule(exported: Exported, use: Workshop, choices: Choices, target: Path, key: Key | None = None) -> Manifest:
+    """Write the capsule of a run to `target`, signed where there is a key.
+
+    Raises `RunprojError` where something of it cannot be had any more.
+    """
     if not exported.run.status.final:
         raise UsageError(f"Run {exported.run.id[:8]} has not ended yet", fix="Wait for it (`runproj wait`), or stop it.")
     with scratch_folder(use.home) as scratch, Writer(target) as writer:
-        packing = Packing(exported, use, choices, writer, scratch)
-        manifest, _ = packing.write()
+        manifest, runs = Packing(exported, use, choices, writer, scratch).write()
+        writer.text(PREVIEW, exported.page)
+        if key is not None:
+            writer.text(provenance.SIGNER, f"{key.public.line}\n")
+        told = crate.Told(manifest, runs[0], exported.plan, exported.record, tuple(writer.files))
+        writer.text(crate.METADATA, crate.metadata(told))
         manifest = replace(manifest, files=tuple(writer.files))
-        writer.text(MANIFEST, document(manifest))
+        provenance.write(told, writer.text(MANIFEST, document(manifest)), writer, key)
     return manifest
 
 

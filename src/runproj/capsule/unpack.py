@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runproj.capsule import provenance
 from runproj.capsule.archive import Reader
+from runproj.capsule.names import unpacked
 from runproj.capsule.pack import input_name, scratch_folder
 from runproj.capsule.record import CapsuleRecord
 from runproj.core.capsule import CapsuleImport, PackedWheel
@@ -18,10 +20,11 @@ from runproj.errors import StorageError
 from runproj.kept import BuiltWheel, Kept
 
 if TYPE_CHECKING:
+    from runproj.capsule.signing import PublicKey
     from runproj.source import SourceStore
 
 _CODE = re.compile(r"code/(\d+\.bundle|lfs/[0-9a-f]{64})")
-_WHEEL = re.compile(r"wheels/(?:built/[0-9a-f]{1,16}/)?([A-Za-z0-9_.%+-]+\.whl)")
+_WHEEL = re.compile(r"wheels/(?:built/[0-9a-f]{1,16}/)?([A-Za-z0-9_.=+-]+\.whl)")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -29,6 +32,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 class Landing:
     """Where a capsule goes.  move: takes its record over into a store.
 
+    signer: whose signature the capsule has to bear;
     trust: packages that the maker of the capsule built are taken too, though nothing can tell what was built.
     """
 
@@ -37,6 +41,7 @@ class Landing:
     reporter: Reporter
     move: Callable[[Source], TransferReport]
     trust: bool = False
+    signer: PublicKey | None = None
     dry_run: bool = False
 
 
@@ -53,6 +58,9 @@ class Unpacking:
         """All of it.  Raises `StorageError` where it is not what its manifest says, `SourceError` for unfit code."""
         self.use.reporter.progress("checking every file of the capsule")
         self.reader.verify()
+        signature = provenance.check(self.reader, self.use.signer)
+        if signature and not signature.trusted:
+            self.notes.append(f"Signed with the key {signature.key}, which you have not named (--signer): it may be anybody's.")
         record = CapsuleRecord(self.reader)
         wheels = self._wheels()
         if not self.use.dry_run:
@@ -72,6 +80,7 @@ class Unpacking:
             wheels=len(wheels),
             inputs=len(self.manifest.inputs),
             transfer=report,
+            signature=signature,
             notes=tuple(self.notes),
         )
 
@@ -99,7 +108,7 @@ class Unpacking:
     def _wheels(self) -> list[PackedWheel]:
         """The packages to take.  Those that were built elsewhere are as good as whoever built them."""
         built = [wheel for wheel in self.manifest.environment.wheels if wheel.of]
-        if not built or self.use.trust:
+        if not built or self.use.trust or self.use.signer:
             return list(self.manifest.environment.wheels)
         names = ", ".join(wheel.path.rpartition("/")[2] for wheel in built[:5])
         self.notes.append(
@@ -114,7 +123,7 @@ class Unpacking:
             raise StorageError(f"{wheel.path[:200]!r} is not a name that a package has in a capsule")
         digest = self._take(wheel.path, scratch)
         if wheel.of:
-            self.kept.keep_wheel(wheel.of, BuiltWheel(match[1].replace("%21", "!"), digest))
+            self.kept.keep_wheel(wheel.of, BuiltWheel(unpacked(match[1]), digest))
 
     def _take(self, name: str, scratch: Path) -> str:
         """Put a file into the content-addressed store, unless it is there."""

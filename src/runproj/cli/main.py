@@ -35,6 +35,7 @@ COMMANDS = {
     "sync": "sync",
     "import": "transfer",
     "export": "transfer",
+    "report": "report",
     "user": "user",
     "execute-job": "job",
 }

@@ -28,6 +28,10 @@ Suffix = Annotated[
 Artifacts = Annotated[
     list[Path] | None, typer.Option("--artifacts", metavar="FOLDER", help="A folder that holds artifacts (repeatable).")
 ]
+Sign = Annotated[Path | None, typer.Option("--sign", metavar="KEY", help="Sign the capsule with this Ed25519 key of ssh or PEM.")]
+Signer = Annotated[
+    Path | None, typer.Option("--signer", metavar="KEY.pub", help="Take the capsule only if it was signed with this key.")
+]
 Trust = Annotated[bool, typer.Option("--trust", help="Take packages too that the maker of the capsule has built.")]
 Inputs = Annotated[bool, typer.Option("--inputs/--no-inputs", help="Put the data that the run was given into the capsule.")]
 Wheels = Annotated[bool, typer.Option("--wheels/--no-wheels", help="Put the packages of the environment into the capsule.")]
@@ -50,6 +54,7 @@ def import_(
     experiment: Experiments = None,
     suffix: Suffix = "",
     artifacts: Artifacts = None,
+    signer: Signer = None,
     trust: Trust = False,
     dry_run: DryRun = False,
     json: opt.Json = False,
@@ -67,9 +72,9 @@ def import_(
     if source.endswith(".zip"):
         if experiment or artifacts:
             raise UsageError("A capsule holds one run: --experiment and --artifacts mean nothing for it")
-        return _take(Path(source), into, suffix, trust=trust, dry_run=dry_run, json=json)
-    if trust:
-        raise UsageError(f"{source} is no capsule (.zip)", why="--trust is about what a capsule brings.")
+        return _take(Path(source), into, suffix, signer, trust=trust, dry_run=dry_run, json=json)
+    if trust or signer:
+        raise UsageError(f"{source} is no capsule (.zip)", why="--trust and --signer are about what a capsule brings.")
     return _transfer(True, source, into, experiment, suffix, artifacts, dry_run, json)
 
 
@@ -91,6 +96,7 @@ def export(
     inputs: Inputs = True,
     wheels: Wheels = True,
     history: History = True,
+    sign: Sign = None,
     force: Force = False,
     dry_run: DryRun = False,
     json: opt.Json = False,
@@ -117,17 +123,19 @@ def export(
         raise UsageError(
             "--from, --experiment, --suffix, --artifacts and --dry-run mean nothing for a capsule, which holds one run"
         )
-    return _pack(target, capsule, (inputs, wheels, history), force=force, json=json)
+    return _pack(target, capsule, (inputs, wheels, history), sign, force=force, json=json)
 
 
-def _pack(reference: str, target: Path, wanted: tuple[bool, bool, bool], *, force: bool, json: bool) -> int:
+def _pack(reference: str, target: Path, wanted: tuple[bool, bool, bool], sign: Path | None, *, force: bool, json: bool) -> int:
     from runproj.capsule.pack import Choices
+    from runproj.capsule.signing import Key
 
     if target.exists() and not force:
         raise UsageError(f"{target} exists already", fix="Choose another name, or replace it with --force.")
+    key = Key.read(sign, lambda: str(typer.prompt(f"Passphrase of {sign}", hide_input=True, err=True))) if sign else None
     carrying = _carrying()
     carrying.wiring.recover()
-    view = carrying.pack(reference, target.absolute(), Choices(*wanted))
+    view = carrying.pack(reference, target.absolute(), Choices(*wanted), key)
     if json:
         output.write_json(view)
         return 0
@@ -135,22 +143,28 @@ def _pack(reference: str, target: Path, wanted: tuple[bool, bool, bool], *, forc
         output.say(f"note: {output.clean(note)}")
     parts = (output.count(view.wheels, "package"), output.count(view.inputs, "input"), output.count(view.files, "file"))
     output.write(f"{output.clean(view.path)}: {view.size / 1e6:,.1f} MB, {', '.join(parts)}")
-    output.write(f"sha256 {view.sha256}")
+    output.write(f"sha256 {view.sha256}" + (f", signed with {view.signature.key}" if view.signature else ""))
     if not view.complete:
         output.write("It does not hold everything: whoever repeats the run needs a network, or the data.")
     return 0
 
 
-def _take(path: Path, into: str | None, suffix: str, *, trust: bool, dry_run: bool, json: bool) -> int:
+def _take(path: Path, into: str | None, suffix: str, signer: Path | None, *, trust: bool, dry_run: bool, json: bool) -> int:
+    from runproj.capsule.signing import PublicKey
     from runproj.transfer.engine import Wishes
 
-    found = _carrying().take(path.absolute(), into, Wishes(suffix=suffix, dry_run=dry_run), trust=trust)
+    if signer and not signer.is_file():
+        raise UsageError(f"There is no key {signer}", fix="Name a file like ~/.ssh/id_ed25519.pub.")
+    key = PublicKey.read(signer.read_bytes(), str(signer)) if signer else None
+    found = _carrying().take(path.absolute(), into, Wishes(suffix=suffix, dry_run=dry_run), trust=trust, signer=key)
     if json:
         output.write_json(found)
         return 0 if found.verified else 1
     for note in found.notes:
         output.say(f"note: {output.clean(note)}")
     _tell(found.transfer)
+    if found.signature and found.signature.trusted:
+        output.write(output.good(f"Signed with {found.signature.key}."))
     if found.verified and not dry_run:
         output.write(f"Repeat it: runproj reproduce {found.run[:8]}")
     return 0 if found.verified else 1

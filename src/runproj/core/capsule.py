@@ -14,7 +14,7 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class PackedFile:
-    """A file of the capsule.  `path` is its name in the zip: `/` between parts, other characters than plain ones as %XX."""
+    """A file of the capsule.  `path` is its name in the zip: `/` between parts, other characters than plain ones as =XX."""
 
     path: str
     size: int
