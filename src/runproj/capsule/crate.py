@@ -106,7 +106,8 @@ def _action(told: Told) -> tuple[Entity, list[Entity]]:
         action["error"] = run.tag("runproj.reason") or run.status.value
     parts = [tool, agent, *(item for item in (*given, *made) if len(item) > 1)]
     if plan.lock.image:
-        image: Entity = {"@id": "#image", "@type": "ContainerImage", "name": plan.lock.image, "additionalType": _id(_DOCKER)}
+        name = plan.lock.image.reference
+        image: Entity = {"@id": "#image", "@type": "ContainerImage", "name": name, "additionalType": _id(_DOCKER)}
         action["containerImage"] = _id("#image")
         parts.append(image)
     return action, parts

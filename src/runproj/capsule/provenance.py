@@ -90,7 +90,7 @@ def _dependencies(told: Told) -> Iterator[Descriptor]:
     for wheel in told.manifest.environment.wheels:
         yield _file(wheel.path, wheel.sha256)
     if image := told.plan.lock.image:
-        yield {"name": "image", "uri": image, "digest": {"sha256": image.rpartition("sha256:")[2]}}
+        yield {"name": "image", "uri": image.reference, "digest": {"sha256": image.reference.rpartition("sha256:")[2]}}
     recorded = told.record.inputs if told.record else ()
     for data in recorded:
         yield {"name": data.name, "uri": data.uri, "digest": {"sha256": data.sha256}}

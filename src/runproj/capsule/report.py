@@ -143,7 +143,8 @@ def _environment(story: Story) -> Iterator[Block]:
         rows = [
             ("made by", f"{lock.manager.value}, from {lock.origin}"),
             ("interpreter", f"{lock.python.implementation} {lock.python.version}" if lock.python else ""),
-            ("image", lock.image or ""),
+            ("image", lock.image.asked.image if lock.image else ""),
+            ("image, pinned", lock.image.reference if lock.image else ""),
             ("lock", lock.digest),
             ("index as of", _date(lock.as_of)),
             ("platform", lock.platform),
