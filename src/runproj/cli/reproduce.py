@@ -25,6 +25,9 @@ Ignore = Annotated[
     list[str] | None, typer.Option("--ignore", metavar="PATTERN", help="Leave outputs and metrics of this name aside ('time_*').")
 ]
 
+Secrets = Annotated[
+    list[str] | None, typer.Option("--param", "-P", metavar="NAME=VALUE", help="A secret, which is never recorded.")
+]
 _MOST_SHOWN = 20
 
 
@@ -48,9 +51,7 @@ def reproduce(
     ] = None,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Build the environment anew, even where it is sound.")] = False,
     ignore: Ignore = None,
-    param: Annotated[
-        list[str] | None, typer.Option("--param", "-P", metavar="NAME=VALUE", help="A secret, which is never recorded.")
-    ] = None,
+    param: Secrets = None,
     junit: Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write the checks as JUnit XML.")] = None,
     badge: Annotated[Path | None, typer.Option("--badge", metavar="FILE", help="Write the verdict as an SVG badge.")] = None,
     experiment: opt.Experiment = None,
@@ -67,13 +68,10 @@ def reproduce(
     from runproj.core.plan import RunOptions
     from runproj.descriptor import parse_given
     from runproj.reproduce.replay import Reproduction, Wishes
-    from runproj.settings import load, parse_duration
-    from runproj.wiring import Wiring
+    from runproj.settings import parse_duration
 
     demanded = _level(at_least)
-    tee = (None, None) if quiet else (2, 2)  # standard output is for the verdict
-    wiring = Wiring(load(), output.TerminalReporter(quiet=quiet), offline=offline, tee=tee)
-    wiring.recover()
+    wiring = _wiring(quiet=quiet, offline=offline)
     wishes = Wishes(
         times=times,
         secrets=tuple(parse_given(text) for text in param or ()),
@@ -170,22 +168,46 @@ def _values(check: MetricCheck) -> str:
 def why(
     first: Annotated[str, typer.Argument(metavar="A", help="A run.", autocompletion=complete.runs)],
     second: Annotated[str, typer.Argument(metavar="B", help="Another run.", autocompletion=complete.runs)],
+    bisect: Annotated[
+        bool, typer.Option("--bisect", help="Run hybrids of both, until it is known which difference moves the results.")
+    ] = False,
+    param: Secrets = None,
+    offline: opt.Offline = False,
     json: opt.Json = False,
+    quiet: opt.Quiet = False,
 ) -> int:
     """Name the first thing that differs between two runs.
 
     In this order: code, descriptor, parameters, lock, interpreter, image, inputs, variables, hardware, threads, seed.
     """
-    from runproj.cli.logs import looking
+    from dataclasses import replace
+
+    from runproj.descriptor import parse_given
     from runproj.reproduce.why import explain
 
-    wiring = looking()
-    found, _ = explain(wiring.find_run(first), wiring.find_run(second), wiring.services())
+    wiring = _wiring(quiet=quiet or not bisect, offline=offline)
+    found, pair = explain(wiring.find_run(first), wiring.find_run(second), wiring.services())
+    if bisect:
+        from runproj.reproduce.bisect import Laboratory
+
+        secrets = [parse_given(text) for text in param or ()]
+        found = replace(found, bisection=Laboratory(pair, wiring.services(), wiring.leases, secrets).bisect(found.factors))
     if json:
         output.write_json(found)
     else:
         _show_why(found)
     return 0
+
+
+def _wiring(*, quiet: bool, offline: bool) -> Wiring:
+    """Standard output is for the answer: what a command prints goes to standard error."""
+    from runproj.settings import load
+    from runproj.wiring import Wiring
+
+    tee = (None, None) if quiet else (2, 2)
+    wiring = Wiring(load(), output.TerminalReporter(quiet=quiet), offline=offline, tee=tee)
+    wiring.recover()
+    return wiring
 
 
 def _show_why(found: Why) -> None:
@@ -198,6 +220,12 @@ def _show_why(found: Why) -> None:
         output.write("  The results do not differ.")
     for note in found.notes:
         output.say(f"note: {note}")
+    if found.bisection is None:
+        return
+    for trial in found.bisection.trials:
+        word = trial.problem or ("arrives at the second run" if trial.arrived else "moves" if trial.moved else "does not move")
+        output.write(f"  {output.dim('tried')} {output.clean('; '.join(trial.swapped))}: {output.clean(word)}")
+    output.write(output.clean(found.bisection.words))
 
 
 def diff(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ def cut_local(text: str, base: Path, project: Path) -> tuple[str, list[Local]]:
 
     base: the folder that paths in the lock are relative to.
     """
-    head, *blocks = re.split(r"(?m)^(?=\[\[packages\]\]\s*$)", text)
+    head, blocks = split(text)
     kept: list[str] = []
     local: list[Local] = []
     for block in blocks:
@@ -41,20 +42,30 @@ def cut_local(text: str, base: Path, project: Path) -> tuple[str, list[Local]]:
         place = (base / path).resolve()
         relative = os.path.relpath(place, project.resolve())
         local.append(Local(str(package.get("name", place.name)), relative, bool(source.get("editable"))))
-    head = re.sub(r"(?m)^#.*\n", "", head)
-    head = re.sub(r"(?m)^packages\s*=\s*\[\s*\]\s*\n?", "", head)
-    if not kept:
-        return _without_blank_end(head) + "packages = []\n", local
-    return _without_blank_end(head) + "\n" + "\n".join(_without_blank_end(block) for block in kept), local
+    return joined(re.sub(r"(?m)^#.*\n", "", head), kept), local
+
+
+def split(text: str) -> tuple[str, list[str]]:
+    """The head of a lock, and the text of each package."""
+    head, *blocks = re.split(r"(?m)^(?=\[\[packages\]\]\s*$)", text)
+    return head, blocks
+
+
+def joined(head: str, blocks: Sequence[str]) -> str:
+    """The inverse of `split`."""
+    head = _without_blank_end(re.sub(r"(?m)^packages\s*=\s*\[\s*\]\s*\n?", "", head))
+    return head + ("\n" + "\n".join(map(_without_blank_end, blocks)) if blocks else "packages = []\n")
+
+
+def name_of(block: str) -> str:
+    """The name of the package that a block describes."""
+    return str(_package(block).get("name", ""))
 
 
 def only(text: str, names: frozenset[str]) -> str:
     """The lock with these packages of it alone."""
-    head, *blocks = re.split(r"(?m)^(?=\[\[packages\]\]\s*$)", text)
-    kept = [block for block in blocks if _package(block).get("name") in names]
-    if not kept:
-        return re.sub(r"(?m)^packages\s*=\s*\[\s*\]\s*\n?", "", _without_blank_end(head)) + "packages = []\n"
-    return head + "".join(kept)
+    head, blocks = split(text)
+    return joined(head, [block for block in blocks if name_of(block) in names])
 
 
 def _without_blank_end(text: str) -> str:

@@ -24,14 +24,14 @@ def diff(first: Run, second: Run, use: Services) -> Diff:
             code = use.sources.compare(*codes)
         except SourceError as error:
             notes = (f"The code cannot be compared: {error.what}.",)
-    outputs, metrics = pair.results()
+    results = pair.results()
     found = compare_runs(pair.views).differences
     return Diff(
         runs=(first.id, second.id),
         files=code.files,
         patch=code.patch,
         differences=tuple(item for item in found if item.kind not in _SHOWN_ELSEWHERE),
-        metrics=metrics,
-        outputs=outputs,
+        metrics=results.metrics,
+        outputs=results.outputs,
         notes=notes,
     )

@@ -72,8 +72,10 @@ def causes_of(view: RunView) -> Iterator[Fact]:
                 yield Fact("variable", name, "yes")
         if arguments := view.plan.options.docker_args:
             yield Fact("variable", "--docker-args", " ".join(arguments))
-    if view.record:
-        yield from _surroundings(view.record)
+    declared = {name for name, _ in view.plan.entry_point.env} if view.plan else set()
+    for fact in _surroundings(view.record) if view.record else ():
+        if fact.name not in declared:  # what the descriptor sets is told as that
+            yield fact
     if view.plan:
         yield from _parameters(view.plan, seeds=True)
 

@@ -14,15 +14,15 @@ from runproj.core.project import ParameterType
 from runproj.core.record import RunRecord
 from runproj.core.run import Run, RunChanges, RunStatus, Tag, TagName
 from runproj.core.services import Services
-from runproj.core.verdict import Level, Noise, Replay, Verdict, level_of, limit
+from runproj.core.verdict import Level, Noise, Replay, Verdict, limit
 from runproj.core.views import RunView
 from runproj.errors import EnvironmentFailure, Interrupted, RunprojError, UsageError
 from runproj.files import atomic_write
 from runproj.leases import Leases
 from runproj.reproduce.history import noise_before, values_of
-from runproj.reproduce.outputs import OutputComparison, matches, scratch
-from runproj.reproduce.results import metrics_of
-from runproj.reproduce.tolerance import Tolerances, check_metrics, noise_of
+from runproj.reproduce.outputs import matches, scratch
+from runproj.reproduce.results import compare
+from runproj.reproduce.tolerance import Tolerances, noise_of
 
 
 @dataclass(frozen=True)
@@ -118,11 +118,9 @@ class Reproduction:
     def _compared(self, ended: Run, tolerances: Tolerances, started: float) -> Replay:
         ignored = self._wishes.ignored
         replayed = self.view(self._use.tracking.get_run(ended.id))
-        with scratch(self._use) as folder:
-            outputs = OutputComparison(self._original, replayed, self._use, folder).checks(ignored)
-        metrics = check_metrics(metrics_of(self._original, ignored), metrics_of(replayed, ignored), tolerances)
-        level = level_of(outputs, metrics)
-        return Replay(level, ended.id, limit(outputs, metrics), _since(started), outputs, metrics)
+        found = compare(self._original, replayed, self._use, tolerances, ignored)
+        reason = limit(found.outputs, found.metrics)
+        return Replay(found.level, ended.id, reason, _since(started), found.outputs, found.metrics)
 
     def _noise(self, runs: Sequence[Run]) -> tuple[Noise, ...]:
         """How the metrics varied over the original and several replays."""

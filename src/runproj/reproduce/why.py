@@ -11,14 +11,11 @@ from runproj.core.plan import Plan
 from runproj.core.run import Run
 from runproj.core.services import Services
 from runproj.core.source import FileChange
-from runproj.core.verdict import MetricCheck, OutputCheck, Sameness
 from runproj.core.views import RunView
 from runproj.errors import SourceError
 from runproj.reproduce.comparison import with_mark
 from runproj.reproduce.facts import Fact, causes_of
-from runproj.reproduce.outputs import OutputComparison, scratch
-from runproj.reproduce.results import metrics_of
-from runproj.reproduce.tolerance import Tolerances, check_metrics
+from runproj.reproduce.results import Compared, compare
 
 _ENVIRONMENT_FILES = (
     "requirements*.txt",
@@ -52,12 +49,9 @@ class Pair:
     def _view(self, run: Run) -> RunView:
         return references.view(run, self.use.artifacts, self.use.home / "cache" / "views")
 
-    def results(self) -> tuple[tuple[OutputCheck, ...], tuple[MetricCheck, ...]]:
+    def results(self) -> Compared:
         """What came of both: outputs and metrics, each compared."""
-        first, second = self.views
-        with scratch(self.use) as folder:
-            outputs = OutputComparison(first, second, self.use, folder).checks()
-        return outputs, check_metrics(metrics_of(first), metrics_of(second), Tolerances({}, {}))
+        return compare(*self.views, self.use)
 
     def code(self) -> tuple[FileChange, ...]:
         """The files of the code that are not the same, below the project's folder or not."""
@@ -100,9 +94,7 @@ def explain(first: Run, second: Run, use: Services) -> tuple[Why, Pair]:
     """What differs between two runs, the first factor before all others."""
     pair = Pair(first, second, use)
     factors = pair.factors()
-    outputs, metrics = pair.results()
-    found = {check.same for check in outputs} | {check.same for check in metrics}
-    same = found <= {Sameness.EXACT, Sameness.EQUAL}
+    same = pair.results().same
     return Why(
         runs=(first.id, second.id),
         words=_words(factors, same),
