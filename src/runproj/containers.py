@@ -15,15 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from runproj import engine as engines
+from runproj import gateways
 from runproj.core import container
 from runproj.core.call import BoundValue, Call
+from runproj.core.dialect import needs_bash
 from runproj.core.environment import DockerSpec, ImageFacts
 from runproj.core.plan import Plan
 from runproj.core.project import ParameterType, Resources
 from runproj.core.source import Checkout
 from runproj.engine import Engine, EngineAway, EngineError, Where
 from runproj.errors import BackendError, StartError
-from runproj.files import explained
+from runproj.files import atomic_write, explained
 from runproj.settings import parse_size
 
 ROOT = "/runproj"
@@ -102,13 +104,7 @@ class Box:
         """Where on this machine a server has to listen for the container to reach it.  Loopback where it can reach none."""
         if self.network in ("host", "none") or self.network.startswith("container:"):
             return LOOPBACK
-        try:
-            found = Engine(self.where).get(f"/networks/{engines.segment(self.network)}")
-        except EngineError as error:
-            raise BackendError(f"There is no network {self.network!r}", why=error.message) from error
-        except EngineAway as error:
-            raise engines.unreachable(self.where, error) from error
-        return next((address for address in _gateways(found) if _is_ours(address)), LOOPBACK)
+        return gateways.of(self.network, Engine(self.where)) or LOOPBACK
 
     # -- paths
 
@@ -135,6 +131,18 @@ class Box:
     def variables(self, paths: Mapping[str, str]) -> dict[str, str]:
         """Variables that name paths, as the container has them."""
         return {name: self._inside(path) or path for name, path in paths.items()}
+
+    def shell_for(self, script: str) -> str:
+        """`bash`; in an image without it `sh`, if that understands the script.  Raises `StartError`."""
+        if _has_bash(self.identity, self.image.id, self.where):
+            return "bash"
+        if words := needs_bash(script):
+            raise StartError(
+                "The command is written for bash, which is not in the image",
+                why=f"Other shells do not have {words!r}, or understand it in another way.",
+                fix="Install bash in the image, write the command without it, or as a list of words, which needs no shell.",
+            )
+        return "sh"
 
     # -- the engine's words
 
@@ -246,6 +254,34 @@ class Box:
         _remove(Engine(self.where), self.identity.name)
 
 
+def _has_bash(identity: Identity, image: str, where: Where) -> bool:
+    """Whether there is a bash in an image; looked up once for each, in a container that is never started."""
+    known = identity.home / "cache" / "images" / image.removeprefix("sha256:")
+    with contextlib.suppress(OSError):
+        return known.read_text() == "bash"
+    engine, name = Engine(where), f"{identity.name}-look"
+    try:
+        engine.post("/containers/create", {"Image": image, "Cmd": ["true"], "Labels": identity.labels}, name=name)
+        try:
+            found = any(_exists(engine, name, f"{folder}/bash") for folder in ("/bin", "/usr/bin", "/usr/local/bin"))
+        finally:
+            _remove(engine, name)
+    except EngineError as error:
+        raise BackendError("The engine cannot make a container of the image", why=error.message) from error
+    except EngineAway as error:
+        raise engines.unreachable(where, error) from error
+    atomic_write(known, "bash" if found else "sh")
+    return found
+
+
+def _exists(engine: Engine, name: str, path: str) -> bool:
+    try:
+        engine.ask("HEAD", f"/containers/{name}/archive", {"path": path})
+    except EngineError:
+        return False
+    return True
+
+
 def _limits(resources: Resources) -> dict[str, object]:
     """What the entry point says it needs is what it gets."""
     found: dict[str, object] = {}
@@ -288,35 +324,6 @@ def _borrowed(root: Path) -> list[str]:
     except OSError:
         return []
     return [line for line in lines if line.startswith("/") and os.path.isdir(line)]  # noqa: PTH112
-
-
-def _gateways(network: Mapping[str, object]) -> Iterator[str]:
-    """Addresses that this machine may have in a network of the engine."""
-    ipam, options = network.get("IPAM"), network.get("Options")
-    configured = ipam.get("Config") if isinstance(ipam, dict) else None
-    for entry in configured or ():
-        if gateway := entry.get("Gateway"):
-            yield gateway.partition("/")[0]
-    name = options.get("com.docker.network.bridge.name") if isinstance(options, dict) else None
-    with contextlib.suppress(OSError):
-        yield _address_of(name or f"br-{str(network.get('Id', ''))[:12]}")
-
-
-def _address_of(interface: str) -> str:
-    """The IPv4 address of an interface (SIOCGIFADDR of netdevice(7)).  Raises `OSError`."""
-    import fcntl
-
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        answer = fcntl.ioctl(probe, 0x8915, interface.encode()[:15].ljust(256, b"\0"))
-    return socket.inet_ntoa(answer[20:24])
-
-
-def _is_ours(address: str) -> bool:
-    try:
-        socket.create_server((address, 0)).close()
-    except OSError:
-        return False
-    return True
 
 
 def _remove(engine: Engine, name: str) -> None:

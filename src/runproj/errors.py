@@ -76,6 +76,12 @@ class EnvironmentFailure(StartError):
     kind = "environment"
 
 
+class TrustError(StartError):
+    """The project asks for something of this machine that only projects get which the user trusts."""
+
+    kind = "trust"
+
+
 class BackendError(StartError):
     """The machine or engine that should run the job cannot, or does not answer."""
 

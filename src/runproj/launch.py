@@ -57,13 +57,16 @@ class Task:
         call = self.box.call(call)
         argv = call.argv(secrets)
         if call.command.shell is not None and argv[:2] == ("bash", "-c"):
-            argv = ("bash", "-c", _PATIENCE + argv[2], *argv[3:])
+            argv = (self.box.shell_for(argv[2]), "-c", _PATIENCE + argv[2], *argv[3:])
         return replace(self, argv=argv, given=self.box.variables(given))
 
     def variables(self, link: child.Link) -> dict[str, str]:
         """The variables of the command."""
         if self.box:
-            return self.box.environment({**self.given, **child.contained(self.plan, link, self.address)})
+            variables = child.contained(self.plan, link, self.address)
+            if self.box.network == "none":
+                variables["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"  # in vain, and for minutes
+            return self.box.environment({**self.given, **variables})
         return child.environment(self.plan, self.run, self.environment, self.use, {**self.given, **link.variables})
 
     @contextlib.contextmanager
@@ -100,9 +103,10 @@ def task(plan: Plan, run: Run, use: Services, checkout: Checkout, environment: E
     bare = Task(plan, run, use, checkout, environment)
     if environment.image is None:
         return bare
-    from runproj import containers, engine
+    from runproj import containers, engine, trust
     from runproj.core.container import options
 
+    trust.require(plan, use.home, checkout.project)
     owner = containers.Identity(run.id, token, use.home)
     where, folder = engine.find(os.environ), use.runs / run.id
     box = containers.Box(owner, plan, environment.image, checkout, folder, where, options(plan.options.docker_args))

@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from runproj import __version__, leftovers
 from runproj.codec import DocumentError, from_json, to_json
@@ -59,23 +60,34 @@ def plan(request: Request, use: Services) -> Planned:
         lock = use.environments.lock(project.environment, checkout.project, when, request.lock)
         report.done(_environment_words(lock))
         backend_of(request.options.backend, use).check(lock.place, entry_point.resources)
+        decided = Plan(
+            code=pin,
+            call=call,
+            lock=lock,
+            entry_point=entry_point,
+            project=project.name,
+            descriptor=project.descriptor,
+            options=replace(request.options, timeout=request.options.timeout or entry_point.timeout),
+            notes=(*pin.notes, *project.notes, *notes, *lock.notes),
+            runproj=__version__,
+        )
+        _require_trust(decided, use, granted=request.trust, project=checkout.project)
     except BaseException:
         use.sources.discard(checkout)
         raise
-    for note in (all_notes := (*pin.notes, *project.notes, *notes, *lock.notes)):
+    for note in decided.notes:
         report.note(note)
-    decided = Plan(
-        code=pin,
-        call=call,
-        lock=lock,
-        entry_point=entry_point,
-        project=project.name,
-        descriptor=project.descriptor,
-        options=replace(request.options, timeout=request.options.timeout or entry_point.timeout),
-        notes=all_notes,
-        runproj=__version__,
-    )
     return Planned(decided, _secrets(call, request.parameters), checkout)
+
+
+def _require_trust(decided: Plan, use: Services, *, granted: bool, project: Path | None = None) -> None:
+    """Refuse what the project asks of this machine, unless the user trusts it; a host's environment asks for nothing."""
+    if decided.lock.image is not None:
+        from runproj import trust
+
+        if granted:
+            trust.grant(decided.code, use.home)
+        trust.require(decided, use.home, project)
 
 
 def _environment_words(lock: EnvLock) -> str:
@@ -223,8 +235,11 @@ def handle_of(run: Run) -> JobHandle:
     raise NotFoundError(f"Run {run.id} was not started by runproj", fix="It can be shown and compared, not stopped or followed.")
 
 
-def rerun(run: Run, changes: Sequence[Given], use: Services, options: RunOptions) -> Planned:
-    """The plan of a recorded run again, with other parameters where `changes` says so: same commit, patch and lock."""
+def rerun(run: Run, changes: Sequence[Given], use: Services, options: RunOptions, *, trust: bool = False) -> Planned:
+    """The plan of a recorded run again, with other parameters where `changes` says so: same commit, patch and lock.
+
+    trust: as in a `Request`.
+    """
     old = load_plan(run, use)
     restore_patch(run, old, use)
     call, checkout = old.call, None
@@ -247,9 +262,9 @@ def rerun(run: Run, changes: Sequence[Given], use: Services, options: RunOptions
         deterministic=options.deterministic or old.options.deterministic,
         docker_args=options.docker_args or old.options.docker_args,
     )
-    return Planned(
-        replace(old, call=call, options=options, rerun_of=run.id, runproj=__version__), _secrets(call, changes), checkout
-    )
+    decided = replace(old, call=call, options=options, rerun_of=run.id, runproj=__version__)
+    _require_trust(decided, use, granted=trust)
+    return Planned(decided, _secrets(call, changes), checkout)
 
 
 def _secrets(call: Call, given: Sequence[Given]) -> dict[str, str]:

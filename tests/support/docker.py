@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import os
+import socket
 import subprocess
 import tarfile
 import time
+import urllib.request
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import docker
@@ -38,6 +41,13 @@ class Docker:
         self.made.append(name)
         return name
 
+    def small(self, which: str) -> str:
+        """An image of 2 MB with `cat`, `sh` that is no bash, and a file `/which`."""
+        collect = "RUN mkdir -p /out/bin && cp /bin/cat /out/bin && cp /bin/dash /out/bin/sh && "
+        collect += "cp -L --parents $(ldd /bin/cat /bin/dash | grep -o '/[^ :]*' | sort -u | grep /lib) /out"
+        lines = (collect, "FROM scratch", "COPY --from=0 /out /", "COPY which /which")
+        return self.image(*lines, files={"which": which})
+
     def containers(self, label: str = "runproj.home") -> list[str]:
         """Names of the containers there are, running or not."""
         return sorted(found.name for found in self.client.containers.list(all=True, filters={"label": label}))
@@ -49,9 +59,15 @@ class Docker:
             assert time.monotonic() < deadline, f"still there: {left}"
             time.sleep(0.05)
 
+    def forget(self, repository: str) -> None:
+        """Remove all images of a repository, whatever they are called."""
+        for image in self.client.images.list(repository):
+            self.client.images.remove(image.id, force=True)
+
     def close(self) -> None:
         for name in self.made:
-            self.client.images.remove(name, force=True)
+            with suppress(docker.errors.ImageNotFound):
+                self.client.images.remove(name, force=True)
         self.client.close()
 
 
@@ -69,3 +85,28 @@ def engine(base_image: str) -> Iterator[Docker]:
     found = Docker(base_image)
     yield found
     found.close()
+
+
+@contextmanager
+def registry_at(folder: Path) -> Iterator[str]:
+    """An image registry of our own; gives its address."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    (folder / "config.yml").write_text(
+        f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: '{folder}/data'}}}}\nhttp: {{addr: '{address}'}}\n"
+        "log: {accesslog: {disabled: true}, level: error}\n"
+    )
+    (folder / "data").mkdir()
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(["docker-registry", "serve", folder / "config.yml"], stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + 20
+        while True:
+            with suppress(OSError), urllib.request.urlopen(f"http://{address}/v2/", timeout=5):
+                break
+            assert process.poll() is None and time.monotonic() < deadline, (folder / "log").read_text()
+            time.sleep(0.05)
+        yield address
+    finally:
+        process.kill()
+        process.wait()

@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 import yaml
 
-from runproj.core.environment import DockerSpec, EnvManager, EnvSpec
+from runproj.core.environment import DockerSpec, EnvManager, EnvSpec, ImageBuild
 from runproj.core.parameters import bind
 from runproj.core.project import (
     Command,
@@ -157,6 +157,20 @@ def test_every_key(folder: Path) -> None:
         ("{conda: environment.yml, python: 3.8}", EnvSpec(EnvManager.CONDA, "environment.yml", "3.8")),
         ("{docker: 'python:3'}", EnvSpec(EnvManager.DOCKER, docker=DockerSpec("python:3"))),
         ("{docker: {image: x, volumes: [a]}}", EnvSpec(EnvManager.DOCKER, docker=DockerSpec("x", ("a",)))),
+        (
+            "{docker: {dockerfile: d/Dockerfile, build_args: {A: 1}, target: t, environment: {B: 2}, gpus: all, shm_size: 1GB,"
+            " network: none}}",
+            EnvSpec(
+                EnvManager.DOCKER,
+                docker=DockerSpec(
+                    environment=(("B", "2"),),
+                    build=ImageBuild("d/Dockerfile", "d", (("A", "1"),), "t"),
+                    gpus="all",
+                    shm_size="1GB",
+                    network="none",
+                ),
+            ),
+        ),
         ("{manager: system}", EnvSpec(EnvManager.SYSTEM)),
         ("{conda: [numpy], manager: virtualenv}", EnvSpec(EnvManager.VIRTUALENV, conda=("numpy",))),
         ("requirements.txt", EnvSpec(origin="requirements.txt")),
@@ -230,6 +244,9 @@ def test_environments(folder: Path, lines: str, expected: EnvSpec) -> None:
             "1:24: 'condo' is not one of virtualenv, system, conda, docker (Did you mean 'conda'?)",
         ),
         ("environment: {lock: pylock.toml, dependencies: [a]}\n", "1:48: 'dependencies' and 'lock' exclude each other"),
+        ("environment: {docker: {gpus: 1}}\n", "1:23: one of the keys 'image', 'dockerfile' is missing"),
+        ("environment: {docker: {image: a, dockerfile: b}}\n", "1:46: 'image' and 'dockerfile' exclude each other"),
+        ("environment: {docker: {image: a, context: b}}\n", "1:43: 'context' means nothing without 'dockerfile'"),
         ("environment: {docker: a, python: 3}\n", "1:34: 'python' and 'docker' exclude each other"),
         ("environment: {lock: gone.toml}\n", "1:14: gone.toml does not exist in the project"),
         ("environment: a.yaml\nconda_env: conda.yaml\n", "2:12: only one of these can be there: environment, conda_env"),
@@ -356,6 +373,9 @@ SHAPES = [
     "environment: {requirements: [a]}\n",
     "environment: {manager: condo}\n",
     "environment: {docker: {volumes: []}}\n",
+    "environment: {docker: {image: a, dockerfile: b}}\n",
+    "environment: {docker: {image: a, target: b}}\n",
+    "environment: {docker: {dockerfile: b, target: b, environment: {A: 1}}}\n",
     "environment: {docker: {image: a, environment: [A, [B, c]]}}\n",
     "environment: {docker: {image: a, environment: [[B]]}}\n",
     "environment: {conda: [a]}\n",

@@ -72,6 +72,9 @@ DockerArgs = Annotated[
     list[str] | None,
     typer.Option("--docker-args", "-A", metavar="NAME=VALUE", help="Something for the container, as 'docker run' has it."),
 ]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Let the project have what it asks of this machine, now and later at this commit.")
+]
 Detach = Annotated[bool, typer.Option("--detach", "-d", help="Return at once; follow with 'runproj runs logs -af RUN'.")]
 Repeat = Annotated[int, typer.Option("--repeat", min=1, metavar="N", help="Run it N times, and tell how its metrics vary.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Print the plan and start nothing.")]

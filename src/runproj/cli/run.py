@@ -65,6 +65,7 @@ def run(
     deterministic: opt.Deterministic = False,
     docker_args: opt.DockerArgs = None,
     repeat: opt.Repeat = 1,
+    trust: opt.Trust = False,
     detach: opt.Detach = False,
     dry_run: opt.DryRun = False,
     json: opt.Json = False,
@@ -85,6 +86,7 @@ def run(
         lock=lock_options(
             env_manager, extra, as_of, relock=relock, strict=strict, installer=installer, offline=offline, locked=locked
         ),
+        trust=trust,
         options=_run_options(
             backend,
             experiment,
@@ -121,6 +123,7 @@ def plan(
     backend: opt.Backend = "local",
     deterministic: opt.Deterministic = False,
     docker_args: opt.DockerArgs = None,
+    trust: opt.Trust = False,
     json: opt.Json = False,
     quiet: opt.Quiet = False,
 ) -> int:
@@ -135,6 +138,7 @@ def plan(
         lock=lock_options(
             env_manager, extra, as_of, relock=relock, strict=strict, installer=installer, offline=offline, locked=locked
         ),
+        trust=trust,
         options=_run_options(
             backend,
             None,
@@ -165,6 +169,7 @@ def rerun(
     clean_env: opt.CleanEnv = False,
     deterministic: opt.Deterministic = False,
     docker_args: opt.DockerArgs = None,
+    trust: opt.Trust = False,
     offline: opt.Offline = False,
     detach: opt.Detach = False,
     dry_run: opt.DryRun = False,
@@ -190,7 +195,7 @@ def rerun(
         deterministic=deterministic,
         docker_args=docker_args,
     )
-    planned = runner.rerun(old, changes, wiring.services(), new_options)
+    planned = runner.rerun(old, changes, wiring.services(), new_options, trust=trust)
     return _start(planned, wiring, _Asked(json, quiet, detach, dry_run))
 
 
@@ -310,11 +315,12 @@ def _request(
     require_clean: bool,
     lock: LockOptions,
     options: RunOptions,
+    trust: bool,
 ) -> Request:
     from runproj.core.plan import Request
     from runproj.core.source import Source
 
-    return Request(Source(uri, revision), entry_point, given, strict, require_clean, lock, options)
+    return Request(Source(uri, revision), entry_point, given, strict, require_clean, lock, options, trust)
 
 
 def _given(params: list[str] | None, file: object) -> tuple[Given, ...]:

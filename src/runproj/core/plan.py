@@ -34,7 +34,7 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for."""
+    """What was asked for.  `trust`: the project may have what it asks of this machine, now and later at this commit."""
 
     source: Source
     entry_point: str = "main"
@@ -43,6 +43,7 @@ class Request:
     require_clean: bool = False
     lock: LockOptions = field(default_factory=LockOptions)
     options: RunOptions = field(default_factory=RunOptions)
+    trust: bool = False
 
 
 @dataclass(frozen=True)

@@ -61,16 +61,38 @@ _PARAMETERS = MapOf(
     Either((Text(examples=("float", "path")), _PARAMETER)), KEY.pattern, "a name that a parameter can have", nullable=True
 )
 _ENV = MapOf(Text(any_scalar=True), _VARIABLE, "the name of an environment variable")
+_VARIABLES = ListOf(Either((Text(), ListOf(Text(any_scalar=True), least=2))))
 _DOCKER = Record(
     {
         "image": Field(Text(examples=("python:3.12-slim",)), "The image, by tag or digest.", required=True),
         "volumes": Field(ListOf(Text()), "Folders of the host to mount: `host:container[:mode]`.", nullable=True),
         "environment": Field(
-            ListOf(Either((Text(), ListOf(Text(any_scalar=True), least=2)))),
+            _VARIABLES,
             "Variables: a name is copied from the host, a pair [name, value] is set.",
             nullable=True,
         ),
     }
+)
+_OUR_DOCKER = Record(
+    {
+        "image": Field(Text(examples=("python:3.12-slim",)), "The image, by tag or digest."),
+        "dockerfile": Field(Text(examples=("Dockerfile",)), "Or: the Dockerfile of the project to build it from."),
+        "context": Field(
+            Text(), "The folder that the Dockerfile copies from; by default the one it is in.  .dockerignore holds."
+        ),
+        "build_args": Field(_ENV, "Values of the Dockerfile's ARGs.", nullable=True),
+        "target": Field(Text(), "The stage of the Dockerfile to build."),
+        "volumes": _DOCKER.fields["volumes"],
+        "environment": Field(
+            Either((_VARIABLES, _ENV)), "Variables: a name is copied from the host, a pair [name, value] is set.", nullable=True
+        ),
+        "gpus": Field(Text(examples=("all", "1", "device=0,1")), "Graphics processors for the container."),
+        "shm_size": Field(Text(_SIZE, 'a size like "2GB"', examples=("2GB",)), "Shared memory (/dev/shm)."),
+        "network": Field(Text(examples=("bridge", "none", "host")), "The network; by default one that reaches out and the run."),
+        "user": Field(Text(examples=("1000:1000",)), "Who the command is; by default whoever runs it."),
+    },
+    one_of=("image", "dockerfile"),
+    needs=dict.fromkeys(("context", "build_args", "target"), "dockerfile"),
 )
 _DEPENDENCIES = ListOf(Text(examples=("numpy>=1.26", "-r requirements.txt", "-e .")))
 _ENVIRONMENT = Record(
@@ -98,7 +120,7 @@ _ENVIRONMENT = Record(
             ),
             "A conda environment file, or conda packages.",
         ),
-        "docker": Field(Either((Text(examples=("python:3.12-slim",)), _DOCKER)), "An image to run in."),
+        "docker": Field(Either((Text(examples=("python:3.12-slim",)), _OUR_DOCKER)), "An image to run in."),
         "manager": Field(Word(tuple(m.value for m in EnvManager)), "Who makes the environment; by default what the keys say."),
     }
 )

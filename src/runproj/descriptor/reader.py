@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from runproj.core.environment import DockerSpec, EnvManager, EnvSpec
+from runproj.core.environment import DockerSpec, EnvManager, EnvSpec, ImageBuild
 from runproj.core.project import EntryPoint, Project
 from runproj.core.template import suggestion
 from runproj.descriptor import entry_points, environment_files, scripts
@@ -212,7 +212,27 @@ def _docker(table: Table | None, image: str | None) -> DockerSpec:
             pairs.append((item, None))
         elif isinstance(item, list):
             pairs.append((str(item[0]), str(item[1])))
-    return DockerSpec(table.text("image") or "", table.texts("volumes"), tuple(pairs))
+    if variables := table.table("environment"):
+        pairs += [(name, str(value)) for name, value in variables.values.items()]
+    return DockerSpec(
+        table.text("image") or "",
+        table.texts("volumes"),
+        tuple(pairs),
+        _image_build(table),
+        gpus=table.text("gpus") or "",
+        shm_size=table.text("shm_size") or "",
+        network=table.text("network") or "",
+        user=table.text("user") or "",
+    )
+
+
+def _image_build(table: Table) -> ImageBuild | None:
+    file = table.text("dockerfile")
+    if file is None:
+        return None
+    arguments = table.table("build_args")
+    pairs = tuple((name, str(value)) for name, value in arguments.values.items()) if arguments else ()
+    return ImageBuild(file, table.text("context") or str(PurePosixPath(file).parent), pairs, table.text("target") or "")
 
 
 _ALONE: Mapping[str, tuple[str, ...]] = {

@@ -287,10 +287,15 @@ class Field:
 
 @dataclass(frozen=True, eq=False, repr=False, match_args=False)
 class Record:
-    """A mapping with known keys.  `elsewhere`: keys known to another dialect, for a better message."""
+    """A mapping with known keys.  `elsewhere`: keys known to another dialect, for a better message.
+
+    one_of: keys of which exactly one is there;  `needs`: keys that mean nothing without another.
+    """
 
     fields: Mapping[str, Field]
     elsewhere: Mapping[str, str] = field(default_factory=dict)
+    one_of: tuple[str, ...] = ()
+    needs: Mapping[str, str] = field(default_factory=dict)
     shape: Shape = field(default=Shape.MAP, init=False)
 
     def read(self, node: Node, problems: Problems) -> object:
@@ -313,7 +318,18 @@ class Record:
         for name, known in self.fields.items():
             if known.required and name not in nodes:
                 problems.error(node, f"the key {name!r} is missing")
+        self._together(node, nodes, problems)
         return Table(node, values, nodes)
+
+    def _together(self, node: Node, nodes: Mapping[str, Node], problems: Problems) -> None:
+        chosen = [name for name in self.one_of if name in nodes]
+        if self.one_of and not chosen:
+            problems.error(node, f"one of the keys {', '.join(map(repr, self.one_of))} is missing")
+        for name in chosen[1:]:
+            problems.error(nodes[name], f"{chosen[0]!r} and {name!r} exclude each other")
+        for name, other in self.needs.items():
+            if name in nodes and other not in nodes:
+                problems.error(nodes[name], f"{name!r} means nothing without {other!r}")
 
     def _unknown(self, key: Node, problems: Problems) -> None:
         hint = self.elsewhere.get(key.text) or suggestion(key.text, list(self.fields))
@@ -330,6 +346,10 @@ class Record:
         result: Schema = {"type": "object", "properties": properties, "additionalProperties": False}
         if required := [name for name, known in self.fields.items() if known.required]:
             result["required"] = required
+        if self.one_of:
+            result["oneOf"] = [{"required": [name]} for name in self.one_of]
+        if self.needs:
+            result["dependentRequired"] = {name: [other] for name, other in self.needs.items()}
         twins = [{"required": [name, known.same_as]} for name, known in self.fields.items() if known.same_as]
         if twins:
             result["not"] = {"anyOf": twins}

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runproj import engine as engines
 from runproj.core.environment import (
@@ -17,18 +17,23 @@ from runproj.core.environment import (
     EnvManager,
     EnvPlace,
     EnvSpec,
+    ImageBuild,
     ImageFacts,
     ImagePin,
     LockOptions,
     Progress,
 )
 from runproj.engine import Engine, EngineAway, EngineError
+from runproj.environments import dockerfiles
 from runproj.environments.digests import lock_digest
 from runproj.environments.requests import iso
 from runproj.errors import EnvironmentFailure
 
-BUILT_FROM = "runproj.inputs"
-"""Label of an image that was built: the digest of what it was built from."""
+if TYPE_CHECKING:
+    from runproj.environments.images import Images
+
+BUILT = "runproj-built"
+"""Repository of the images that were built here; their tags are the digests of what they were built from."""
 
 
 class DockerBuilder:
@@ -56,7 +61,11 @@ class DockerBuilder:
                 fix="Leave out --env-manager docker, or name one (docker_env, or docker under environment in runproj.yaml).",
             )
         offline = self._offline or options.offline
-        pin = self._built(asked, project, offline=offline) if asked.build else self._pinned(asked, options, offline=offline)
+        pin = (
+            self._built(asked, project, options, offline=offline)
+            if asked.build
+            else self._pinned(asked, options, offline=offline)
+        )
         lock = EnvLock(
             manager=EnvManager.DOCKER,
             place=EnvPlace.IMAGE,
@@ -65,7 +74,7 @@ class DockerBuilder:
             platform=self._platform(pin),
             image=pin,
             resolved_at=iso(datetime.now(UTC)),
-            notes=spec.notes,
+            notes=(*spec.notes, *_notes(asked)),
         )
         return replace(lock, digest=lock_digest(lock))
 
@@ -78,13 +87,45 @@ class DockerBuilder:
             raise EnvironmentFailure(
                 f"The image {asked.image} is not here", why="Offline, no registry is asked.", fix=f"docker pull {asked.image}"
             )
-        from runproj.environments.images import Images
-
-        digest = Images(self._engine.where, self._environ).digest(asked.image)
+        digest = self._images.digest(asked.image)
         return ImagePin(f"{_repository(asked.image)}@{digest}", "", asked)
 
-    def _built(self, asked: DockerSpec, project: Path, *, offline: bool) -> ImagePin:
-        raise NotImplementedError
+    def _built(self, asked: DockerSpec, project: Path, options: LockOptions, *, offline: bool) -> ImagePin:
+        assert asked.build is not None  # as the caller has seen
+
+        def pin(name: str) -> str:
+            base = self._pinned(DockerSpec(name), options, offline=offline)
+            self._have(base.reference)
+            return base.reference
+
+        recipe = dockerfiles.read(asked.build, project, pin)
+        found = self._inspect(f"{BUILT}:{recipe.inputs[:32]}") or self._make(recipe, self._progress)
+        return ImagePin(found["Id"], found["Id"], asked, recipe.inputs, recipe.bases)
+
+    def _make(self, recipe: dockerfiles.Recipe, progress: Progress) -> dict[str, Any]:
+        """Build the image of a recipe, under a name that says so."""
+        name = f"{BUILT}:{recipe.inputs[:32]}"
+        self._images.build(recipe, name, progress)
+        found = self._inspect(name)
+        if found is None:
+            raise EnvironmentFailure("The image that was built has been removed", why=name, fix="Run it again.")
+        return found
+
+    def _have(self, reference: str) -> None:
+        """Have a base image here.  Raises `EnvironmentFailure`."""
+        if self._inspect(reference) is None:
+            if "@" not in reference:
+                raise EnvironmentFailure(
+                    "A base image that the image was built from is gone",
+                    why=f"{reference} is not here, and it was in no registry.",
+                )
+            self._images.pull(reference, self._progress)
+
+    @cached_property
+    def _images(self) -> Images:
+        from runproj.environments.images import Images
+
+        return Images(self._engine.where, self._environ)
 
     def _platform(self, pin: ImagePin) -> str:
         found = self._inspect(pin.id) if pin.id else None
@@ -97,8 +138,9 @@ class DockerBuilder:
         del into
         pin = _pin(lock)
         name = pin.asked.image
-        if pin.inputs:
-            raise NotImplementedError(project)
+        if pin.asked.build:
+            self._make_again(pin, pin.asked.build, project, progress)
+            return
         if "@" not in pin.reference:
             raise EnvironmentFailure(
                 f"The image {name} that was recorded is gone",
@@ -109,9 +151,20 @@ class DockerBuilder:
             raise EnvironmentFailure(
                 f"The image {name} is not here", why="Offline, it is not pulled.", fix=f"docker pull {pin.reference}"
             )
-        from runproj.environments.images import Images
+        self._images.pull(pin.reference, progress)
 
-        Images(self._engine.where, self._environ).pull(pin.reference, progress)
+    def _make_again(self, pin: ImagePin, build: ImageBuild, project: Path, progress: Progress) -> None:
+        bases = dict(pin.bases)
+        recipe = dockerfiles.read(build, project, lambda name: bases.get(name, ""))
+        if recipe.inputs != pin.inputs:
+            raise EnvironmentFailure(
+                "The image cannot be built as it was",
+                why=f"{pin.reference} is gone, and what it was built from is not the same any more.",
+                fix="Run the project anew instead of this run.",
+            )
+        for reference in bases.values():
+            self._have(reference)
+        self._make(recipe, progress)
 
     def environment(self, lock: EnvLock, path: Path) -> Environment:
         """The image, by its id."""
@@ -132,10 +185,7 @@ class DockerBuilder:
         for name in filter(None, (pin.id, pin.reference)):
             if found := self._inspect(name):
                 return found
-        if pin.inputs:
-            for entry in self._ask("/images/json", filters=engines.filters(label=[f"{BUILT_FROM}={pin.inputs}"])):
-                return self._inspect(entry["Id"])
-        return None
+        return self._inspect(f"{BUILT}:{pin.inputs[:32]}") if pin.inputs else None
 
     def _inspect(self, name: str) -> dict[str, Any] | None:
         try:
@@ -151,6 +201,14 @@ class DockerBuilder:
             return self._engine.get(path, **query)
         except EngineAway as error:
             raise engines.unreachable(self._engine.where, error) from error
+
+
+def _notes(asked: DockerSpec) -> tuple[str, ...]:
+    if asked.network != "none":
+        return ()
+    return (
+        "The container has no network: mlflow calls in it fail; what `import runproj` logs is sent when the command has ended.",
+    )
 
 
 def _pin(lock: EnvLock) -> ImagePin:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from runproj import proc
 from runproj.core.environment import Progress
 from runproj.engine import Where
+from runproj.environments.dockerfiles import NAME, Recipe
 from runproj.errors import EnvironmentFailure
 
 if TYPE_CHECKING:
     import docker
+
+_LINES = 30
 
 
 class Images:
@@ -49,19 +56,70 @@ class Images:
             for text in _pulling(name, self._client.pull(name, stream=True, decode=True)):
                 progress(text)
 
+    def build(self, recipe: Recipe, name: str, progress: Progress) -> None:
+        """Build an image and give it a name.  Raises `EnvironmentFailure`."""
+        progress(f"building the image of {recipe.build.dockerfile}")
+        with tempfile.TemporaryFile() as file:
+            recipe.archive(file)
+            file.seek(0)
+            if recipe.modern:
+                _build_by_program(recipe, name, file.read(), progress, {**self._environ, "DOCKER_HOST": self._where.url})
+                return
+            said: list[str] = []
+            with _explained("The image cannot be built", said=said):
+                events = self._client.build(
+                    fileobj=file,
+                    custom_context=True,
+                    dockerfile=NAME,
+                    tag=name,
+                    buildargs=dict(recipe.build.arguments),
+                    target=recipe.build.target or None,
+                    rm=True,
+                    forcerm=True,
+                    decode=True,
+                )
+                for text in _building(events):
+                    said.append(text)
+                    progress(text)
+
+
+def _build_by_program(recipe: Recipe, name: str, archive: bytes, progress: Progress, environ: Mapping[str, str]) -> None:
+    """Build with BuildKit, which the engine's simple interface does not have: by the `docker` program, the first that can."""
+    arguments = ["build", "--progress=plain", "-f", NAME, "-t", name]
+    for key, value in recipe.build.arguments:
+        arguments += ["--build-arg", f"{key}={value}"]
+    if recipe.build.target:
+        arguments += ["--target", recipe.build.target]
+    said = "There is no program `docker`."
+    for folder in environ.get("PATH", os.defpath).split(os.pathsep):
+        program = shutil.which("docker", path=folder)
+        if program is None:
+            continue
+        done = proc.stream([program, *arguments, "-"], progress, env={**environ, "DOCKER_BUILDKIT": "1"}, stdin=archive)
+        if done.code == 0:
+            return
+        said = done.text
+        if "buildx" not in said:
+            break
+    raise EnvironmentFailure("The image cannot be built", why="\n".join(said.splitlines()[-_LINES:]), fix=_advice(said))
+
+
+def _advice(said: str) -> str:
+    return "The Dockerfile needs BuildKit: install Docker's buildx plugin." if "buildx" in said else ""
+
 
 @contextlib.contextmanager
-def _explained(what: str, fix: str = "") -> Iterator[None]:
-    """The SDK's errors in the user's words."""
+def _explained(what: str, fix: str = "", said: Sequence[str] = ()) -> Iterator[None]:
+    """The SDK's errors in the user's words, after the last of what was said before."""
     import docker.errors
     import requests
 
     try:
         yield
     except docker.errors.APIError as error:
-        raise EnvironmentFailure(what, why=str(error.explanation or error), fix=fix) from error
+        raise EnvironmentFailure(what, why="\n".join([*said[-_LINES:], str(error.explanation or error)]), fix=fix) from error
     except (docker.errors.DockerException, requests.RequestException, _Said) as error:
-        raise EnvironmentFailure(what, why=str(error), fix=fix) from error
+        raise EnvironmentFailure(what, why="\n".join([*said[-_LINES:], str(error)]), fix=fix) from error
 
 
 class _Said(Exception):
@@ -81,3 +139,11 @@ def _pulling(name: str, events: Iterable[Mapping[str, Any]]) -> Iterator[str]:
             yield f"pulling {name}: {sum(done.values()) / 1e6:.0f} of {sum(sizes.values()) / 1e6:.0f} MB"
         elif event.get("status") == "Download complete" and event.get("id") in sizes:
             done[event["id"]] = sizes[event["id"]]
+
+
+def _building(events: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """What the build says, line by line."""
+    for event in events:
+        if problem := event.get("error"):
+            raise _Said(problem)
+        yield from filter(None, (line.strip() for line in str(event.get("stream") or "").splitlines()))

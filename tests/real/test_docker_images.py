@@ -1,0 +1,144 @@
+"""Images from Dockerfiles and registries, with a real engine and a real registry: pinned, and had again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from conftest import Repository
+from support.docker import Docker, registry_at
+from support.program import Cli
+
+pytestmark = pytest.mark.slow
+
+PROJECT = """
+environment:
+  docker: {dockerfile: docker/Dockerfile, context: ., build_args: {WORD: given}, target: last}
+entry_points:
+  main: {command: [cat, /built]}
+"""
+DOCKERFILE = """
+ARG BASE=IMAGE
+FROM ${BASE} AS first
+ARG WORD=default
+COPY . /context
+RUN (echo $WORD; ls -A /context) > /built
+FROM first AS last
+FROM first AS other
+RUN false
+"""
+
+
+@pytest.fixture
+def built(repository: Repository, engine: Docker) -> Iterator[Repository]:
+    files = {"data.txt": "data", "secret.txt": "secret", "keep.txt": "keep", ".dockerignore": "# no\n*.txt\n!keep.txt\nmany\n"}
+    dockerfile = DOCKERFILE.replace("IMAGE", engine.base)
+    repository.commit({**files, "many/x": "x", "runproj.yaml": PROJECT, "docker/Dockerfile": dockerfile})
+    yield repository
+    engine.forget("runproj-built")
+
+
+def lock_of(cli: Cli, reference: str = "@last") -> dict:
+    return cli.json("runs", "show", reference)["plan"]["lock"]
+
+
+def test_a_dockerfile_is_built_once_and_again_from_the_same_inputs(cli: Cli, built: Repository, engine: Docker) -> None:
+    result = cli("run", built.url)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == ["given", ".dockerignore", "docker", "keep.txt", "runproj.yaml"]
+    first = lock_of(cli)
+    assert first["image"]["bases"] == [[engine.base, engine.client.images.get(engine.base).id]]
+    assert first["image"]["reference"] == first["image"]["id"]
+    built.commit({"data.txt": "other data, which .dockerignore leaves out"})
+    assert cli("run", built.url).returncode == 0
+    assert lock_of(cli)["digest"] == first["digest"]
+    built.commit({"keep.txt": "something else"})
+    assert cli("run", built.url).returncode == 0
+    assert lock_of(cli)["image"]["inputs"] != first["image"]["inputs"]
+    engine.forget("runproj-built")
+    engine.client.images.prune(filters={"dangling": True})
+    again = cli("rerun", "@last~2")
+    assert again.returncode == 0, again.stderr
+    assert again.stdout == result.stdout
+    assert lock_of(cli)["digest"] == first["digest"]
+
+
+def test_a_build_that_fails_says_what_it_said(cli: Cli, built: Repository, engine: Docker) -> None:
+    built.commit({"docker/Dockerfile": f"FROM {engine.base} AS last\nRUN echo so far so good && exit 3\n"})
+    result = cli("run", built.url)
+    assert result.returncode == 125
+    assert "The image cannot be built" in result.stderr
+    assert "so far so good" in result.stderr
+    assert "returned a non-zero code: 3" in result.stderr
+    built.commit({"docker/Dockerfile": f"FROM {engine.base} AS last\nCOPY ../.. /x\nCOPY /nothing /y\n"})
+    assert "The image cannot be built" in cli("run", built.url).stderr
+    built.commit({"runproj.yaml": PROJECT.replace("context: .", "context: ../..")})
+    assert "outside of the project" in cli("run", built.url).stderr
+    assert cli.json("runs", "list")["runs"] == []
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with registry_at(tmp_path_factory.mktemp("registry")) as address:
+        yield address
+
+
+def test_an_image_of_a_registry_is_had_by_its_digest(cli: Cli, repository: Repository, engine: Docker, registry: str) -> None:
+    def publish(word: str) -> None:
+        engine.client.images.get(engine.small(f"{word}\n")).tag(f"{registry}/some/image", "1")
+        engine.client.images.push(f"{registry}/some/image", "1")
+        engine.forget(f"{registry}/some/image")
+
+    publish("first")
+    repository.commit(
+        {"MLproject": f"docker_env: {{image: '{registry}/some/image:1'}}\nentry_points: {{main: {{command: cat /which}}}}\n"}
+    )
+    assert "is not here" in cli("run", repository.url, "--offline").stderr
+    result = cli("run", repository.url)
+    assert (result.returncode, result.stdout) == (0, "first\n"), result.stderr
+    first = lock_of(cli)
+    assert first["image"]["reference"].startswith(f"{registry}/some/image@sha256:")
+    assert cli("run", repository.url).returncode == 0
+    assert lock_of(cli)["digest"] == first["digest"], "whether it was here already makes no difference"
+    publish("second")
+    result = cli("run", repository.url)
+    assert result.stdout == "second\n", result.stderr
+    engine.forget(f"{registry}/some/image")
+    again = cli("rerun", "@last~2")
+    assert (again.returncode, again.stdout) == (0, "first\n"), again.stderr
+    engine.client.images.get(first["image"]["reference"]).tag(f"{registry}/some/image", "1")
+    assert cli("run", repository.url).stdout == "first\n", "what is here is taken as it is"
+    assert cli("run", repository.url, "--relock").stdout == "second\n"
+
+
+def test_an_image_that_is_gone_for_good(cli: Cli, repository: Repository, engine: Docker) -> None:
+    image = engine.image("RUN echo > /only-here")
+    repository.commit({"MLproject": f"docker_env: {image}\nentry_points: {{main: {{command: 'true'}}}}\n"})
+    assert cli("run", repository.url).returncode == 0
+    engine.client.images.remove(image, force=True)
+    result = cli("rerun", "@last")
+    assert result.returncode == 125
+    assert f"The image {image} that was recorded is gone" in result.stderr
+
+
+def test_the_shape_of_a_dockerfile_is_read_as_docker_reads_it(tmp_path: Path) -> None:
+    from runproj.core.environment import ImageBuild
+    from runproj.environments import dockerfiles
+
+    (tmp_path / "Dockerfile").write_text(
+        "# FROM commented\nARG A=one:1\nARG B\nfrom --platform=linux/amd64 ${A} as Build\nFROM scratch\nFROM $B\nFROM build\n"
+        "FROM ${C:-three}\nRUN echo FROM x\n"
+    )
+    found = dockerfiles.read(ImageBuild(arguments=(("B", "two"), ("C", "not declared"))), tmp_path, lambda name: f"pinned-{name}")
+    assert [name for name, _ in found.bases] == ["one:1", "two", "three"]
+    with (tmp_path / "archive").open("w+b") as file:
+        found.archive(file)
+        file.seek(0)
+        written = file.read()
+    assert (
+        b"from --platform=linux/amd64 pinned-one:1 as Build\nFROM scratch\nFROM pinned-two\nFROM build\nFROM pinned-three\n"
+        in written
+    )
+    assert not found.modern

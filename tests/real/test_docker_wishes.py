@@ -1,0 +1,190 @@
+"""What a project asks of the machine, what its user gives it, and what an image may lack: with a real engine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from conftest import Repository
+from support.docker import Docker
+from support.program import Cli
+
+pytestmark = pytest.mark.slow
+
+SHOW = """
+import json, os, socket, sys
+def reach(address):
+    try:
+        socket.create_connection(address, 2).close()
+    except OSError as error:
+        return False
+    return True
+status = dict(line.split(":\\t", 1) for line in open("/proc/self/status").read().splitlines())
+print(json.dumps({
+    "capabilities": [int(status["CapEff"], 16), int(status["CapBnd"], 16)],
+    "no_new_privileges": status["NoNewPrivs"],
+    "environ": {name: value for name, value in os.environ.items() if name.startswith("WANT_")},
+    "host_secret": os.environ.get("HOST_SECRET"),
+    "mounted": {path: sorted(os.listdir(path)) if os.path.isdir(path) else None for path in ("/inside", "/outside", "/typed")},
+    "writable": [os.access(path, os.W_OK) for path in ("/inside", "/outside", "/typed")],
+    "shm": os.statvfs("/dev/shm").f_blocks * os.statvfs("/dev/shm").f_frsize,
+    "networks": sorted(os.listdir("/sys/class/net")),
+}))
+"""
+
+
+def seen(cli: Cli, url: str, *arguments: str) -> dict:
+    result = cli("run", url, *arguments)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def test_what_reaches_beyond_the_container_needs_trust(cli: Cli, repository: Repository, engine: Docker, tmp_path: Path) -> None:
+    outside = tmp_path / "of the host"
+    outside.mkdir()
+    (outside / "secret").write_text("secret")
+    asks = {
+        "image": engine.base,
+        "volumes": ["$(pwd)/data:/inside", f"{outside}:/outside:ro"],
+        "environment": ["WANT_HOST", ["WANT_SET", "a b; $(id)"]],
+    }
+    repository.commit(
+        {
+            "MLproject": json.dumps({"docker_env": asks, "entry_points": {"main": {"command": "python3 show.py"}}}),
+            "show.py": SHOW,
+            "data/x": "x",
+        }
+    )
+    cli.env |= {"WANT_HOST": "from the host", "HOST_SECRET": "not asked for"}
+    for verb in ("plan", "run"):
+        refused = cli(verb, repository.url)
+        assert refused.returncode == 125
+        assert f"{outside} of this machine, to read, as /outside" in refused.stderr
+        assert "your variable WANT_HOST" in refused.stderr
+        assert "/inside" not in refused.stderr
+        assert "WANT_SET" not in refused.stderr
+        assert "--trust" in refused.stderr
+    found = seen(cli, repository.url, "--trust")
+    assert found["environ"] == {"WANT_HOST": "from the host", "WANT_SET": "a b; $(id)"}
+    assert found["mounted"] == {"/inside": ["x"], "/outside": ["secret"], "/typed": None}
+    assert found["host_secret"] is None
+    assert (found["capabilities"], found["no_new_privileges"]) == ([0, 0], "1")
+    assert seen(cli, repository.url) == found, "it is remembered"
+    assert json.loads(cli("rerun", "@last").stdout) == found
+    repository.commit({"data/y": "y"})
+    assert cli("run", repository.url).returncode == 125, "for that commit"
+    del cli.env["WANT_HOST"]
+    missing = cli("run", repository.url, "--trust")
+    assert missing.returncode == 125
+    assert "variables that are not set: WANT_HOST" in missing.stderr
+
+
+def test_links_defaults_networks_and_users_need_it_too(cli: Cli, repository: Repository, engine: Docker) -> None:
+    repository.write({"show.py": SHOW})
+    (repository.path / "link").symlink_to("/etc")
+    ask = {"image": engine.base, "volumes": ["./link:/etc2", "cache:/cache"], "network": "host", "user": "4321"}
+    main = {"command": ["python3", "show.py"], "params": {"data": {"type": "path", "default": "/etc/hostname"}}}
+    repository.commit({"runproj.yaml": json.dumps({"environment": {"docker": ask}, "entry_points": {"main": main}})})
+    refused = cli("plan", str(repository.path))
+    assert refused.returncode == 125
+    for words in (
+        "/etc of this machine, to write, as /etc2",
+        "the engine's volume 'cache'",
+        "the network 'host'",
+        "to be user '4321'",
+        "/etc/hostname of this machine, to read, as the parameter 'data'",
+    ):
+        assert words in refused.stderr
+
+
+def test_what_the_user_gives_needs_no_trust(cli: Cli, repository: Repository, engine: Docker, tmp_path: Path) -> None:
+    given = tmp_path / "given: $(x)".replace(":", "")
+    given.mkdir()
+    project = {
+        "environment": {"docker": {"image": engine.base, "shm_size": "32m"}},
+        "entry_points": {"main": {"command": "python3 show.py"}},
+    }
+    repository.commit({"runproj.yaml": json.dumps(project), "show.py": SHOW})
+    cli.env["WANT_HOST"] = "h"
+    options = [
+        f"-Avolume={given}:/typed:ro",
+        "-A",
+        "env=WANT_HOST",
+        "-A",
+        "e=WANT_SET=a=b",
+        "-A",
+        "network=none",
+        "-Acap-add=CHOWN",
+    ]
+    found = seen(cli, repository.url, *options)
+    assert found["environ"] == {"WANT_HOST": "h", "WANT_SET": "a=b"}
+    assert found["mounted"]["/typed"] == []
+    assert found["capabilities"][1] == 1, "CHOWN, within the bounds of what it may have"
+    assert (found["networks"], found["shm"]) == (["lo"], 32 << 20)
+    assert json.loads(cli("rerun", "@last").stdout) == found
+    assert "Did you mean 'network'" in cli("run", repository.url, "-A", "netwrk=none").stderr
+
+
+def test_without_a_network_the_spool_is_sent_afterwards(cli: Cli, repository: Repository, engine: Docker) -> None:
+    ask = {"environment": {"docker": {"image": engine.base, "network": "none"}}}
+    repository.commit({"runproj.yaml": json.dumps(ask), "log.py": "import runproj\nrunproj.log_metric('m', 2.0)\n"})
+    result = cli("run", repository.url, "-e", "log.py")
+    assert result.returncode == 0, result.stderr
+    assert "The container has no network" in result.stderr
+    shown = cli.json("runs", "show", "@last")
+    assert [(metric["key"], metric["value"]) for metric in shown["run"]["metrics"]] == [("m", 2.0)]
+    assert any("no network" in note for note in shown["plan"]["notes"])
+
+
+def test_gpus_are_asked_for_and_their_lack_is_said(cli: Cli, repository: Repository, engine: Docker) -> None:
+    project = {"environment": {"docker": {"image": engine.base, "gpus": "all"}}, "entry_points": {"main": {"command": ["true"]}}}
+    repository.commit({"runproj.yaml": json.dumps(project)})
+    result = cli("run", repository.url)
+    assert result.returncode == 125
+    assert "The engine has no way to give a container GPUs" in result.stderr
+    assert "NVIDIA container toolkit" in result.stderr
+    assert cli.json("runs", "show", "@last")["run"]["status"] == "FAILED"
+    engine.gone(0)
+
+
+def test_an_image_without_bash(cli: Cli, repository: Repository, engine: Docker) -> None:
+    image = engine.small("which\n")
+    points = {
+        "main": {"params": {"file": "string"}, "command": "cat {file} | cat && cat {file}"},
+        "bash": {"command": "[[ -e /which ]] && cat /which"},
+        "words": {"command": ["cat", "/which"]},
+    }
+    repository.commit({"runproj.yaml": json.dumps({"environment": {"docker": image}, "entry_points": points})})
+    result = cli("run", repository.url, "-P", "file=/which")
+    assert (result.returncode, result.stdout) == (0, "which\nwhich\n"), result.stderr
+    assert cli("run", repository.url, "-e", "words").stdout == "which\n"
+    refused = cli("run", repository.url, "-e", "bash")
+    assert refused.returncode == 125
+    assert "The command is written for bash, which is not in the image" in refused.stderr
+    assert "'[['" in refused.stderr
+    engine.gone(0)
+
+
+def test_inputs_and_fetched_paths_are_there(cli: Cli, repository: Repository, engine: Docker, tmp_path: Path) -> None:
+    fetched = tmp_path / "fetched file"
+    fetched.write_text("fetched\n")
+    points = {
+        "main": {
+            "params": {"data": "path"},
+            "inputs": {"table": "data/table.csv"},
+            "outputs": ["out/*"],
+            "command": "mkdir out && cat {data} $RUNPROJ_INPUT_TABLE > out/both; cat out/both",
+        }
+    }
+    repository.commit(
+        {
+            "runproj.yaml": json.dumps({"environment": {"docker": engine.base}, "entry_points": points}),
+            "data/table.csv": "table\n",
+        }
+    )
+    result = cli("run", repository.url, "-P", f"data=file://{fetched}".replace(" ", "%20"))
+    assert (result.returncode, result.stdout) == (0, "fetched\ntable\n"), result.stderr
+    shown = cli.json("runs", "show", "@last")
+    assert "out/both" in [artifact["path"] for artifact in shown["artifacts"]]
