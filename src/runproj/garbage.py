@@ -37,12 +37,24 @@ def leftovers(home: Path, spools: Iterable[Path], live_runs: Iterable[str], days
     for folder in () if live else _children(home / "cache" / "client"):
         if not folder.name.startswith(".") and _age(folder) > _CLIENT_DAYS:
             yield Garbage(folder, f"unused copy of the logging client {folder.name[:8]}")
+    yield from _conda_packages(home / "cache" / "conda", max(days, _JUST_NOW), building=bool(live))
     for folder in spools:
         yield from _refused(folder, max(days, _JUST_NOW))
     for folder in (home / "active", home / "runs", home / "envs", home / "checkouts", home / "cache" / "client"):
         for path in _children(folder):
             if path.name.startswith(".") and _age(path) > 1:
                 yield Garbage(path, f"half-written {path.name}")
+
+
+def _conda_packages(cache: Path, days: float, *, building: bool) -> Iterator[Garbage]:
+    """Package files that no environment was made of lately, and what was unpacked long ago, which can be done again."""
+    for folder in _children(cache / "archives"):
+        if _age(folder) > days:
+            name = next((file.name for file in _children(folder)), folder.name[:12])
+            yield Garbage(folder, f"unused conda package {name}")
+    for path in () if building else _children(cache / "pkgs"):
+        if _age(path) > days and path.is_dir():
+            yield Garbage(path, f"unpacked conda package {path.name}")
 
 
 def _refused(root: Path, days: float) -> Iterator[Garbage]:

@@ -96,7 +96,10 @@ def forget_environments(home: Path) -> None:
     shutil.rmtree(home / "envs")
 
 
-def test_a_conda_project_with_a_pip_section_runs(conda: Cli, repository: Repository) -> None:
+def test_a_conda_project_with_a_pip_section_runs(conda: Cli, repository: Repository, isolated: Path) -> None:
+    of_the_user = isolated / f".local/lib/python{MINOR}/site-packages"
+    of_the_user.mkdir(parents=True)
+    (of_the_user / "greet.py").write_text("V = 'of the user'\n")
     code = "import sys, os, greet, fromindex; print(greet.V, fromindex.V, sys.prefix == os.environ['CONDA_PREFIX'])\n"
     files = {"environment.yml": environment("python", "greet", pip=("fromindex",)), "main.py": code}
     repository.commit(files)
@@ -232,8 +235,11 @@ def test_auto_takes_the_package_index_where_no_channel_answers_and_records_why(
         result = run(conda, repository)
         assert (result.returncode, result.stdout) == (0, "of the index\n"), result.stderr
         assert time.monotonic() - begun < 30
+        strict = run(conda, repository, "--strict")
+        assert strict.returncode == 125
+        assert "Conda cannot be used" in strict.stderr
         notes = last(conda)["plan"]["notes"]
-        assert any("Conda is not used" in note and "conda-forge" in note and "timed out" in note for note in notes)
+        assert any("Conda is not used" in note and "conda-forge does not answer" in note for note in notes)
 
 
 def test_what_activation_sets_is_set_for_commands(conda: Cli, repository: Repository, channel: Channel) -> None:
@@ -331,6 +337,27 @@ def test_pip_may_replace_what_conda_brings_only_where_it_has_to(conda: Cli, repo
     assert any("greet 1.0 → 9.0" in note for note in last(conda)["plan"]["notes"])
     verified = conda("env", "verify", last(conda)["plan"]["lock"]["digest"])
     assert verified.returncode == 0, verified.stdout
+
+
+def test_package_files_that_nothing_uses_are_garbage(conda: Cli, repository: Repository, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    conda.env["RUNPROJ_HOME"] = str(home)
+    killed = home / "cache/conda/archives/.4194305-x"  # more than a process id can be
+    killed.mkdir(parents=True)
+    repository.commit({"environment.yml": ONE, **SHOW})
+    assert run(conda, repository).returncode == 0
+    assert not killed.exists()
+    assert not [line for line in conda.json("gc")["removed"] if "conda" in line], "it has just been used"
+    long_ago = time.time() - 40 * 86400
+    for folder in ("archives", "pkgs"):
+        for path in (home / "cache/conda" / folder).iterdir():
+            os.utime(path, (long_ago, long_ago))
+    removed = conda.json("gc")["removed"]
+    assert "unused conda package greet-1.0-0.conda" in removed
+    assert "unpacked conda package greet-1.0-0" in removed
+    assert run(conda, repository).stdout == "1.0\n", "environments have their own links"
+    forget_environments(home)
+    assert run(conda, repository).stdout == "1.0\n", "and can be made again"
 
 
 def test_an_interrupted_solve_leaves_nothing_behind(conda: Cli, repository: Repository) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rattler.index import index_fs
-from rattler_build import assemble_package
+from rattler_build import ArchiveType, assemble_package
 
 _LEFT_OUT = {
     *("test", "tests", "idlelib", "tkinter", "turtledemo", "ensurepip", "lib2to3", "pydoc_data", "__pycache__"),
@@ -117,6 +117,7 @@ class Channel:
             timestamp=made,
             compression_level=1,
             detect_prefix=False,
+            archive_type=ArchiveType.TarBz2 if name == "base" else ArchiveType.Conda,  # the format of before 2019
         )
         return Path(made_package.path)
 

@@ -1,10 +1,11 @@
-"""Where conda's channels are: names, places, and what needs the user's word."""
+"""conda's words: where channels are, what needs the user's word, how dependencies are written."""
 
 from __future__ import annotations
 
 import pytest
 
 from runproj.environments.channels import Channels, Unmapped
+from runproj.environments.conda_worker import Failed, match_spec
 from runproj.errors import EnvironmentFailure, UsageError
 from runproj.settings import load
 
@@ -60,3 +61,31 @@ def test_wrong_places_are_told() -> None:
         Channels().url("./here")
     with pytest.raises(UsageError, match="does not say where"):
         load({"RUNPROJ_CONDA_CHANNELS": "conda-forge", "HOME": "/nonexistent"})
+
+
+@pytest.mark.parametrize(
+    ("written", "name", "version"),
+    [
+        ("numpy", "numpy", None),
+        ("Numpy", "numpy", None),
+        ("numpy=1.19", "numpy", "1.19.*"),
+        ("numpy=1.19*", "numpy", "1.19.*"),
+        ("numpy=1.19.2=py38_0", "numpy", "==1.19.2"),
+        ("numpy 1.19.2 py38_0", "numpy", "==1.19.2"),
+        ("numpy >=1.19, <2", "numpy", ">=1.19,<2"),
+        ("numpy[version='>=1.19']", "numpy", ">=1.19"),
+        ("numpy~=1.19", "numpy", "~=1.19"),
+        ("numpy<2.0a0", "numpy", "<2.0a0"),
+        ("blas=*=openblas", "blas", "*"),
+        ("_libgcc_mutex=0.1=main", "_libgcc_mutex", "==0.1"),
+        ("file:///srv/a%20b::numpy=1.19", "numpy", "1.19.*"),
+    ],
+)
+def test_what_people_write_as_dependencies_is_understood(written: str, name: str, version: str | None) -> None:
+    spec = match_spec(written)
+    assert (spec.name.normalized, spec.version) == (name, version)
+
+
+def test_what_cannot_be_understood_is_named() -> None:
+    with pytest.raises(Failed, match="numpy ==>1"):
+        match_spec("numpy ==>1")

@@ -32,7 +32,12 @@ class Activation:
 
 def base(prefix: Path) -> dict[str, str]:
     """The variables by which programs know an active environment."""
-    return {"CONDA_PREFIX": str(prefix), "CONDA_DEFAULT_ENV": prefix.parent.name[:12], "CONDA_SHLVL": "1"}
+    return {
+        "CONDA_PREFIX": str(prefix),
+        "CONDA_DEFAULT_ENV": prefix.parent.name[:12],
+        "CONDA_SHLVL": "1",
+        "PYTHONNOUSERSITE": "1",  # conda's interpreters look into the user's own packages, which no lock knows
+    }
 
 
 def activate(prefix: Path, variables: tuple[tuple[str, str], ...], home: str) -> Activation:

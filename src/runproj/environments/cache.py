@@ -98,7 +98,8 @@ class EnvironmentCache:
         from runproj.environments.choosing import Conda, Places
 
         places = Places(self._conda_places, self._conda_alias)
-        return Conda(self._home, self._environ, places, self._uv, self._virtualenv, offline=self._offline)
+        parts = (self._uv, self._virtualenv, self._progress)
+        return Conda(self._home, self._environ, places, parts, offline=self._offline)
 
     @cached_property
     def _docker(self) -> DockerBuilder:

@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from runproj.core.environment import EnvLock, EnvSpec, LockOptions
+from runproj.core.environment import EnvLock, EnvSpec, LockOptions, Progress
 from runproj.environments import conda_child
 from runproj.environments.channels import ALIAS, Channels, Unmapped
 from runproj.environments.conda import CondaBuilder
 from runproj.environments.uvtool import Uv
 from runproj.environments.virtualenv import VirtualenvBuilder
+from runproj.errors import EnvironmentFailure
 
 _DRIVER = Path("/proc/driver/nvidia/version")
 
@@ -29,12 +30,20 @@ class Places:
 class Conda:
     """All that belongs to conda, made when it is first needed."""
 
-    def __init__(self, home: Path, environ: Mapping[str, str], places: Places, uv: Uv, pip: VirtualenvBuilder, *, offline: bool):
+    def __init__(
+        self,
+        home: Path,
+        environ: Mapping[str, str],
+        places: Places,
+        parts: tuple[Uv, VirtualenvBuilder, Progress],
+        *,
+        offline: bool,
+    ) -> None:
         self._environ = environ
         self._offline = offline
         self._channels = Channels(places.channels, places.alias or ALIAS)
         self._library = conda_child.Conda(home, environ)
-        self._parts = (uv, pip)
+        self._parts = parts
 
     @cached_property
     def builder(self) -> CondaBuilder:
@@ -59,6 +68,12 @@ class Conda:
                 return by_conda()
             except conda_child.Unreachable as error:
                 reason = f"its channels cannot be read ({' '.join(error.why.split())[:200]})"
+        if options.strict:
+            raise EnvironmentFailure(
+                f"Conda cannot be used for {spec.origin}",
+                why=f"{reason[0].upper()}{reason[1:]}.",
+                fix="Use `--env-manager virtualenv` to take the packages from the Python package index.",
+            )
         lock = by_index()
         return replace(lock, notes=(f"Conda is not used for {spec.origin}: {reason}.", *lock.notes))
 

@@ -43,12 +43,20 @@ _SPEC_CHANNEL = re.compile(r"^(?P<channel>[^\s\[]+?)(?:/(?P<subdir>(?:linux|osx|
 class CondaBuilder:
     """Environments made of conda packages, without a conda on the machine.
 
-    pip: installs and resolves the Python packages that are listed under `pip:`;  progress: told what a solve is doing.
+    pip: installs and resolves the Python packages that are listed under `pip:`;  progress: told what making a lock waits for.
     """
 
     def __init__(
-        self, conda: conda_child.Conda, channels: Channels, uv: uvtool.Uv, pip: VirtualenvBuilder, *, offline: bool = False
+        self,
+        conda: conda_child.Conda,
+        channels: Channels,
+        uv: uvtool.Uv,
+        pip: VirtualenvBuilder,
+        progress: Progress = lambda _: None,
+        *,
+        offline: bool = False,
     ) -> None:
+        self._progress = progress
         self._conda = conda
         self._channels = channels
         self._uv = uv
@@ -106,7 +114,7 @@ class CondaBuilder:
         first: EnvironmentFailure | None = None
         for date in dates:
             try:
-                records = self._conda.solve(wanted, list(urls), date, offline=options.offline, progress=_quiet)
+                records = self._conda.solve(wanted, list(urls), date, offline=options.offline, progress=self._progress)
             except conda_child.Unreachable:
                 raise
             except EnvironmentFailure as error:
@@ -153,7 +161,7 @@ class CondaBuilder:
 
         with self._uv.scratch() as scratch:
             prefix = scratch / "env"
-            self._install_conda(packages, prefix, options.offline, _quiet)
+            self._install_conda(packages, prefix, options.offline, self._progress)
             there = replace(python, path=str(prefix / "bin/python"))
             question = resolve.Question(lines, (), there, at.date, project, strict=options.strict, offline=options.offline)
             return conda_pip.resolve_beside(question, prefix, scratch, self._uv)
@@ -196,10 +204,6 @@ class CondaBuilder:
             if f"{re.sub(r'[.](conda|tar[.]bz2)$', '', package.file)}.json" not in have:
                 return f"the record of {package.name} is missing"
         return next(_damaged_files(path, found.replaced), None) or next(damages(path, ours=("uv", "pip")), None)
-
-
-def _quiet(_: str) -> None:
-    """Planning shows its own line."""
 
 
 def _gist(error: EnvironmentFailure) -> str:

@@ -13,12 +13,15 @@ import datetime
 import hashlib
 import json
 import os
+import shutil
 import sys
 import tempfile
+import threading
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,12 +53,19 @@ def tell(text: str) -> None:
 
 def reach(request: Request) -> Request:
     """`urls`, `timeout` in seconds → `problems`: of each URL that does not answer, why."""
-    from concurrent.futures import ThreadPoolExecutor
+    said: dict[str, str] = {}
 
-    urls = request["urls"]
-    with ThreadPoolExecutor(max(1, len(urls))) as pool:
-        said = list(pool.map(lambda url: _silence(url, request["subdir"], request["timeout"]), urls))
-    return {"problems": {url: why for url, why in zip(urls, said, strict=True) if why}}
+    def ask(url: str) -> None:
+        said[url] = _silence(url, request["subdir"], request["timeout"])
+
+    threads = [threading.Thread(target=ask, args=(url,), daemon=True) for url in request["urls"]]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + request["timeout"]
+    for thread in threads:  # names are looked up without a time-out of their own
+        thread.join(max(0.0, deadline - time.monotonic()))
+    answers = {url: said.get(url, f"no answer within {request['timeout']:g} seconds") for url in request["urls"]}
+    return {"problems": {url: why for url, why in answers.items() if why}}
 
 
 def _silence(url: str, subdir: str, timeout: float) -> str:
@@ -93,7 +103,7 @@ async def solve(request: Request) -> Request:
     from rattler.exceptions import GatewayError, SolverError
 
     tell("reading the channels")
-    specs = [_spec(text) for text in request["specs"]]
+    specs = [match_spec(text) for text in request["specs"]]
     action: Any = "force-cache-only" if request["offline"] else "cache-or-fetch"
     gateway = rattler.Gateway(
         Path(request["cache"], "repodata"),
@@ -121,7 +131,8 @@ async def solve(request: Request) -> Request:
     return {"records": [json.loads(record.to_json()) for record in records]}
 
 
-def _spec(text: str) -> MatchSpec:
+def match_spec(text: str) -> MatchSpec:
+    """A dependency as people write it."""
     import rattler
 
     try:
@@ -173,12 +184,13 @@ async def install(request: Request) -> Request:
 
     archives = Path(request["cache"], "archives")
     archives.mkdir(parents=True, exist_ok=True)
+    _sweep(archives)
     packages = request["packages"]
     await _fetch(packages, archives, offline=request["offline"])
     records = []
-    with tempfile.TemporaryDirectory(dir=archives, prefix=".index-") as scratch:
+    with _scratch(archives) as scratch:
         for package in packages:
-            records.append(_record(package, _archive(archives, package), Path(scratch, "index.json")))
+            records.append(_record(package, _archive(archives, package), scratch / "index.json"))
     layer = PackageCacheLayer(Path(request["cache"], "pkgs")).with_validation_mode(ValidationMode.full())
     prefix = Path(request["prefix"])
     tell(f"installing {len(records)} conda packages")
@@ -194,7 +206,23 @@ def _archive(archives: Path, package: Request) -> Path:
     return archives.joinpath(package["sha256"], package["file"])
 
 
+@contextlib.contextmanager
+def _scratch(archives: Path) -> Iterator[Path]:
+    """A folder that is named after this process, so that one that was killed is known by it."""
+    with tempfile.TemporaryDirectory(dir=archives, prefix=f".{os.getpid()}-") as name:
+        yield Path(name)
+
+
+def _sweep(archives: Path) -> None:
+    """Remove what processes left that were killed."""
+    for name in os.listdir(archives):
+        owner = name[1:].partition("-")[0]
+        if name.startswith(".") and owner.isdigit() and not Path("/proc", owner).exists():
+            shutil.rmtree(archives / name, ignore_errors=True)
+
+
 async def _fetch(packages: list[Request], archives: Path, *, offline: bool) -> None:
+    """Have every package file here, as the lock has it."""
     missing = [package for package in packages if not _sound(_archive(archives, package), package)]
     remote = [package for package in missing if not package["url"].startswith("file:")]
     if offline and remote:
@@ -202,25 +230,23 @@ async def _fetch(packages: list[Request], archives: Path, *, offline: bool) -> N
     gate = asyncio.Semaphore(_DOWNLOADS)
     done = 0
 
-    async def one(package: Request) -> None:
+    async def one(package: Request, scratch: Path) -> None:
         nonlocal done
         async with gate:
-            await _fetch_one(package, archives)
+            await _fetch_one(package, archives, scratch)
             done += 1
             tell(f"fetched {package['name']} {package['version']} ({done} of {len(missing)})")
 
-    results = await asyncio.gather(*(one(package) for package in missing), return_exceptions=True)
+    with _scratch(archives) as scratch:
+        results = await asyncio.gather(*(one(package, scratch) for package in missing), return_exceptions=True)
     for problem in results:
         if isinstance(problem, BaseException):
             raise problem
 
 
-async def _fetch_one(package: Request, archives: Path) -> None:
+async def _fetch_one(package: Request, archives: Path, scratch: Path) -> None:
     target = _archive(archives, package)
-    target.parent.mkdir(exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=".fetching-")
-    os.close(descriptor)
-    fresh = Path(name)
+    fresh = scratch / package["sha256"]
     url = package["url"]
     try:
         if url.startswith("file:"):
@@ -234,13 +260,12 @@ async def _fetch_one(package: Request, archives: Path) -> None:
             raise Failed(
                 "hash", f"{package['file']} of {package['channel']} has sha256 {found}, and {package['sha256']} is wanted"
             )
+        target.parent.mkdir(exist_ok=True)
         os.replace(fresh, target)
     except (Failed, asyncio.CancelledError):
         raise
     except Exception as error:  # of whatever lies between here and the channel
         raise Failed("channel", f"{package['file']} of {package['channel']}: {error}") from error
-    finally:
-        fresh.unlink(missing_ok=True)
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -250,8 +275,9 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _sound(path: Path, package: Request) -> bool:
-    """Whether a package file is here as it should be."""
+    """Whether a package file is here as it should be.  Its folder's time is that of the last use."""
     try:
+        os.utime(path.parent)
         return path.stat().st_size == (package["size"] or path.stat().st_size) and _sha256(path) == str(package["sha256"])
     except OSError:
         return False
