@@ -13,8 +13,24 @@ from support.program import PROJECT, Cli
 
 pytest_plugins = ["support.docker", "support.mlflow", "support.postgres", "support.s3", "support.teamserver"]
 
+COSTLY = ("mlflow_server", "engine")
+"""Fixtures that take long to make, or that tests of several modules share: the tests of each run in one process."""
+
 HOSTILE = 'it\'s a "Größe" $(x) `y`\n;&'
 """A folder name with everything that breaks careless code; used in path fixtures."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of the processes that run tests, have one make what is costly, and run all tests that use it."""
+    for item in items:
+        used = set(getattr(item, "fixturenames", ()))
+        if "[mlflow server" in item.name:  # asked for by the value of a parameter
+            used.add("mlflow_server")
+        if shared := next((name for name in COSTLY if name in used), None):
+            item.add_marker(pytest.mark.xdist_group(shared))
+        elif "made" in used:  # a module's own
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
 
 
 @pytest.fixture(autouse=True, scope="session")
