@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
@@ -12,6 +13,7 @@ from runproj.core.project import Project
 from runproj.core.source import Source, Sources
 from runproj.core.views import LockReport, LockState
 from runproj.environments import committed
+from runproj.errors import EnvironmentFailure
 from runproj.files import atomic_write
 
 if TYPE_CHECKING:
@@ -44,11 +46,27 @@ def lock_project(
         state = LockState.STALE if found else LockState.MISSING
         return LockReport(name, state, manager.value, why=why or f"There is no {name}.")
     when = _commit_time(folder, sources) if options.as_of == "commit" else None
-    lock = environments.pin(spec, folder, when, options)
+    anew = replace(options, relock=upgrade or manager is not EnvManager.DOCKER)  # an image that is here need not be asked for
+    lock = environments.pin(spec, folder, when, anew)
+    _require_for_everybody(lock)
     name = committed.name_for(lock.manager)
     atomic_write(folder / name, committed.text_of(lock, committed.request_of(spec, folder, options)))
     _remove_other(folder, lock.manager)
     return _report(name, LockState.WRITTEN, lock, why)
+
+
+def _require_for_everybody(lock: EnvLock) -> None:
+    """Refuse an image that only this machine has."""
+    if lock.image and lock.image.asked.build:
+        raise EnvironmentFailure(
+            "An image that is built from a Dockerfile cannot be locked: what it is made of is in the project already",
+            fix="Name its base image by digest: FROM NAME@sha256:….",
+        )
+    if lock.image and "@" not in lock.image.reference:
+        raise EnvironmentFailure(
+            f"The image {lock.image.asked.image} cannot be locked: it is in no registry, so nobody else can have it",
+            fix="Push it (`docker push`), then lock it.",
+        )
 
 
 def _commit_time(folder: Path, sources: Sources) -> datetime | None:

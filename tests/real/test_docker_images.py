@@ -142,3 +142,40 @@ def test_the_shape_of_a_dockerfile_is_read_as_docker_reads_it(tmp_path: Path) ->
         in written
     )
     assert not found.modern
+
+
+def test_a_committed_lock_holds_an_image_by_its_digest(cli: Cli, repository: Repository, engine: Docker, registry: str) -> None:
+    def publish(word: str) -> None:
+        engine.client.images.get(engine.small(f"{word}\n")).tag(f"{registry}/locked", "1")
+        engine.client.images.push(f"{registry}/locked", "1")
+        engine.forget(f"{registry}/locked")
+
+    publish("first")
+    repository.commit(
+        {"MLproject": f"docker_env: {{image: '{registry}/locked:1'}}\nentry_points: {{main: {{command: cat /which}}}}\n"}
+    )
+    report = cli.json("lock", str(repository.path))
+    assert (report["file"], report["manager"]) == ("runproj.lock", "docker")
+    repository.commit({})
+    publish("second")
+    result = cli("run", repository.url, "--locked")
+    assert (result.returncode, result.stdout) == (0, "first\n"), result.stderr
+    assert lock_of(cli)["digest"] == report["digest"]
+    before = (repository.path / "runproj.lock").read_text()
+    assert cli.json("lock", str(repository.path), "--upgrade")["state"] == "written"
+    assert (repository.path / "runproj.lock").read_text() != before
+    assert cli("run", repository.url).stdout == "first\n", "what is committed counts"
+    repository.commit({})
+    assert cli("run", repository.url, "--locked").stdout == "second\n"
+
+
+def test_what_only_this_machine_has_cannot_be_locked(cli: Cli, built: Repository, repository: Repository, engine: Docker) -> None:
+    result = cli("lock", str(built.path))
+    assert result.returncode == 125
+    assert "FROM NAME@sha256" in result.stderr
+    (repository.path / "runproj.yaml").write_text(
+        f"environment: {{docker: {engine.base}}}\nentry_points: {{main: {{command: [id]}}}}\n"
+    )
+    result = cli("lock", str(repository.path))
+    assert result.returncode == 125
+    assert "docker push" in result.stderr
