@@ -31,6 +31,9 @@ from runproj.settings import parse_size
 ROOT = "/runproj"
 CODE, HOME, SPOOL, CLIENT = f"{ROOT}/code", f"{ROOT}/home", f"{ROOT}/spool", f"{ROOT}/client"
 PARAMETERS, PATHS = f"{ROOT}/params", f"{ROOT}/paths"
+AUTHORITIES = f"{ROOT}/ca.pem"
+_CERTIFICATES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "PIP_CERT")
+_DIRECT = ("NO_PROXY", "no_proxy")
 LOOPBACK = "127.0.0.1"
 _RUN, _HOME, _TOKEN = "runproj.run", "runproj.home", "runproj.token"
 _MARK = "container.json"
@@ -191,12 +194,17 @@ class Box:
         own = dict(self.image.variables)
         path = ":".join(filter(None, [CLIENT, own.get("PYTHONPATH", "")]))
         user = _user()
+        if self.typed.proxy:
+            proxies = _proxies(os.environ)
+            both = {name: ",".join(filter(None, [proxies.get(name, ""), variables.get(name, "")])) for name in _DIRECT}
+            variables = {**proxies, **variables, **both}
         return {
             "HOME": HOME,
             "USER": user,
             "LOGNAME": user,
             "PYTHONUNBUFFERED": own.get("PYTHONUNBUFFERED", "1"),
             "TINI_KILL_PROCESS_GROUP": "1",  # a signal is for all of a pipeline, not for its shell alone
+            **(dict.fromkeys(_CERTIFICATES, AUTHORITIES) if self.typed.certificates else {}),
             **_taken(self.asked.environment, os.environ),
             **variables,
             **_taken(self.typed.environment, os.environ),
@@ -216,6 +224,8 @@ class Box:
         yield _Mount(str(client), CLIENT)
         if (fetched := self.folder / "params").is_dir():
             yield _Mount(str(fetched), PARAMETERS)
+        if self.typed.certificates:
+            yield _Mount(_certificates(self.typed.certificates), AUTHORITIES)
         for objects in _borrowed(self.checkout.root):  # so that git works in there too
             yield _Mount(objects, objects)
 
@@ -303,6 +313,20 @@ def _taken(pairs: Iterable[tuple[str, str | None]], environ: Mapping[str, str]) 
             fix=" ".join(f"export {name}=…" for name in missing),
         )
     return {name: environ[name] if value is None else value for name, value in wanted.items()}
+
+
+def _proxies(environ: Mapping[str, str]) -> dict[str, str]:
+    names = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+    return {name: environ[name] for upper in names for name in (upper, upper.lower()) if environ.get(name)}
+
+
+def _certificates(chosen: str) -> str:
+    """The file of certificates to trust.  Raises `StartError`."""
+    usual = (os.environ.get("SSL_CERT_FILE", ""), "/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
+    for name in usual if chosen == container.SYSTEM_CERTIFICATES else (chosen,):
+        if name and Path(name).is_file():
+            return str(Path(name).resolve())
+    raise StartError("There is no such file of certificates", why=chosen, fix="Name one: -A ca=FILE.")
 
 
 def _caller(where: Where) -> str:

@@ -104,7 +104,10 @@ def _environment_words(lock: EnvLock) -> str:
 def shown_image(pin: ImagePin) -> str:
     """An image for people: as it was asked for, and the beginning of what it was pinned to."""
     kind, _, digest = pin.reference.rpartition("sha256:")
-    return f"{pin.asked.image or 'built from its Dockerfile'} ({'registry digest' if kind else 'id'} {digest[:12]})"
+    name = pin.asked.image
+    if pin.inputs:
+        name = f"built from {pin.asked.build.dockerfile}" if pin.asked.build else f"built on {pin.bases[0][0]}"
+    return f"{name} ({'registry digest' if kind else 'id'} {digest[:12]})"
 
 
 def find_entry_point(project: Project, name: str) -> EntryPoint:

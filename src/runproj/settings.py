@@ -20,6 +20,7 @@ class Settings:
     artifacts_uri: where artifacts are kept: a folder or a bucket; empty for beside the database.
     offline:      use only what is cached.
     capture_limit: bytes of a local folder above which its capture is refused.
+    docker_base:  the image that `--env-manager docker` builds on; `{python}` in it is the version that is wanted.
     conda_channels: where conda's channels are: name → URL, folder, or another name;  conda_alias: the URL the others are below.
     own_spool:    where processes outside of runs keep what they logged until it was sent; in `home` without it.
     """
@@ -35,6 +36,7 @@ class Settings:
     own_spool: Path | None = None
     conda_channels: Mapping[str, str] = field(default_factory=dict)
     conda_alias: str = ""
+    docker_base: str = ""
 
     @property
     def cache(self) -> Path:
@@ -81,6 +83,7 @@ def load(environ: Mapping[str, str] | None = None, home: Path | None = None) -> 
         capture_limit=parse_size(limit) if limit else 512 * 1024 * 1024,
         own_spool=Path(spool).absolute() if (spool := variables.get("RUNPROJ_SPOOL")) else None,
         conda_channels=parse_channels(channels) if channels else _channels(config.get("conda_channels")),
+        docker_base=variables.get("RUNPROJ_DOCKER_BASE") or config.get("docker_base") or "",
         conda_alias=(variables.get("RUNPROJ_CONDA_ALIAS") or config.get("conda_alias") or "").rstrip("/"),
         plain=bool(variables.get("CI") or variables.get("NO_COLOR") or variables.get("TERM") == "dumb"),
     )
@@ -138,7 +141,16 @@ def _config(path: Path) -> dict[str, Any]:
         content = tomllib.loads(path.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not valid TOML", why=str(error)) from error
-    known = {"tracking_uri", "artifacts_uri", "experiment", "offline", "capture_limit", "conda_channels", "conda_alias"}
+    known = {
+        "tracking_uri",
+        "artifacts_uri",
+        "experiment",
+        "offline",
+        "capture_limit",
+        "conda_channels",
+        "conda_alias",
+        "docker_base",
+    }
     if unknown := sorted(set(content) - known):
         raise UsageError(f"{path} has unknown keys: {', '.join(unknown)}", fix=f"Known keys: {', '.join(sorted(known))}")
     return {key: value if isinstance(value, dict) else str(value) for key, value in content.items()}

@@ -103,6 +103,7 @@ class Wiring:
             progress=self.reporter.progress,
             conda_places=settings.conda_channels,
             conda_alias=settings.conda_alias,
+            docker_base=settings.docker_base,
         )
 
     def services(self) -> Services:

@@ -9,6 +9,7 @@ import pytest
 
 from conftest import Repository
 from support.docker import Docker, registry_at
+from support.package_index import local_package
 from support.program import Cli
 
 pytestmark = pytest.mark.slow
@@ -121,6 +122,32 @@ def test_an_image_that_is_gone_for_good(cli: Cli, repository: Repository, engine
     result = cli("rerun", "@last")
     assert result.returncode == 125
     assert f"The image {image} that was recorded is gone" in result.stderr
+
+
+@pytest.mark.network
+def test_a_lock_becomes_an_image(cli: Cli, repository: Repository, engine: Docker) -> None:
+    cli.env["RUNPROJ_DOCKER_BASE"] = engine.base
+    package = {f"own/{name}": text for name, text in local_package("own", {"own.py": "WORD = 1\n"}).items()}
+    project = (
+        'environment: {python: "3.11", dependencies: [six==1.16.0, ./own]}\nentry_points: {main: {command: [python3, main.py]}}\n'
+    )
+    main = "import os, own, six\nprint(six.__version__, own.WORD, os.path.exists('/.dockerenv'))\n"
+    repository.commit({**package, "runproj.yaml": project, "main.py": main})
+    try:
+        result = cli("run", repository.url, "--env-manager", "docker")
+        assert (result.returncode, result.stdout) == (0, "1.16.0 1 True\n"), result.stderr
+        first = lock_of(cli)
+        assert first["manager"] == "docker"
+        assert first["image"]["bases"][0][0] == engine.base
+        assert "six" in first["pylock"]
+        repository.commit({"main.py": main + "print('again')\n"})
+        assert cli("run", repository.url, "--env-manager", "docker", "--offline").stdout == "1.16.0 1 True\nagain\n"
+        assert lock_of(cli)["digest"] == first["digest"]
+        engine.forget("runproj-built")
+        again = cli("rerun", "@last~1")
+        assert (again.returncode, again.stdout) == (0, result.stdout), again.stderr
+    finally:
+        engine.forget("runproj-built")
 
 
 def test_the_shape_of_a_dockerfile_is_read_as_docker_reads_it(tmp_path: Path) -> None:

@@ -188,3 +188,22 @@ def test_inputs_and_fetched_paths_are_there(cli: Cli, repository: Repository, en
     assert (result.returncode, result.stdout) == (0, "fetched\ntable\n"), result.stderr
     shown = cli.json("runs", "show", "@last")
     assert "out/both" in [artifact["path"] for artifact in shown["artifacts"]]
+
+
+def test_proxies_and_certificates_go_in_on_request(cli: Cli, repository: Repository, engine: Docker, tmp_path: Path) -> None:
+    bundle = tmp_path / "own.pem"
+    bundle.write_text("certificates\n")
+    project = {"environment": {"docker": engine.small("")}, "entry_points": {"main": {"command": ["cat", "/proc/self/environ"]}}}
+    repository.commit({"runproj.yaml": json.dumps(project)})
+    cli.env |= {"HTTPS_PROXY": "http://proxy:1", "no_proxy": "here"}
+    bare = cli("run", repository.url)
+    assert "proxy:1" not in bare.stdout
+    assert "ca.pem" not in bare.stdout
+    given = dict(
+        pair.split("=", 1) for pair in cli("run", repository.url, "-Aproxy", f"-Aca={bundle}").stdout.split("\0") if pair
+    )
+    assert given["HTTPS_PROXY"] == "http://proxy:1"
+    assert given["no_proxy"].startswith("here,")
+    assert given["NO_PROXY"] == given["no_proxy"].removeprefix("here,")
+    assert given["SSL_CERT_FILE"] == given["REQUESTS_CA_BUNDLE"] == "/runproj/ca.pem"
+    assert "no such file of certificates" in cli("run", repository.url, "-Aca=/nonexistent").stderr

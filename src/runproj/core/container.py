@@ -54,9 +54,16 @@ def volume(text: str, *, typed: bool = False) -> Volume:
     return Volume(source, target, "ro" not in mode.split(","))
 
 
+SYSTEM_CERTIFICATES = "system"
+
+
 @dataclass
 class Options:
-    """What a container gets beside what runproj gives it.  `config` and `host` in the engine's words."""
+    """What a container gets beside what runproj gives it.  `config` and `host` in the engine's words.
+
+    proxy: the variables of this shell that name proxies;  certificates: a file of certificates to trust instead of the image's
+           own, or `SYSTEM_CERTIFICATES` for those of this machine.  Neither is a word of `docker run`.
+    """
 
     config: dict[str, object] = field(default_factory=dict)
     host: dict[str, object] = field(default_factory=dict)
@@ -64,6 +71,8 @@ class Options:
     environment: list[tuple[str, str | None]] = field(default_factory=list)
     labels: dict[str, str] = field(default_factory=dict)
     network: str = ""
+    proxy: bool = False
+    certificates: str = ""
 
     def add_to(self, key: str, value: object) -> None:
         """Add to a list of the host's part."""
@@ -119,6 +128,14 @@ def _label(options: Options, text: str) -> None:
     options.labels[name] = value
 
 
+def _proxy(options: Options, text: str) -> None:
+    options.proxy = _truth(text)
+
+
+def _certificates(options: Options, text: str) -> None:
+    options.certificates = text or SYSTEM_CERTIFICATES
+
+
 def _network(options: Options, text: str) -> None:
     options.network = text
 
@@ -163,6 +180,8 @@ _OPTIONS: Mapping[str, _Taker] = {
     "volume": lambda options, text: options.volumes.append(volume(text, typed=True)),
     "env": _environment,
     "network": _network,
+    "proxy": _proxy,
+    "ca": _certificates,
     "gpus": lambda options, text: options.add_to("DeviceRequests", gpus(text)),
     "user": _config("User"),
     "hostname": _config("Hostname"),
@@ -188,6 +207,8 @@ _OPTIONS: Mapping[str, _Taker] = {
     "tmpfs": _tmpfs,
 }
 _SHORT = {"v": "volume", "e": "env", "u": "user", "m": "memory", "h": "hostname", "l": "label", "net": "network"}
+_ALONE = ("privileged", "read-only", "proxy", "ca")
+"""What means something without a value."""
 _OURS = re.compile("name|rm|detach|d|interactive|i|tty|t|it|workdir|w|init|restart|cidfile|attach|a")
 
 
@@ -204,7 +225,7 @@ def options(given: Sequence[str]) -> Options:
             known = sorted(_OPTIONS)
             hint = suggestion(name, known) or f"Known are: {', '.join(known)}."
             raise UsageError(f"-A {text}: there is no such option", fix=hint)
-        if not equals and name not in ("privileged", "read-only"):
+        if not equals and name not in _ALONE:
             raise UsageError(f"-A {name} needs a value", fix=f"Write -A {name}=VALUE.")
         _OPTIONS[name](found, value)
     return found

@@ -53,6 +53,7 @@ class EnvironmentCache:
     environ: where PATH, index settings and the places of interpreters are read from;  offline: use only what is cached;
     progress: told what making a lock waits for.
     conda_places: where conda's channels are, by name;  conda_alias: the URL below which the others are; empty for the usual one.
+    docker_base: the image that those of locks are made from (see `DockerBuilder`); empty for the usual one.
     """
 
     def __init__(
@@ -64,11 +65,13 @@ class EnvironmentCache:
         progress: Progress = lambda _: None,
         conda_places: Mapping[str, str] | None = None,
         conda_alias: str = "",
+        docker_base: str = "",
     ) -> None:
         self._home = home
         self._progress = progress
         self._conda_places = conda_places or {}
         self._conda_alias = conda_alias
+        self._docker_base = docker_base
         self._environ = os.environ if environ is None else environ
         self._offline = offline
         self._leases: dict[str, Lock] = {}
@@ -105,7 +108,7 @@ class EnvironmentCache:
     def _docker(self) -> DockerBuilder:
         from runproj.environments.docker import DockerBuilder
 
-        return DockerBuilder(self._environ, self._progress, offline=self._offline)
+        return DockerBuilder(self._environ, self._progress, self._docker_base, offline=self._offline)
 
     def _builder(self, manager: EnvManager) -> EnvironmentBuilder:
         match manager:
@@ -148,6 +151,9 @@ class EnvironmentCache:
     def pin(self, spec: EnvSpec, project: Path, when: datetime | None, options: LockOptions) -> EnvLock:
         """As `lock`, whatever lock the project has."""
         manager = chosen_manager(spec, options)
+        if manager is EnvManager.DOCKER and spec.docker is None:
+            packages = self.pin(spec, project, when, replace(options, manager=EnvManager.VIRTUALENV))
+            return self._docker.image_of(packages, project, options)
         if manager in (EnvManager.SYSTEM, EnvManager.DOCKER):  # what they are is asked each time, and known at once
             return self._builder(manager).lock(spec, project, when, options)
         at = requests.moment(options.as_of, when, datetime.now(UTC))

@@ -24,7 +24,7 @@ from runproj.core.environment import (
     Progress,
 )
 from runproj.engine import Engine, EngineAway, EngineError
-from runproj.environments import dockerfiles
+from runproj.environments import dockerfiles, locked_image
 from runproj.environments.digests import lock_digest
 from runproj.environments.requests import iso
 from runproj.errors import EnvironmentFailure
@@ -39,8 +39,10 @@ BUILT = "runproj-built"
 class DockerBuilder:
     """Environments that are images of the Docker engine.  The engine keeps them; there is nothing on disk of ours."""
 
-    def __init__(self, environ: Mapping[str, str], progress: Progress, *, offline: bool = False) -> None:
+    def __init__(self, environ: Mapping[str, str], progress: Progress, base: str = "", *, offline: bool = False) -> None:
+        """base: the image that those of locks are made from; `{python}` in it is replaced by the version ("3.11")."""
         self._environ = environ
+        self._base = base or locked_image.DEFAULT_BASE
         self._progress = progress
         self._offline = offline
 
@@ -102,9 +104,29 @@ class DockerBuilder:
         found = self._inspect(f"{BUILT}:{recipe.inputs[:32]}") or self._make(recipe, self._progress)
         return ImagePin(found["Id"], found["Id"], asked, recipe.inputs, recipe.bases)
 
-    def _make(self, recipe: dockerfiles.Recipe, progress: Progress) -> dict[str, Any]:
+    def image_of(self, lock: EnvLock, project: Path, options: LockOptions) -> EnvLock:
+        """The lock of an image that has what a virtualenv's lock says; it is built unless there is one."""
+        called = self._base.replace("{python}", locked_image.minor(lock))
+        offline = self._offline or options.offline
+        base = (called, self._pinned(DockerSpec(called), options, offline=offline).reference)
+        inputs = locked_image.inputs(lock, base)
+        found = self._inspect(f"{BUILT}:{inputs[:32]}")
+        if found is None:
+            found = self._make_of_lock(lock, base, inputs, project, self._progress)
+        pin = ImagePin(found["Id"], found["Id"], DockerSpec(), inputs, (base,))
+        made = replace(lock, manager=EnvManager.DOCKER, place=EnvPlace.IMAGE, image=pin, installer="pip")
+        return replace(made, digest=lock_digest(made))
+
+    def _make_of_lock(
+        self, lock: EnvLock, base: tuple[str, str], inputs: str, project: Path, progress: Progress
+    ) -> dict[str, Any]:
+        self._have(base[1])
+        with locked_image.recipe(lock, base, project) as recipe:
+            return self._make(recipe, progress, inputs)
+
+    def _make(self, recipe: dockerfiles.Recipe, progress: Progress, inputs: str = "") -> dict[str, Any]:
         """Build the image of a recipe, under a name that says so."""
-        name = f"{BUILT}:{recipe.inputs[:32]}"
+        name = f"{BUILT}:{(inputs or recipe.inputs)[:32]}"
         self._images.build(recipe, name, progress)
         found = self._inspect(name)
         if found is None:
@@ -140,6 +162,9 @@ class DockerBuilder:
         name = pin.asked.image
         if pin.asked.build:
             self._make_again(pin, pin.asked.build, project, progress)
+            return
+        if pin.inputs:
+            self._make_of_lock(lock, pin.bases[0], pin.inputs, project, progress)
             return
         if "@" not in pin.reference:
             raise EnvironmentFailure(
