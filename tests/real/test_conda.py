@@ -430,3 +430,21 @@ def test_a_committed_lock_of_conda_is_replayed_on_another_machine(
     repository.commit({"environment.yml": environment("python", "greet>1", pip=("fromindex",))})
     assert run(conda, repository, "--locked").returncode == 125
     assert run(conda, repository).stdout == "2.0 fromindex with greet 2.0\n"
+
+
+def test_a_capsule_brings_a_conda_environment_along(
+    conda: Cli, repository: Repository, channel: Channel, index: PackageIndex, tmp_path: Path
+) -> None:
+    code = "import greet, fromindex; print(greet.V, fromindex.V)\n"
+    repository.commit({"environment.yml": environment("python", "greet", "base", pip=("fromindex",)), "main.py": code})
+    assert run(conda, repository, *CONDA).returncode == 0
+    name = last(conda)["run"]["name"]
+    capsule = tmp_path / "run.zip"
+    exported = conda("export", "@last", str(capsule))
+    assert exported.returncode == 0, exported.stderr
+    shutil.rmtree(channel.folder)
+    conda.env |= {"RUNPROJ_HOME": str(tmp_path / "other home"), "UV_DEFAULT_INDEX": "http://127.0.0.1:9/simple"}
+    imported = conda("import", str(capsule))
+    assert imported.returncode == 0, imported.stderr
+    again = conda("rerun", name, "--offline")
+    assert (again.returncode, again.stdout) == (0, "1.0 fromindex with greet 1.0\n"), again.stderr

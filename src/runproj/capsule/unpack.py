@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from runproj.source import SourceStore
 
 _CODE = re.compile(r"code/(\d+\.bundle|lfs/[0-9a-f]{64})")
-_WHEEL = re.compile(r"wheels/(?:built/[0-9a-f]{1,16}/)?([A-Za-z0-9_.=+-]+\.whl)")
+_WHEEL = re.compile(r"wheels/(?:built/[0-9a-f]{1,16}/)?([A-Za-z0-9_.=+-]+\.(?:whl|conda|tar\.bz2))")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 

@@ -302,7 +302,8 @@ class EnvironmentCache:
         """
         from runproj.environments import packing
 
-        return packing.pack(lock, project, into, packing.Tools(self._uv, self._pythons, progress, self._offline))
+        tools = packing.Tools(self._uv, self._pythons, progress, self._offline, lambda: self._conda.builder)
+        return packing.pack(lock, project, into, tools)
 
     # What the `env` verbs show and do.
 

@@ -179,8 +179,22 @@ class CondaBuilder:
             activation.keep(into, replace(found, replaced=tuple(_replaced(into, lock))))
 
     def _install_conda(self, packages: tuple[CondaPackage, ...], prefix: Path, offline: bool, progress: Progress) -> None:
-        urls = {name: self._channels.url(name) for name in {package.channel for package in packages}}
-        self._conda.install(packages, urls, prefix, offline=offline, progress=progress)
+        self._conda.install(packages, self._urls(packages), prefix, offline=offline, progress=progress)
+
+    def _urls(self, packages: tuple[CondaPackage, ...]) -> dict[str, str]:
+        return {name: self._channels.url(name) for name in {package.channel for package in packages}}
+
+    # -- carry away
+
+    def pack(self, lock: EnvLock, into: Path, progress: Progress) -> None:
+        """Write the files of the conda packages into a folder."""
+        self._conda.fetch(lock.conda, self._urls(lock.conda), into, offline=self._offline, progress=progress)
+
+    def interpreter(self, lock: EnvLock, prefix: Path, progress: Progress) -> PythonPin:
+        """The environment's interpreter, in an environment of conda's packages alone that is made at `prefix`."""
+        self._install_conda(lock.conda, prefix, self._offline, progress)
+        assert lock.python is not None  # there is something for pip
+        return replace(lock.python, path=str(prefix / "bin/python"))
 
     # -- use
 

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runproj import proc
+from runproj import codec, proc
 from runproj.core.environment import CondaPackage, Progress
 from runproj.environments.uvtool import scrub
 from runproj.errors import EnvironmentFailure, RunprojError, StorageError
+from runproj.files import Objects
 
 _WORKER = Path(__file__).with_name("conda_worker.py")
 REACH_SECONDS = 3.0
@@ -71,15 +72,23 @@ class Conda:
         self, packages: Sequence[CondaPackage], urls: Mapping[str, str], prefix: Path, *, offline: bool, progress: Progress
     ) -> None:
         """Install packages, verified, into `prefix`.  `urls`: where each channel is."""
-        from runproj import codec
-
-        described = [
-            codec.to_plain(package)
-            | {"url": f"{urls[package.channel]}/{package.subdir}/{package.file}", "place": scrub(urls[package.channel])}
-            for package in packages
-        ]
+        described = [self._described(package, urls[package.channel]) for package in packages]
         request = {"do": "install", "packages": described, "prefix": str(prefix), "cache": str(self.cache), "offline": offline}
         self._ask(request, "The conda environment cannot be built", progress)
+
+    def fetch(
+        self, packages: Sequence[CondaPackage], urls: Mapping[str, str], into: Path, *, offline: bool, progress: Progress
+    ) -> None:
+        """Write the files of packages, verified, into a folder."""
+        described = [self._described(package, urls[package.channel]) for package in packages]
+        request = {"do": "fetch", "packages": described, "into": str(into), "cache": str(self.cache), "offline": offline}
+        self._ask(request, "The packages of the conda environment cannot be had", progress)
+
+    def _described(self, package: CondaPackage, channel: str) -> dict[str, object]:
+        """A package with the place of its file: here, where a capsule brought it, else in its channel."""
+        brought = Objects(self.home / "objects").path(package.sha256)
+        url = brought.as_uri() if brought.exists() else f"{channel}/{package.subdir}/{package.file}"
+        return {**codec.to_plain(package), "url": url, "place": scrub(channel)}
 
     def _ask(self, request: dict[str, object], what: str, progress: Progress = lambda _: None) -> dict[str, Any]:
         if request["do"] != "reach":
@@ -99,7 +108,7 @@ class Conda:
                 raise _failure(what, answer["error"], scrub(answer["said"]))
             if answer:
                 return dict(answer)
-            if request["do"] == "install":
+            if request["do"] in ("install", "fetch"):
                 return {}
         raise _failure(what, "install", scrub(done.err.decode(errors="replace").strip()[-4000:]) or f"exit code {done.code}")
 

@@ -201,6 +201,17 @@ async def install(request: Request) -> Request:
     return {}
 
 
+async def fetch(request: Request) -> Request:
+    """`packages`, `cache`, `offline`, `into`: every package file, verified, in the folder `into`.  → `{}`"""
+    archives = Path(request["cache"], "archives")
+    archives.mkdir(parents=True, exist_ok=True)
+    _sweep(archives)
+    await _fetch(request["packages"], archives, offline=request["offline"])
+    for package in request["packages"]:
+        _copy(_archive(archives, package), Path(request["into"], package["file"]))
+    return {}
+
+
 def _archive(archives: Path, package: Request) -> Path:
     """Where a package file is kept: under its hash, and with its own name, from which its format is known."""
     return archives.joinpath(package["sha256"], package["file"])
@@ -303,7 +314,7 @@ def answer(request: Request) -> Request:
     """What was asked for."""
     if request["do"] == "reach":
         return reach(request)
-    verbs: dict[str, Callable[[Request], Coroutine[Any, Any, Request]]] = {"solve": solve, "install": install}
+    verbs: dict[str, Callable[[Request], Coroutine[Any, Any, Request]]] = {"solve": solve, "install": install, "fetch": fetch}
     return asyncio.run(verbs[request["do"]](request))
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import html
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runproj import inputs, proc
 from runproj.core.capsule import PackedEnvironment, PackedWheel
@@ -17,6 +18,9 @@ from runproj.environments.pythons import Pythons
 from runproj.environments.versions import parse
 from runproj.errors import EnvironmentFailure
 from runproj.files import explained, sha256_file
+
+if TYPE_CHECKING:
+    from runproj.environments.conda import CondaBuilder
 
 _OLDEST_PIP = (3, 9)
 """The oldest Python that a pip of virtualenv's works with."""
@@ -175,7 +179,8 @@ class Tools:
     uv: uvtool.Uv
     pythons: Pythons
     progress: Progress
-    offline: bool = False
+    offline: bool
+    conda: Callable[[], CondaBuilder]
 
 
 def pack(lock: EnvLock, project: Path, into: Path, use: Tools) -> PackedEnvironment:
@@ -188,6 +193,8 @@ def pack(lock: EnvLock, project: Path, into: Path, use: Tools) -> PackedEnvironm
         case EnvManager.VIRTUALENV if lock.python:
             packer = Packer(use.uv, use.pythons.exactly(lock.python), use.progress, offline=use.offline)
             wheels = packer.pack(lock, project, into)
+        case EnvManager.CONDA:
+            wheels = _pack_conda(lock, project, into, use)
         case _:
             raise EnvironmentFailure(
                 f"An environment of {lock.manager.value} cannot be carried in a capsule yet",
@@ -195,6 +202,18 @@ def pack(lock: EnvLock, project: Path, into: Path, use: Tools) -> PackedEnvironm
             )
     python = f"{lock.python.implementation} {lock.python.version}" if lock.python else ""
     return PackedEnvironment(lock.manager.value, lock.digest, lock.platform, python, wheels, notes=notes)
+
+
+def _pack_conda(lock: EnvLock, project: Path, into: Path, use: Tools) -> tuple[PackedWheel, ...]:
+    """The files of conda's packages, and the wheels of what pip adds to them."""
+    conda = use.conda()
+    wheels: tuple[PackedWheel, ...] = ()
+    if lock.pylock or lock.local_packages:
+        with use.uv.scratch() as scratch:
+            python = conda.interpreter(lock, scratch / "env", use.progress)
+            wheels = Packer(use.uv, python, use.progress, offline=use.offline).pack(lock, project, into)
+    conda.pack(lock, into, use.progress)
+    return (*wheels, *(PackedWheel(package.file, package.sha256) for package in lock.conda))
 
 
 def _normal(name: str) -> str:
