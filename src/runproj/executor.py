@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from runproj import __version__, child, inputs, launch, leftovers, logs, machine, nested, observe, supervise, variables
 from runproj.codec import to_json
@@ -15,7 +16,7 @@ from runproj.core.call import Call
 from runproj.core.environment import Environment, EnvPlace
 from runproj.core.outcome import Outcome, outcome_of
 from runproj.core.plan import Plan
-from runproj.core.record import Input, Output, RunRecord, Timing
+from runproj.core.record import Audit, Input, Output, RunRecord, Timing
 from runproj.core.run import Metric, Phase, Run, RunChanges, RunStatus, Tag, TagName
 from runproj.core.services import Endpoint, Services
 from runproj.core.source import Checkout
@@ -23,6 +24,11 @@ from runproj.errors import RefusedError, RunprojError, TrackingError
 from runproj.files import atomic_write, explained, remove_tree, sha256_file
 from runproj.leases import Lease
 
+if TYPE_CHECKING:
+    from runproj.audit import Watch
+
+UNDECLARED = 21
+"""Exit code of a run that read what it had not declared, where that was forbidden (--audit-strict)."""
 TIMED_OUT = 124
 """Exit code of a run that took longer than its timeout, as of `timeout(1)`."""
 
@@ -43,6 +49,8 @@ class _Recording:
         self.reported: RunStatus | None = None
         self.inputs: list[Input] = []
         self.outputs: list[Output] = []
+        self.audit: Audit | None = None
+        self.forbidden = ""
 
     @contextlib.contextmanager
     def during(self, phase: Phase, text: str) -> Iterator[None]:
@@ -58,6 +66,15 @@ class _Recording:
     def note(self, text: str) -> None:
         self.notes.append(text)
         self.use.reporter.note(text)
+
+    def take(self, watch: Watch) -> None:
+        """Record what the command opened without having declared it."""
+        from runproj.audit import words
+
+        self.audit = watch.found()
+        if said := words(self.audit):
+            self.note(said)
+            self.forbidden = said if watch.strict else ""
 
     def close(self, outcome: Outcome) -> None:
         """Store the final state.  Where that cannot be done, the outcome is left for the next command to store."""
@@ -122,6 +139,7 @@ class _Recording:
             user=self.run.user,
             runproj=__version__,
             notes=tuple(self.notes),
+            audit=self.audit,
         )
 
 
@@ -168,6 +186,8 @@ def _steps(recording: _Recording, folder: Path, secrets: Mapping[str, str]) -> O
         outcome = Outcome(recording.reported, 0, f"the project itself ended its run as {recording.reported.value}")
     if problems and outcome.status is RunStatus.FINISHED:
         recording.note(problems)
+    if recording.forbidden and outcome.status is RunStatus.FINISHED:
+        outcome = Outcome(RunStatus.FAILED, UNDECLARED, recording.forbidden)
     recording.phase = Phase.RUN if outcome.status is not RunStatus.FINISHED else recording.phase
     return outcome
 
@@ -233,6 +253,9 @@ def _command(recording: _Recording, task: launch.Task) -> supervise.Ending:
                 link = stack.enter_context(child.endpoint(run, use, task.address))
                 recording.env, recording.environment = task.variables(link), task.environment
                 spec = stack.enter_context(task.ready(recording.env))
+            if watch := task.watched(spec, link, folder):
+                stack.callback(lambda: recording.take(watch))
+                spec = watch.spec
             recording.argv = task.argv if not any(v.value is None for v in plan.call.values) else (plan.call.shown(),)
             recording.ending = supervise.run(spec, out, err, listener=link.listener, tick=metrics.store)
             metrics.watcher.close()

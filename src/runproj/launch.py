@@ -5,14 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from runproj import child, supervise
 from runproj.core.call import Call
 from runproj.core.environment import Environment
 from runproj.core.plan import Plan
+from runproj.core.project import ParameterType
 from runproj.core.run import Run
 from runproj.core.services import Services
 from runproj.core.source import Checkout
@@ -20,6 +24,7 @@ from runproj.errors import BackendError, RunprojError
 from runproj.files import write_descriptor
 
 if TYPE_CHECKING:
+    from runproj.audit import Scope, Watch
     from runproj.containers import Box
 
 _INIT = re.compile(r"^\[FATAL tini \(\d+\)\] exec (?P<program>.*) failed: (?P<why>.*)$", re.MULTILINE)
@@ -88,6 +93,31 @@ class Task:
         finally:
             os.close(descriptor)
             self.box.remove()
+
+    def watched(self, spec: supervise.CommandSpec, link: child.Link, folder: Path) -> Watch | None:
+        """What looks on while the command runs, where that was asked for."""
+        if self.plan.options.audit == "never" or self.box:
+            return None
+        from runproj import audit
+
+        return audit.watch(spec, self._scope(link), folder / "audit.log", strict=self.plan.options.audit == "strict")
+
+    def _scope(self, link: child.Link) -> Scope:
+        """What the command may open without saying so."""
+        from runproj.audit import Scope, addresses
+
+        home, python = self.use.home, self.environment.lock.python
+        mine = [self.checkout.root, self.use.runs / self.run.id, *self.environment.bin, child.spool(self.run, self.use)]
+        mine += [home / "cache" / "client", home / "cache" / "git", home / "capsules" / "git"]
+        mine += [self.environment.path] if self.environment.path else []
+        if python:  # as it was named, and where it really is
+            mine += [path.parent.parent for path in (Path(python.path), Path(os.path.realpath(python.path)))]
+        mine += [Path(path) for path in self.given.values()]
+        values = (value.resolved or value.value or "" for value in self.plan.call.values if value.type is ParameterType.PATH)
+        mine += [Path(text) for text in values if text.startswith("/")]
+        server = urlsplit(link.variables.get("MLFLOW_TRACKING_URI", ""))
+        port = server.port or {"http": 80, "https": 443}.get(server.scheme, 0)
+        return Scope(tuple(mine), time.time(), addresses(server.hostname, port) if server.hostname else frozenset())
 
     def failure(self, said: str) -> RunprojError:
         """Why the guard could not run the command, for people."""

@@ -60,6 +60,7 @@ def plan(request: Request, use: Services) -> Planned:
         lock = use.environments.lock(project.environment, checkout.project, when, request.lock)
         report.done(_environment_words(lock))
         backend_of(request.options.backend, use).check(lock.place, entry_point.resources)
+        _require_watchable(request.options, lock)
         decided = Plan(
             code=pin,
             call=call,
@@ -238,12 +239,21 @@ def handle_of(run: Run) -> JobHandle:
     raise NotFoundError(f"Run {run.id} was not started by runproj", fix="It can be shown and compared, not stopped or followed.")
 
 
+def _require_watchable(options: RunOptions, lock: EnvLock) -> None:
+    """Raise where the command is to be watched and cannot be."""
+    if options.audit != "never":
+        from runproj import audit
+
+        audit.require(lock.place)
+
+
 def rerun(run: Run, changes: Sequence[Given], use: Services, options: RunOptions, *, trust: bool = False) -> Planned:
     """The plan of a recorded run again, with other parameters where `changes` says so: same commit, patch and lock.
 
     trust: as in a `Request`.
     """
     old = load_plan(run, use)
+    _require_watchable(options, old.lock)
     restore_patch(run, old, use)
     call, checkout = old.call, None
     if changes:

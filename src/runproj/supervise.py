@@ -55,6 +55,7 @@ class CommandSpec:
     """What to run.  `timeout` and `grace` in seconds.
 
     guard: the script that runs it and sees to its end;  `keep`: descriptors that it inherits.
+    tracer: words that come before those of the guard: a program that looks on.
     """
 
     argv: Sequence[str]
@@ -64,6 +65,7 @@ class CommandSpec:
     grace: float = 10.0
     guard: str = "guard.py"
     keep: tuple[int, ...] = ()
+    tracer: tuple[str, ...] = ()
 
 
 _Handler = Callable[[int, FrameType | None], object]
@@ -145,7 +147,7 @@ def _launch(spec: CommandSpec) -> tuple[subprocess.Popen[bytes], _Pipes]:
     guard = Path(__file__).with_name(spec.guard)
     try:
         process = proc.start(
-            [sys.executable, "-I", "-S", guard, str(control_r), str(status_w), "--", *spec.argv],
+            [*spec.tracer, sys.executable, "-I", "-S", guard, str(control_r), str(status_w), "--", *spec.argv],
             cwd=spec.cwd,
             env=spec.env,
             out=out_w,

@@ -68,6 +68,8 @@ Deterministic = Annotated[
         "--deterministic", help="One thread, fixed hash seed, deterministic BLAS, CUDA and TensorFlow, UTC and C.UTF-8."
     ),
 ]
+Audit = Annotated[bool, typer.Option("--audit", help="Record files and addresses that the run uses without declaring them.")]
+AuditStrict = Annotated[bool, typer.Option("--audit-strict", help="As --audit, and the run fails where there are any (21).")]
 DockerArgs = Annotated[
     list[str] | None,
     typer.Option("--docker-args", "-A", metavar="NAME=VALUE", help="Something for the container, as 'docker run' has it."),
@@ -85,3 +87,8 @@ RunReference = Annotated[
 RunReferences = Annotated[
     list[str], typer.Argument(metavar="RUN…", help="Ids, beginnings of ids, names, or @last.", autocompletion=complete.runs)
 ]
+
+
+def audit_word(*, audit: bool, strict: bool) -> str:
+    """What the two options mean in a plan."""
+    return "strict" if strict else "note" if audit else "never"

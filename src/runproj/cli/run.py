@@ -63,6 +63,8 @@ def run(
     keep: opt.Keep = False,
     clean_env: opt.CleanEnv = False,
     deterministic: opt.Deterministic = False,
+    audit: opt.Audit = False,
+    audit_strict: opt.AuditStrict = False,
     docker_args: opt.DockerArgs = None,
     repeat: opt.Repeat = 1,
     trust: opt.Trust = False,
@@ -98,6 +100,7 @@ def run(
             clean_env=clean_env,
             deterministic=deterministic,
             docker_args=docker_args,
+            audit=opt.audit_word(audit=audit, strict=audit_strict),
         ),
     )
     if repeat > 1 and detach:
@@ -168,6 +171,8 @@ def rerun(
     keep: opt.Keep = False,
     clean_env: opt.CleanEnv = False,
     deterministic: opt.Deterministic = False,
+    audit: opt.Audit = False,
+    audit_strict: opt.AuditStrict = False,
     docker_args: opt.DockerArgs = None,
     trust: opt.Trust = False,
     offline: opt.Offline = False,
@@ -194,6 +199,7 @@ def rerun(
         clean_env=clean_env,
         deterministic=deterministic,
         docker_args=docker_args,
+        audit=opt.audit_word(audit=audit, strict=audit_strict),
     )
     planned = runner.rerun(old, changes, wiring.services(), new_options, trust=trust)
     return _start(planned, wiring, _Asked(json, quiet, detach, dry_run))
@@ -349,6 +355,7 @@ def _run_options(
     clean_env: bool,
     deterministic: bool,
     docker_args: list[str] | None,
+    audit: str = "never",
 ) -> RunOptions:
     import os
 
@@ -367,6 +374,7 @@ def _run_options(
         deterministic=deterministic,
         parent_run=os.environ.get("RUNPROJ_RUN_ID"),
         docker_args=_docker_args(docker_args),
+        audit=audit,
     )
 
 

@@ -17,6 +17,7 @@ class RunOptions:
     """How to run, as opposed to what.  `timeout` and `grace` in seconds; `keep`: "never", "failed", "always".
 
     docker_args: what the user gives the run's container beside what the project asks for, as `docker run` has it: "memory=2g".
+    audit: "never", "note" or "strict": whether files and addresses that nobody declared are noted, or make the run fail.
     """
 
     backend: str = "local"
@@ -30,6 +31,7 @@ class RunOptions:
     deterministic: bool = False
     parent_run: str | None = None
     docker_args: tuple[str, ...] = ()
+    audit: str = "never"
 
 
 @dataclass(frozen=True)

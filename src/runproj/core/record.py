@@ -50,6 +50,35 @@ class Timing:
 
 
 @dataclass(frozen=True)
+class ReadFile:
+    """A file that the command read and nobody had declared, as it was when the command had ended.  `path` is absolute."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Connection:
+    """An address that the command connected to, or tried to."""
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What `--audit` found outside of checkout, environment, interpreter, system and declared inputs.
+
+    more: how many files and connections there were beyond those that are listed.
+    """
+
+    files: tuple[ReadFile, ...] = ()
+    connections: tuple[Connection, ...] = ()
+    more: int = 0
+
+
+@dataclass(frozen=True)
 class RunRecord:
     """Stored with each run as `runproj/record.json`.
 
@@ -57,6 +86,7 @@ class RunRecord:
     env_names: names of the variables the command was given; values are not recorded.
     variables: of those that may decide a result, a short hash of the value (`sha256:…`), or the value of a locale or time zone.
     cpu, memory: seconds and peak bytes of the command.
+    audit: what was read undeclared; None where nobody looked.
     """
 
     run_id: str
@@ -80,3 +110,4 @@ class RunRecord:
     user: str = ""
     runproj: str = ""
     notes: tuple[str, ...] = field(default_factory=tuple)
+    audit: Audit | None = None
