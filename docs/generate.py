@@ -11,7 +11,7 @@ from typing import Protocol, cast
 from typer.main import get_command
 
 from runproj import errors
-from runproj.cli.main import build
+from runproj.cli.main import STARTING, build
 from runproj.core.verdict import Level
 from runproj.server import openapi
 
@@ -129,7 +129,11 @@ def error_list() -> str:
         "| --- | --- | --- |",
     ]
     lines += [f"| `{kind.kind}` | {kind.exit_code} | {_cell(inspect.getdoc(kind))} |" for kind in _first_of_each(kinds)]
+    starting = ", ".join(f"`{name}`" for name in sorted(STARTING - {"execute-job"}))
     lines += [
+        "",
+        f"125 is for commands that start a project or decide how it would be started: {starting}.",
+        "Every other command ends with 1 instead: where `runproj runs list` cannot reach its server, there is no commit to skip.",
         "",
         "## Exit codes of `runproj run` and `runproj rerun`",
         "",

@@ -186,15 +186,22 @@ class Remote:
         if code in ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"):
             return NotFoundError(message)
         if status in (401, 403):
-            return TrackingError(
-                f"The tracking server {self.shown} refuses access ({status})",
-                why=message[:500],
-                fix="Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN.",
-            )
+            return self._no_access(status, message[:500])
         call = target.partition("?")[0].rpartition("/mlflow/")[2]
         if status < 500 and code:
             return RefusedError(message or f"The tracking server refuses {call}")
         return TrackingError(f"The tracking server {self.shown} answers {call} with status {status}", why=message[:500])
+
+    def _no_access(self, status: int, message: str) -> TrackingError:
+        """Who asks is not known (401), or may not do that (403).  Servers of ours say themselves what helps: it is told once."""
+        fix = "Set MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."
+        if status == 403:
+            fix = (
+                "" if "user grant" in message else "Ask whoever runs the server, or be somebody else: " + fix[0].lower() + fix[1:]
+            )
+        elif "MLFLOW_TRACKING_TOKEN" in message:
+            message = "It does not know who asks."
+        return TrackingError(f"The tracking server {self.shown} refuses access ({status})", why=message, fix=fix)
 
     def _connection(self) -> HTTPConnection:
         """This thread's connection, opened where there is none."""

@@ -181,7 +181,7 @@ def test_code_data_and_record_of_every_kind_are_carried(
     assert any("was not hashed" in note for note in json.loads(exported.stdout)["notes"])
     (served / "declared.txt").write_text("altered since")
     refused = cli("export", first["run"]["id"], str(alone))
-    assert refused.returncode == 125 and "is not what the run was given" in refused.stderr and not alone.exists()
+    assert refused.returncode == 1 and "is not what the run was given" in refused.stderr and not alone.exists()
     assert cli("export", first["run"]["id"], str(alone), "--no-inputs", "--no-history").returncode == 0
 
     for path in (project.path, project.path.parent / "runproj", make_repository("inner").path, table):

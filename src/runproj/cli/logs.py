@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from runproj.core.run import Run
     from runproj.wiring import Wiring
 
+_HOUR = 3600.0
+
 
 def looking() -> Wiring:
     """The stores, with every status made true first."""
@@ -27,9 +30,20 @@ def looking() -> Wiring:
 
     wiring = Wiring(load(), output.TerminalReporter())
     wiring.recover()
-    if left := wiring.unsent():
+    stamp = wiring.settings.home / "told-of-unsent"
+    if _older(stamp) and (left := wiring.unsent()):
         wiring.reporter.note(f"What {left} process{'' if left == 1 else 'es'} logged has not been sent yet: runproj sync")
+        with contextlib.suppress(OSError):  # a home that cannot be written is told again
+            stamp.touch()
     return wiring
+
+
+def _older(stamp: Path) -> bool:
+    """Whether it was not in the last hour."""
+    try:
+        return not 0 <= time.time() - stamp.stat().st_mtime < _HOUR
+    except FileNotFoundError:
+        return True
 
 
 def logs(

@@ -41,6 +41,9 @@ COMMANDS = {
 }
 """Which module of this package has a command: only that one is imported, so that a command pays for itself alone."""
 
+STARTING = frozenset({"run", "plan", "lock", "rerun", "reproduce", "why", "diff", "wait", "execute-job"})
+"""Commands that start a project, or decide how it would be started: only these end with 125, where `git bisect run` skips."""
+
 
 def build(wanted: str | None = None) -> typer.Typer:
     """The Typer application with one command's module, or with all of them for help, completion and documentation."""
@@ -77,11 +80,16 @@ def _on_signal(number: int, _frame: FrameType | None) -> None:
     raise Interrupted(number)
 
 
+def _wanted(arguments: Sequence[str]) -> str | None:
+    """The command that was typed."""
+    return next((word for word in arguments if not word.startswith("-")), None)
+
+
 def _invoke(arguments: Sequence[str]) -> int:
     import typer
     from typer.main import get_command
 
-    wanted = next((word for word in arguments if not word.startswith("-")), None)
+    wanted = _wanted(arguments)
     completing = "_RUNPROJ_COMPLETE" in os.environ
     command = get_command(build(None if completing else wanted))
     if completing:
@@ -117,7 +125,7 @@ def run(arguments: Sequence[str]) -> int:
         from runproj.cli import output
 
         output.show_error(error, as_json="--json" in arguments)
-        return error.exit_code
+        return 1 if isinstance(error, StartError) and _wanted(arguments) not in STARTING else error.exit_code
     except Interrupted as stop:
         from runproj.cli import output
 

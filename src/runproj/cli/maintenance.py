@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,18 +20,31 @@ def register(app: typer.Typer) -> None:
 def gc(
     days: Annotated[float, typer.Option("--days", min=0, help="Environments, checkouts, refusals unused for this long.")] = 30,
     deleted: Annotated[bool, typer.Option("--deleted", help="Remove deleted runs, models, experiments for good, too.")] = False,
+    store: Annotated[
+        str | None, typer.Option("--store", metavar="URL", help="A server's database; the configured one otherwise.")
+    ] = None,
+    artifacts: Annotated[
+        str | None, typer.Option("--artifacts", metavar="URL", help="Where a server keeps files; the configured place otherwise.")
+    ] = None,
     dry_run: opt.WouldRemove = False,
     json: opt.Json = False,
 ) -> None:
     """Remove environments that were not used lately, leftovers of crashes, kept checkouts, and what servers refused long ago.
 
-    Never what a run in progress needs.
+    Never what a run in progress needs.  With --deleted, what a server keeps elsewhere is found as `runproj server` finds it: by
+    the same --store and --artifacts.
     """
     from runproj.settings import load
     from runproj.wiring import Wiring
 
     wiring = Wiring(load(), output.TerminalReporter())
     wiring.recover(everywhere=True)
+    if store is not None or artifacts is not None:
+        place = wiring.settings.artifacts_uri
+        if artifacts is not None:
+            place = artifacts if ":" in artifacts else str(Path.cwd() / artifacts)
+        served = replace(wiring.settings, tracking_uri=wiring.database_uri(store), artifacts_uri=place)
+        wiring = Wiring(served, wiring.reporter)
     report = wiring.collect_garbage(days=days, deleted=deleted, dry_run=dry_run)
     if json:
         output.write_json(report)

@@ -194,10 +194,11 @@ def compare(
         str | None, typer.Option("--where", "-w", metavar="FILTER", help="Those that a filter finds, as in 'runs search'.")
     ] = None,
     everything: Annotated[bool, typer.Option("--all", "-a", help="Also what is the same in all of them.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Each package that differs, too.")] = False,
     json: opt.Json = False,
 ) -> None:
     """Put runs side by side: parameters, metrics, code and environment; only what differs."""
-    from runproj.reproduce.comparison import compare_runs
+    from runproj.reproduce.comparison import compare_runs, results_first
 
     wiring = looking()
     runs = [wiring.find_run(reference) for reference in references or ()]
@@ -214,24 +215,35 @@ def compare(
             fix="Narrow the filter, or list them: runproj runs search FILTER; runproj runs correlate tells what goes with what.",
         )
     views = [wiring.view(run) for run in runs]
-    comparison = compare_runs(views, everything=everything)
+    comparison = results_first(compare_runs(views, everything=everything))
     if json:
         output.write_json(comparison)
     else:
-        _compared(comparison)
+        _compared(comparison, packages=everything or verbose)
 
 
-def _compared(comparison: Comparison) -> None:
+def _compared(comparison: Comparison, *, packages: bool) -> None:
+    from runproj.reproduce.comparison import is_package
+
     if not comparison.differences:
         output.say(f"No difference in {comparison.same} values.")
         return
     header = ("", "", *(run[:8] for run in comparison.runs))
     rows, last = [], ""
+    folded = [] if packages else [item.name for item in comparison.differences if is_package(item)]
     for item in comparison.differences:
+        if not packages and is_package(item):
+            continue
         cells = ["-" if value is None else value if len(value) <= 48 else value[:47] + "…" for value in item.values]
         rows.append(("" if item.kind == last else item.kind, item.name, *cells))
         last = item.kind
-    output.table(header, rows)
+    if rows:
+        output.table(header, rows)
+    if folded:
+        some = ", ".join(map(output.clean, folded[:4])) + (", …" if len(folded) > 4 else "")
+        output.say(
+            f"{output.count(len(folded), 'package')} differ{'s' if len(folded) == 1 else ''}: {some}  (--verbose shows versions)"
+        )
     if comparison.same:
         output.say(f"{comparison.same} more values are the same in all of them (--all shows them).")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from runproj.core.differences import KINDS
 from runproj.core.views import Comparison, Difference, RunView
@@ -20,6 +21,20 @@ def compare_runs(views: Sequence[RunView], *, everything: bool = False) -> Compa
     shown = rows if everything else different
     found = tuple(Difference(kind, name, _values(row)) for (kind, name), row in shown)
     return Comparison(tuple(view.run.id for view in views), found, 0 if everything else len(rows) - len(different))
+
+
+def results_first(comparison: Comparison) -> Comparison:
+    """The same, what somebody chose and what came of it before what it ran with."""
+    first = ("parameter", "seed", "metric", "output")
+    rank = {kind: number for number, kind in enumerate(first)}
+    return replace(
+        comparison, differences=tuple(sorted(comparison.differences, key=lambda item: rank.get(item.kind, len(first))))
+    )
+
+
+def is_package(difference: Difference) -> bool:
+    """Whether it is about one of the many things that an environment holds."""
+    return difference.kind == "lock" and difference.name != "manager"
 
 
 def _values(row: Sequence[Fact | None]) -> tuple[str | None, ...]:
