@@ -10,6 +10,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,8 +25,10 @@ from runproj.core.run import Lifecycle, Run, RunChanges, RunStatus
 from runproj.core.verdict import Level
 from runproj.files import remove_tree
 from runproj.machine import THREAD_VARIABLES
+from runproj.reproduce.bisect import Laboratory
 from runproj.reproduce.replay import Wishes
 from runproj.reproduce.why import explain
+from support.docker import Docker
 from support.package_index import PackageIndex, wheel
 from support.wired import Wired
 
@@ -421,6 +424,12 @@ def test_an_environment_is_checked_before_a_replay_and_never_replaced_by_another
     verdict = packages.wired.reproduce(run)
     assert verdict.level is Level.R4, verdict
     assert ["damaged" in note for note in verdict.notes] == [True]
+    before = (site / "small.py").stat()
+    time.sleep(0.02)  # until the clock of the file system has moved on
+    (site / "small.py").write_text("V = 2\n")
+    os.utime(site / "small.py", ns=(before.st_atime_ns, before.st_mtime_ns))
+    verdict = packages.wired.reproduce(run)
+    assert (verdict.level, len(verdict.notes)) == (Level.R4, 1), "noticed though size and time are the same"
     built = site.stat().st_ctime_ns
     assert packages.wired.reproduce(run).level is Level.R4
     assert packages.environment(run).stat().st_ctime_ns == built, "a sound environment is used as it is"
@@ -431,3 +440,31 @@ def test_an_environment_is_checked_before_a_replay_and_never_replaced_by_another
         remove_tree(Path(packages.wired.wiring.settings.home) / folder)
     (replay,) = packages.wired.reproduce(run).replays
     assert (replay.level, "cannot be built" in replay.reason) == (Level.FAILED, True), replay.reason
+
+
+def test_a_tag_that_moved_and_an_image_that_is_gone(isolated: Path, repository: Repository, engine: Docker) -> None:
+    """A replay starts what the tag meant then; a new run takes what it means now, and `why` names the image."""
+    first_image, other_image = engine.image("ENV EFFECT=1"), engine.image("ENV EFFECT=2")
+    tag = first_image.rpartition(":")[0] + ":moving"
+    engine.client.images.get(first_image).tag(tag)
+    repository.commit(
+        {
+            "runproj.yaml": f"environment: {{docker: {{image: '{tag}'}}}}\n"
+            "entry_points:\n  main:\n    command: [python3, -c, \"import os; print('v =', os.environ['EFFECT'])\"]\n"
+            "    metrics: [{name: v, pattern: 'v = (.*)'}]\n"
+        }
+    )
+    wired = Wired()
+    run = wired.run(repository.path, manager=EnvManager.DOCKER)
+    engine.client.images.get(other_image).tag(tag)
+    assert wired.reproduce(run).level is Level.R2
+    moved = wired.run(repository.path, manager=EnvManager.DOCKER)
+    found, pair = explain(run, moved, wired.wiring.services())
+    assert found.first and (found.first.kind, found.first.name) == ("image", "reference")
+    cause = Laboratory(pair, wired.wiring.services(), wired.wiring.leases).bisect(found.factors)
+    assert cause.cause and cause.cause[0].startswith("image reference:"), cause
+    engine.client.images.remove(first_image, force=True)
+    engine.made.remove(first_image)
+    (replay,) = wired.reproduce(run).replays
+    assert replay.level is Level.FAILED, replay
+    engine.client.images.remove(tag, force=True)

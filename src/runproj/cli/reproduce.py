@@ -56,6 +56,7 @@ def reproduce(
     badge: Annotated[Path | None, typer.Option("--badge", metavar="FILE", help="Write the verdict as an SVG badge.")] = None,
     experiment: opt.Experiment = None,
     timeout: opt.Timeout = None,
+    trust: opt.Trust = False,
     offline: opt.Offline = False,
     json: opt.Json = False,
     quiet: opt.Quiet = False,
@@ -76,6 +77,7 @@ def reproduce(
         times=times,
         secrets=tuple(parse_given(text) for text in param or ()),
         rebuild=rebuild,
+        trust=trust,
         ignored=tuple(ignore or ()),
         options=RunOptions(experiment=experiment, timeout=parse_duration(timeout) if timeout else None),
     )

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
@@ -233,9 +233,13 @@ class EnvironmentCache:
         manifest = folder.manifest()
         if manifest is None:
             return None
-        problem = self._builder(lock.manager).problem(lock, folder.environment, thorough=True)
+        problem = None
+        if (stamp := folder.stamp()) != folder.checked():
+            problem = self._builder(lock.manager).problem(lock, folder.environment, thorough=True)
         if problem or rebuild:
             folder.condemn(manifest)
+        else:
+            folder.remember_checked(stamp)
         return problem
 
     def release(self, lock: EnvLock) -> None:
@@ -278,7 +282,12 @@ class EnvironmentCache:
                     return present
                 raise _in_use(folder)
             folder.announce(gate.descriptor)
-            return _make(folder, lock, project, builder, progress)
+            make = partial(_make, folder, lock, project, builder, progress)
+            if present is None or not present.damaged:
+                return make()
+            from runproj.environments import repair
+
+            return repair.made_and_checked(folder, lock, builder, self._uv, make, progress)
         finally:
             gate.release()
 

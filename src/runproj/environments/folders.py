@@ -59,6 +59,33 @@ class EnvironmentFolder:
         """Have the next use rebuild it, without pulling it from under those who run in it now."""
         self.record(replace(manifest, damaged=True))
 
+    def stamp(self) -> str:
+        """What changes whenever anything is written to a file of the environment: nobody can set back the kernel's `ctime`.
+
+        Python's own caches are left out.
+        """
+        found = hashlib.sha256()
+        for here, folders, names in os.walk(self.environment):
+            folders[:] = sorted(name for name in folders if name != "__pycache__")
+            for name in sorted(names):
+                state = os.lstat(f"{here}/{name}")
+                found.update(
+                    f"{here}/{name}\0{state.st_ctime_ns} {state.st_size} {state.st_ino}\n".encode(errors="surrogateescape")
+                )
+        return found.hexdigest()
+
+    def checked(self) -> str:
+        """The stamp that the environment had when every file of it was found to be as installed; empty where none was."""
+        try:
+            return (self.root / "checked").read_text()
+        except OSError:
+            return ""
+
+    def remember_checked(self, stamp: str) -> None:
+        """Files need not be read again while the stamp is the same."""
+        if stamp != self.checked():
+            atomic_write(self.root / "checked", stamp)
+
     def clear(self) -> None:
         """Remove the environment.  It stops being one at once: the manifest goes first."""
         with contextlib.suppress(FileNotFoundError):

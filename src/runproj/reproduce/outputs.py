@@ -14,7 +14,6 @@ from runproj.core.views import RunView
 from runproj.errors import NotFoundError, StorageError, TrackingError
 from runproj.files import remove_tree, sha256_file
 from runproj.observe import RESERVED
-from runproj.reproduce.semantic import compare_files
 
 
 def outputs_of(view: RunView, ignored: Sequence[str] = ()) -> dict[str, str | None]:
@@ -78,6 +77,8 @@ class OutputComparison:
     def _compared(self, path: str, first: Path, second: Path) -> OutputCheck:
         if first.stat().st_size == second.stat().st_size and sha256_file(first) == sha256_file(second):
             return OutputCheck(path, Sameness.EXACT, "sha256")
+        from runproj.reproduce.semantic import compare_files  # loads readers of many formats, which equal bytes do not need
+
         found = compare_files(path, first, second)
         return OutputCheck(path, Sameness.EQUAL if found.equal else Sameness.DIFFERENT, found.how)
 

@@ -27,11 +27,15 @@ from runproj.reproduce.tolerance import Tolerances, noise_of
 
 @dataclass(frozen=True)
 class Wishes:
-    """How to reproduce: how many times, with which secrets, in a new environment, leaving which outputs and metrics aside."""
+    """How to reproduce: how often, with which secrets, in a new environment, leaving which outputs and metrics aside.
+
+    trust: as in a `Request`.
+    """
 
     times: int = 1
     secrets: tuple[Given, ...] = ()
     rebuild: bool = False
+    trust: bool = False
     ignored: tuple[str, ...] = ()
     options: RunOptions = field(default_factory=RunOptions)
 
@@ -92,8 +96,7 @@ class Reproduction:
             planned = self._planned()
             ended = runner.start(planned, self._use, self._leases, on_created=lambda run: begun.append(run.id))
         except RunprojError as error:
-            reason = "\n".join(filter(None, [error.what, error.why]))
-            return Replay(Level.FAILED, begun[0] if begun else None, reason, _since(started))
+            return Replay(Level.FAILED, begun[0] if begun else None, str(error), _since(started))
         if ended.status is RunStatus.KILLED:
             code = ended.tag(TagName.EXIT_CODE) or ""
             raise Interrupted(int(code) - 128 if code.isdigit() and int(code) > 128 else 2)
@@ -104,7 +107,7 @@ class Reproduction:
     def _planned(self) -> runner.Planned:
         """The recorded plan, ready to be replayed: its patch, lock, environment and inputs are what they were, or it raises."""
         use, wishes = self._use, self._wishes
-        planned = runner.rerun(self._run, wishes.secrets, use, wishes.options)
+        planned = runner.rerun(self._run, wishes.secrets, use, wishes.options, trust=wishes.trust)
         recorded = self._run.tag(TagName.LOCK)
         if recorded is not None and recorded != planned.plan.lock.digest:
             raise EnvironmentFailure(
