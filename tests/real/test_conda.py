@@ -211,6 +211,23 @@ def test_packages_are_those_of_the_commits_time(
     assert (found["greet"], lock["as_of"]) == (version, as_of)
 
 
+def test_a_mirror_that_was_listed_lately_is_read_by_the_times_at_which_packages_were_built(
+    conda: Cli, repository: Repository, channel: Channel
+) -> None:
+    channel.add_module("greet", "2.0", made=datetime.datetime(2023, 1, 1, tzinfo=datetime.UTC))
+    channel.index()
+    repository.commit({"environment.yml": ONE, **SHOW}, date=COMMITTED)
+    asked = ("plan", repository.url, "-e", "main.py", *CONDA)
+    with _served(channel.folder) as server:
+        conda.env["RUNPROJ_CONDA_CHANNELS"] = f"conda-forge={server}"
+        uncached = conda(*asked, "--offline")
+        assert uncached.returncode == 125
+        assert "without --offline" in uncached.stderr
+        lock = conda.json(*asked)["lock"]
+    assert [item["version"] for item in lock["conda"] if item["name"] == "greet"] == ["1.0"]
+    assert lock["as_of"] == "2022-06-03T00:00:00Z"
+
+
 def test_where_the_date_has_no_solution_todays_channel_is_used_and_the_note_says_so(
     conda: Cli, repository: Repository, channel: Channel
 ) -> None:

@@ -139,6 +139,8 @@ def _failure(what: str, kind: str, said: str) -> RunprojError:
             return Unreachable(
                 what, why=said, fix=f"Check the network and where the channels are (RUNPROJ_CONDA_CHANNELS), {_ELSE}"
             )
+        case "uncached":
+            return Unreachable(what, why=f"Not everything is cached.\n{said}", fix="Run it once without --offline.")
         case "solve":
             return EnvironmentFailure(
                 what, why=said, fix=f"Relax the versions named above, choose another date (--as-of now) or channel, {_ELSE}"

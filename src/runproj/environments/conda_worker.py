@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rattler import Gateway, MatchSpec, PackageName, RepoDataRecord, Subdir
+    from rattler import Channel, Gateway, MatchSpec, PackageName, RepoDataRecord, Subdir
     from rattler.networking import Client
 
 Request = dict[str, Any]  # JSON has no narrower type
@@ -112,23 +112,58 @@ async def solve(request: Request) -> Request:
     )
     subdirs = [rattler.Subdir(request["subdir"]), rattler.Subdir("noarch")]
     dated = request["exclude_newer"]
-    sources = [
-        _Folder(url, gateway) if dated and url.startswith("file:") else rattler.Channel(url) for url in request["channels"]
-    ]
+    folders = {channel for channel in request["channels"] if channel.startswith("file:")}
+    by_build = [folders, set(request["channels"])] if dated else [set()]
+
+    async def source(channel: str, built: set[str]) -> Channel | _Built:
+        opened = rattler.Channel(channel)
+        return await _by_build_time(opened, subdirs, gateway) if channel in built else opened
+
+    failure: SolverError | None = None
     try:
-        records = await rattler.solve(
-            sources,
-            specs,
-            gateway=gateway,
-            platforms=subdirs,
-            virtual_packages=rattler.VirtualPackage.detect(),
-            exclude_newer=datetime.datetime.fromisoformat(dated) if dated else None,
-        )
-    except SolverError as error:
-        raise Failed("solve", str(error)) from error
+        for built in by_build:
+            try:
+                records = await rattler.solve(
+                    [await source(channel, built) for channel in request["channels"]],
+                    specs,
+                    gateway=gateway,
+                    platforms=subdirs,
+                    virtual_packages=rattler.VirtualPackage.detect(),
+                    exclude_newer=datetime.datetime.fromisoformat(dated) if dated else None,
+                )
+                return {"records": [json.loads(record.to_json()) for record in records]}
+            except SolverError as error:
+                failure = error
     except GatewayError as error:
-        raise Failed("channel", str(error)) from error
-    return {"records": [json.loads(record.to_json()) for record in records]}
+        raise Failed("uncached" if request["offline"] else "channel", str(error)) from error
+    raise Failed("solve", str(failure))
+
+
+async def _by_build_time(channel: Channel, subdirs: list[Subdir], gateway: Gateway) -> _Built:
+    return _Built(channel, {str(subdir): await gateway.names([channel], [subdir]) for subdir in subdirs}, gateway)
+
+
+class _Built:
+    """A channel as it was by the times at which packages were built.
+
+    The time at which a channel listed a package says more, where it says anything: a folder, or a mirror that somebody made, is
+    listed anew whenever something is put into it.
+    """
+
+    def __init__(self, channel: Channel, names: dict[str, list[PackageName]], gateway: Gateway) -> None:
+        self._channel = channel
+        self._names = names
+        self._gateway = gateway
+
+    async def fetch_package_records(self, platform: Subdir, name: PackageName) -> list[RepoDataRecord]:
+        found = await self._gateway.query([self._channel], [platform], [name.normalized], recursive=False)
+        records = [record for group in found for record in group]
+        for record in records:
+            record.indexed_timestamp = None
+        return records
+
+    def package_names(self, platform: Subdir) -> list[str]:
+        return [name.normalized for name in self._names[str(platform)]]
 
 
 def match_spec(text: str) -> MatchSpec:
