@@ -12,10 +12,14 @@ import pytest
 from runproj import proc
 from runproj.codec import from_json, to_json
 from runproj.core.environment import EnvironmentBuilder, EnvLock, EnvPlace, EnvSpec, LockOptions
+from runproj.environments.channels import Channels
+from runproj.environments.conda import CondaBuilder
+from runproj.environments.conda_child import Conda
 from runproj.environments.pythons import Pythons
 from runproj.environments.system import SystemBuilder
 from runproj.environments.uvtool import Uv
 from runproj.environments.virtualenv import VirtualenvBuilder
+from support.condachannel import Channel
 
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 
@@ -25,11 +29,20 @@ def virtualenv(home: Path) -> EnvironmentBuilder:
     return VirtualenvBuilder(Uv(home, os.environ), pythons, offline=False)
 
 
+def conda(home: Path) -> EnvironmentBuilder:
+    channel = Channel(home / "channel")
+    channel.add_python()
+    channel.index()
+    uv = Uv(home, os.environ)
+    pip = VirtualenvBuilder(uv, Pythons(home / "interpreters.json", home / "pythons", os.environ))
+    return CondaBuilder(Conda(home, os.environ), Channels({"conda-forge": channel.url}), uv, pip)
+
+
 def system(home: Path) -> EnvironmentBuilder:
     return SystemBuilder(home / "system", os.environ)
 
 
-BUILDERS: dict[str, Callable[[Path], EnvironmentBuilder]] = {"virtualenv": virtualenv, "system": system}
+BUILDERS: dict[str, Callable[[Path], EnvironmentBuilder]] = {"conda": conda, "virtualenv": virtualenv, "system": system}
 
 
 @pytest.fixture(params=sorted(BUILDERS))
