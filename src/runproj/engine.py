@@ -13,7 +13,7 @@ import socket
 TYPE_CHECKING = False  # what the container's guard imports, each run pays for
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from typing import Any
+    from typing import Any, BinaryIO
 
     from runproj.errors import RunprojError
 
@@ -136,6 +136,24 @@ class Engine:
             raise EngineError(status, _message(rest))
         return json.loads(rest) if rest.strip() else None
 
+    @staticmethod
+    def head(link: socket.socket) -> None:
+        """Read the head of an answer, and nothing of what follows it.  Raises `EngineError`, `EngineAway`."""
+        found = b""
+        while not found.endswith(b"\r\n\r\n"):
+            byte = link.recv(1)
+            if not byte:
+                raise EngineAway("the connection ended")
+            found += byte
+        if (status := _status(found)) >= 400:
+            raise EngineError(status, _message(link.recv(1 << 16)))
+
+    def upload(self, link: socket.socket, path: str, query: Mapping[str, object], file: BinaryIO, length: int) -> None:
+        """Send a file on a connection, and read the head of the answer.  Raises `EngineError`, `EngineAway`."""
+        link.sendall(_head("POST", path, query, length))
+        link.sendfile(file)
+        self.head(link)
+
     def attach(self, container: str) -> socket.socket:
         """A connection on which the container's output comes, in frames: stream, 3 zeros, 4 bytes of length, data."""
         query = {"stream": 1, "stdout": 1, "stderr": 1}
@@ -143,14 +161,7 @@ class Engine:
         link = self.connect(_PATIENCE)
         try:
             link.sendall(_head("POST", f"/containers/{container}/attach", query, 0, "1.1", upgrade))
-            head = b""
-            while not head.endswith(b"\r\n\r\n"):
-                byte = link.recv(1)  # not one more: what follows is output
-                if not byte:
-                    raise EngineAway("the connection ended")
-                head += byte
-            if (status := _status(head)) >= 400:
-                raise EngineError(status, _message(link.recv(1 << 16)))
+            self.head(link)
             link.settimeout(None)
         except BaseException as error:
             link.close()

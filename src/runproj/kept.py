@@ -10,9 +10,17 @@ from pathlib import Path
 from runproj.codec import DocumentError, from_json, to_json
 from runproj.core.capsule import PackedInput
 from runproj.errors import StorageError
-from runproj.files import Objects, atomic_write, explained
+from runproj.files import Objects, atomic_write, explained, sha256_text
 
 _CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class SavedImage:
+    """An image of the Docker engine: its id, and the sha256 under which `objects` has it."""
+
+    id: str
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,18 @@ class Kept:
         except (FileNotFoundError, DocumentError):
             return None
         return found if self.objects.path(found.sha256).exists() else None
+
+    def image(self, name: str) -> SavedImage | None:
+        """The image of that id, or what a trusted capsule brought as the image of that reference."""
+        try:
+            found = from_json(SavedImage, (self._root / "images" / f"{sha256_text(name)}.json").read_bytes())
+        except (FileNotFoundError, DocumentError):
+            return None
+        return found if self.objects.path(found.sha256).exists() else None
+
+    def keep_image(self, name: str, image: SavedImage) -> None:
+        """Remember an image, whose content is in the store already."""
+        atomic_write(self._root / "images" / f"{sha256_text(name)}.json", to_json(image))
 
     def keep_wheel(self, of: str, wheel: BuiltWheel) -> None:
         """Remember a built package, whose content is in the store already."""

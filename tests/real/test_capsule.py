@@ -203,6 +203,9 @@ def test_code_data_and_record_of_every_kind_are_carried(
     unpacked = tmp_path / "unpacked"
     with zipfile.ZipFile(capsule) as archive:
         archive.extractall(unpacked)
+    clone = ["git", "clone", "-q", str(unpacked / "code/0.bundle"), str(tmp_path / "clone")]
+    subprocess.run(clone, check=True, env={**cli.env, "GIT_LFS_SKIP_SMUDGE": "1"})
+    assert (tmp_path / "clone/code.txt").read_text() == "committed"
     told = validated(unpacked, cached_environment)
     # nobody is named that publishes, no organisation is known, and the code is from a folder
     allowed = ("`publisher` property", "affiliation", "id SHOULD be an absolute URI")

@@ -127,7 +127,9 @@ class Packing:
         python = f"{lock.python.implementation} {lock.python.version}" if lock.python else ""
         if not self.choices.wheels:
             self.notes.append("The packages of the environment were left out (--no-wheels).")
-            return PackedEnvironment(lock.manager.value, lock.digest, lock.platform, python, complete=not lock.pylock)
+            return PackedEnvironment(
+                lock.manager.value, lock.digest, lock.platform, python, complete=not lock.pylock and not lock.image
+            )
         folder = self.scratch / "wheels"
         folder.mkdir()
         environment = self.use.environments.pack(lock, checkout.project, folder, self.use.reporter.progress)
@@ -137,10 +139,15 @@ class Packing:
             self.writer.add(name, folder / wheel.path)
             (folder / wheel.path).unlink()
             wheels.append(replace(wheel, path=name))
+        image = environment.image
+        if image:
+            self.writer.add("image/image.tar", folder / image.path)
+            (folder / image.path).unlink()
+            image = replace(image, path="image/image.tar")
         self.notes += environment.notes
         if built := sum(bool(wheel.of) for wheel in wheels):
             self.notes.append(f"{built} of the packages had no wheel; they were built here, and no index knows what was built.")
-        return replace(environment, wheels=tuple(wheels))
+        return replace(environment, wheels=tuple(wheels), image=image)
 
     def _without_inputs(self) -> tuple[PackedInput, ...]:
         self.notes.append("The inputs were left out (--no-inputs).")

@@ -17,7 +17,7 @@ from runproj.core.capsule import CapsuleImport, PackedWheel
 from runproj.core.services import Reporter
 from runproj.core.transfer import Source, TransferReport
 from runproj.errors import StorageError
-from runproj.kept import BuiltWheel, Kept
+from runproj.kept import BuiltWheel, Kept, SavedImage
 
 if TYPE_CHECKING:
     from runproj.capsule.signing import PublicKey
@@ -68,6 +68,7 @@ class Unpacking:
                 self._take_code(scratch / "code")
                 for wheel in wheels:
                     self._take_wheel(wheel, scratch)
+                self._take_image(scratch)
                 self._take_inputs(scratch)
         report = self.use.move(record)
         run_id, arrived = self._arrived(report)
@@ -124,6 +125,19 @@ class Unpacking:
         digest = self._take(wheel.path, scratch)
         if wheel.of:
             self.kept.keep_wheel(wheel.of, BuiltWheel(unpacked(match[1]), digest))
+
+    def _take_image(self, scratch: Path) -> None:
+        """An image is what its id says; which one a registry's digest means, only the maker of the capsule says."""
+        image = self.manifest.environment.image
+        if image is None:
+            return
+        saved = SavedImage(image.id, self._take(image.path, scratch))
+        self.kept.keep_image(image.id, saved)
+        if image.reference != image.id and (self.use.trust or self.use.signer):
+            self.kept.keep_image(image.reference, saved)
+        elif image.reference != image.id:
+            says = f"that it is {image.reference[:100]}, only the maker of the capsule says"
+            self.notes.append(f"The image was left out: {says}. --trust takes it.")
 
     def _take(self, name: str, scratch: Path) -> str:
         """Put a file into the content-addressed store, unless it is there."""

@@ -53,6 +53,15 @@ class PackedWheel:
 
 
 @dataclass(frozen=True)
+class PackedImage:
+    """An image of the Docker engine as `docker save` writes it.  `id` is the engine's; `reference` what the lock pins."""
+
+    path: str
+    id: str
+    reference: str
+
+
+@dataclass(frozen=True)
 class PackedEnvironment:
     """What the environment can be made from without an index.
 
@@ -64,6 +73,7 @@ class PackedEnvironment:
     platform: str
     python: str = ""
     wheels: tuple[PackedWheel, ...] = ()
+    image: PackedImage | None = None
     complete: bool = True
     notes: tuple[str, ...] = ()
 

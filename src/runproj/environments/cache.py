@@ -108,7 +108,7 @@ class EnvironmentCache:
     def _docker(self) -> DockerBuilder:
         from runproj.environments.docker import DockerBuilder
 
-        return DockerBuilder(self._environ, self._progress, self._docker_base, offline=self._offline)
+        return DockerBuilder(self._home, self._environ, self._progress, self._docker_base, offline=self._offline)
 
     def _builder(self, manager: EnvManager) -> EnvironmentBuilder:
         match manager:
@@ -311,7 +311,8 @@ class EnvironmentCache:
         """
         from runproj.environments import packing
 
-        tools = packing.Tools(self._uv, self._pythons, progress, self._offline, lambda: self._conda.builder)
+        builders = (lambda: self._conda.builder, lambda: self._docker)
+        tools = packing.Tools(self._uv, self._pythons, progress, self._offline, *builders)
         return packing.pack(lock, project, into, tools)
 
     # What the `env` verbs show and do.

@@ -24,13 +24,15 @@ from runproj.core.environment import (
     Progress,
 )
 from runproj.engine import Engine, EngineAway, EngineError
-from runproj.environments import dockerfiles, locked_image
+from runproj.environments import brought, dockerfiles, locked_image
 from runproj.environments.digests import lock_digest
 from runproj.environments.requests import iso
 from runproj.errors import EnvironmentFailure
 
 if TYPE_CHECKING:
+    from runproj.core.capsule import PackedImage
     from runproj.environments.images import Images
+    from runproj.kept import Kept, SavedImage
 
 BUILT = "runproj-built"
 """Repository of the images that were built here; their tags are the digests of what they were built from."""
@@ -39,8 +41,13 @@ BUILT = "runproj-built"
 class DockerBuilder:
     """Environments that are images of the Docker engine.  The engine keeps them; there is nothing on disk of ours."""
 
-    def __init__(self, environ: Mapping[str, str], progress: Progress, base: str = "", *, offline: bool = False) -> None:
-        """base: the image that those of locks are made from; `{python}` in it is replaced by the version ("3.11")."""
+    def __init__(
+        self, home: Path, environ: Mapping[str, str], progress: Progress, base: str = "", *, offline: bool = False
+    ) -> None:
+        """home: where capsules left what they brought;
+        base: the image that those of locks are made from; `{python}` in it is replaced by the version ("3.11").
+        """
+        self._home = home
         self._environ = environ
         self._base = base or locked_image.DEFAULT_BASE
         self._progress = progress
@@ -159,6 +166,8 @@ class DockerBuilder:
         """Have the image here: pulled by its digest, or built again from the same inputs."""
         del into
         pin = _pin(lock)
+        if self._load(pin, progress):
+            return
         name = pin.asked.image
         if pin.asked.build:
             self._make_again(pin, pin.asked.build, project, progress)
@@ -177,6 +186,41 @@ class DockerBuilder:
                 f"The image {name} is not here", why="Offline, it is not pulled.", fix=f"docker pull {pin.reference}"
             )
         self._images.pull(pin.reference, progress)
+
+    def _load(self, pin: ImagePin, progress: Progress) -> bool:
+        """Have the image from a capsule, if one brought it."""
+        found = self._brought(pin)
+        if found is None:
+            return False
+        from runproj.environments import image_archive
+
+        kept, image = found
+        progress(f"loading the image {image.id[:19]} as the capsule brought it")
+        image_archive.load(self._engine, kept.objects.path(image.sha256))
+        return self._inspect(image.id) is not None
+
+    def _brought(self, pin: ImagePin) -> tuple[Kept, SavedImage] | None:
+        """The image that a capsule brought."""
+        kept = brought.brought(self._home)
+        images = (kept.image(name) for name in (pin.id, pin.reference) if name) if kept else ()
+        image = next((image for image in images if image), None)
+        return (kept, image) if kept and image else None
+
+    def save(self, lock: EnvLock, into: Path, progress: Progress) -> PackedImage:
+        """Write the image of a lock, which is had if it is not here, to the folder `into`."""
+        from runproj.core.capsule import PackedImage
+        from runproj.environments import image_archive
+
+        pin = _pin(lock)
+        found = self._here(pin)
+        if found is None:
+            self.build(lock, into, into, progress)
+            found = self._here(pin)
+        if found is None:
+            raise EnvironmentFailure("The image has just been removed", why=pin.reference, fix="Export the run again.")
+        progress(f"saving the image {pin.reference[:80]}")
+        image_archive.save(self._engine, found["Id"], into / "image.tar")
+        return PackedImage("image.tar", found["Id"], pin.reference)
 
     def _make_again(self, pin: ImagePin, build: ImageBuild, project: Path, progress: Progress) -> None:
         bases = dict(pin.bases)
@@ -210,6 +254,8 @@ class DockerBuilder:
         for name in filter(None, (pin.id, pin.reference)):
             if found := self._inspect(name):
                 return found
+        if (kept := self._brought(pin)) and (found := self._inspect(kept[1].id)):
+            return found
         return self._inspect(f"{BUILT}:{pin.inputs[:32]}") if pin.inputs else None
 
     def _inspect(self, name: str) -> dict[str, Any] | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runproj import inputs, proc
-from runproj.core.capsule import PackedEnvironment, PackedWheel
+from runproj.core.capsule import PackedEnvironment, PackedImage, PackedWheel
 from runproj.core.environment import EnvLock, EnvManager, LocalPackage, Progress, PythonPin
 from runproj.environments import brought, pylock, trees, uvtool
 from runproj.environments.pythons import Pythons
@@ -21,6 +21,7 @@ from runproj.files import explained, sha256_file
 
 if TYPE_CHECKING:
     from runproj.environments.conda import CondaBuilder
+    from runproj.environments.docker import DockerBuilder
 
 _OLDEST_PIP = (3, 9)
 """The oldest Python that a pip of virtualenv's works with."""
@@ -181,12 +182,14 @@ class Tools:
     progress: Progress
     offline: bool
     conda: Callable[[], CondaBuilder]
+    docker: Callable[[], DockerBuilder]
 
 
 def pack(lock: EnvLock, project: Path, into: Path, use: Tools) -> PackedEnvironment:
     """Write to the empty folder `into` what an environment can be made from (see `EnvironmentCache.pack`)."""
     wheels: tuple[PackedWheel, ...] = ()
     notes: tuple[str, ...] = ()
+    image: PackedImage | None = None
     match lock.manager:
         case EnvManager.SYSTEM:
             notes = (_SYSTEM,)
@@ -195,13 +198,12 @@ def pack(lock: EnvLock, project: Path, into: Path, use: Tools) -> PackedEnvironm
             wheels = packer.pack(lock, project, into)
         case EnvManager.CONDA:
             wheels = _pack_conda(lock, project, into, use)
+        case EnvManager.DOCKER:
+            image = use.docker().save(lock, into, use.progress)
         case _:
-            raise EnvironmentFailure(
-                f"An environment of {lock.manager.value} cannot be carried in a capsule yet",
-                fix="Leave it out (--no-wheels): whoever repeats the run then needs a network.",
-            )
+            raise EnvironmentFailure("The lock names no interpreter", fix="Leave the packages out (--no-wheels).")
     python = f"{lock.python.implementation} {lock.python.version}" if lock.python else ""
-    return PackedEnvironment(lock.manager.value, lock.digest, lock.platform, python, wheels, notes=notes)
+    return PackedEnvironment(lock.manager.value, lock.digest, lock.platform, python, wheels, image, notes=notes)
 
 
 def _pack_conda(lock: EnvLock, project: Path, into: Path, use: Tools) -> tuple[PackedWheel, ...]:

@@ -75,9 +75,10 @@ class Bundles:
             if shallow:
                 (thin / "shallow").write_text("".join(f"{name}\n" for name in shallow))
             git = Git(thin, env={"GIT_ALTERNATE_OBJECT_DIRECTORIES": worktree.alternates(remote.folder / "objects")})
-            names = {f"refs/runproj/commits/{commit}": commit, **(_tags(remote, commit) if whole else {})}
+            names = {f"refs/runproj/commits/{commit}": commit, "refs/heads/main": commit}  # the branch is for `git clone`
+            names |= _tags(remote, commit) if whole else {}
             git.out("update-ref", "--stdin", stdin="".join(f"create {name} {at}\n" for name, at in names.items()).encode())
-            git.out("bundle", "create", "--quiet", str(target), "--all")
+            git.out("bundle", "create", "--quiet", str(target), "HEAD", "--all")
         finally:
             remove_tree(thin.parent)
         return tuple(shallow)

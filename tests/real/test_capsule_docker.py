@@ -1,0 +1,94 @@
+"""Images in capsules, with a real engine: out of it, removed, and in again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import docker
+import pytest
+
+from conftest import Repository
+from support.docker import Docker, registry_at
+from support.program import Cli
+
+pytestmark = pytest.mark.slow
+
+PROJECT = "environment: {docker: {image: NAME}}\nentry_points: {main: {command: [cat, /which], outputs: ['*.none']}}\n"
+
+
+@pytest.fixture
+def there(cli: Cli, tmp_path: Path) -> Cli:
+    """The program with another home, on the same engine."""
+    other = Cli(cli.home)
+    other.env = {**cli.env, "RUNPROJ_HOME": str(tmp_path / "other home")}
+    return other
+
+
+def test_an_image_is_carried_and_loaded_under_its_id(
+    cli: Cli, there: Cli, repository: Repository, engine: Docker, tmp_path: Path
+) -> None:
+    name = engine.small("carried")
+    repository.commit({"runproj.yaml": PROJECT.replace("NAME", name)})
+    ran = cli.json("run", repository.url)
+    image = ran["plan"]["lock"]["image"]["id"]
+    capsule = tmp_path / "capsule.zip"
+    exported = cli.json("export", "@last", str(capsule))
+    assert exported["complete"] and capsule.stat().st_size > 1_000_000
+    engine.client.images.remove(name, force=True)
+    with pytest.raises(docker.errors.ImageNotFound):
+        engine.client.images.get(image)
+
+    assert there.json("import", str(capsule))["verified"]
+    with pytest.raises(docker.errors.ImageNotFound):  # nothing of it reaches the engine before it is run
+        engine.client.images.get(image)
+    again = there("rerun", ran["run"]["id"], "--offline")
+    assert again.returncode == 0 and again.stdout == "carried", again.stderr
+    assert engine.client.images.get(image).tags == []
+    onward = there.json("export", "@last", str(tmp_path / "onward.zip"))
+    assert onward["complete"]
+    engine.client.images.remove(image, force=True)
+
+
+def test_an_image_of_a_registry_is_believed_with_trust(
+    cli: Cli, there: Cli, repository: Repository, engine: Docker, tmp_path: Path
+) -> None:
+    with registry_at(tmp_path) as address:
+        name = f"{address}/it"
+        image = engine.client.images.get(engine.small("from a registry"))
+        image.tag(name, "1")
+        engine.client.images.push(name, "1")
+        engine.client.images.remove(image.id, force=True)
+        repository.commit({"runproj.yaml": PROJECT.replace("NAME", f"{name}:1")})
+        ran = cli.json("run", repository.url)
+        assert ran["plan"]["lock"]["image"]["id"] == ""
+        cli.json("export", "@last", str(tmp_path / "capsule.zip"))
+        engine.forget(name)
+    run = ran["run"]["id"]
+    found = there.json("import", str(tmp_path / "capsule.zip"))
+    assert any("--trust" in note for note in found["notes"])
+    refused = there("rerun", run, "--offline")
+    assert refused.returncode == 125 and "is not here" in refused.stderr
+    there.json("import", str(tmp_path / "capsule.zip"), "--trust")
+    again = there("rerun", run, "--offline")
+    assert again.returncode == 0 and again.stdout == "from a registry", again.stderr
+    engine.client.images.remove(image.id, force=True)
+
+
+def test_an_archive_that_names_images_is_refused(engine: Docker, tmp_path: Path) -> None:
+    from runproj import engine as engines
+    from runproj.environments import image_archive
+    from runproj.errors import EnvironmentFailure
+
+    client = engines.Engine(engines.find({}))
+    name = engine.small("named")
+    with (tmp_path / "named.tar").open("wb") as file:
+        for data in engine.client.images.get(name).save(named=name):
+            file.write(data)
+    with pytest.raises(EnvironmentFailure, match="is refused"):
+        image_archive.load(client, tmp_path / "named.tar")
+    for content in (b"", b"nonsense" * 200):
+        (tmp_path / "broken.tar").write_bytes(content)
+        with pytest.raises(EnvironmentFailure, match="image of the capsule"):
+            image_archive.load(client, tmp_path / "broken.tar")
+    with pytest.raises(EnvironmentFailure, match="cannot be saved"):
+        image_archive.save(client, "sha256:" + "0" * 64, tmp_path / "none.tar")
