@@ -202,7 +202,14 @@ def load_plan(run: Run, use: Services) -> Plan:
     if not path.exists():
         path = use.home / "cache" / "plans" / f"{run.id}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        use.artifacts.get(run, "runproj/plan.json", path)
+        try:
+            use.artifacts.get(run, "runproj/plan.json", path)
+        except NotFoundError as error:
+            raise NotFoundError(
+                f"Run {run.id[:8]} has no plan, so how it was made is not known",
+                why="`runproj run` did not make it.",
+                fix="It can be shown, and compared by `runproj runs compare`.",
+            ) from error
     try:
         plan = from_json(Plan, path.read_bytes())
     except DocumentError as error:
@@ -287,7 +294,10 @@ def _secrets(call: Call, given: Sequence[Given]) -> dict[str, str]:
 
 
 def restore_patch(run: Run, old: Plan, use: Services) -> None:
-    """Have the recorded changes of a run's code at hand, which are stored with the run."""
+    """Have the recorded changes of a run's code at hand, which are stored with the run.
+
+    Raises `NotFoundError` where they are gone, `DamagedError` where they are not what was recorded.
+    """
     if not old.code.patch or use.objects.get(old.code.patch) is not None:
         return
     path = use.home / "cache" / f"patch-{run.id}-{os.getpid()}"

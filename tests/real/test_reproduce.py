@@ -310,6 +310,8 @@ class Scene:
             perturbation.change(world)
             verdict = self.wired.reproduce(self.first)
             wrong = "" if verdict.level is perturbation.level else f"level {verdict.level.value} ({verdict.replays[0].reason}) "
+            if perturbation.name and verdict.level not in (Level.R4, Level.FAILED):
+                wrong += "" if any(perturbation.name in words for words in verdict.suspects) else f"suspects {verdict.suspects} "
             if not perturbation.other:
                 return wrong
             second = self.run(world)

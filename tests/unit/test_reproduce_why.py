@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import jsonschema
@@ -36,7 +38,7 @@ print(f"score={lr + noise * int.from_bytes(os.urandom(4), 'big') / 2**32!r}")
 
 @pytest.fixture
 def training(repository: Repository) -> Repository:
-    repository.commit({"runproj.yaml": DESCRIPTOR, "train.py": SCRIPT, "blob.bin": os.urandom(100)})
+    repository.commit({"runproj.yaml": DESCRIPTOR, "train.py": SCRIPT, "blob.bin": b"\0" + os.urandom(100)})
     return repository
 
 
@@ -47,7 +49,7 @@ def test_what_differs_first_and_all_of_it(cli: Cli, training: Repository) -> Non
         return document
 
     assert cli("run", training.url, *SYSTEM).returncode == 0
-    training.commit({"train.py": SCRIPT.replace("lr +", "2 * lr +"), "blob.bin": os.urandom(100)})
+    training.commit({"train.py": SCRIPT.replace("lr +", "2 * lr +"), "blob.bin": b"\0" + os.urandom(100)})
     assert cli("run", training.url, "-P", "lr=0.3", *SYSTEM).returncode == 0
     words = cli("why", "@last~1", "@last")
     assert words.stdout == "code: blob.bin changed, and 2 more\n  also  code: train.py changed\n  also  parameter lr: 0.1 → 0.3\n"
@@ -86,8 +88,18 @@ def test_code_that_is_gone_is_told_from_code_that_is_the_same(isolated: Path, tr
     assert found.words == "code: another tree changed"
     assert "cannot be told" in found.notes[0]
     whole = diff(first, second, wired.wiring.services())
-    assert "cannot be compared" in whole.notes[0]
+    assert "cannot be told" in whole.notes[0]
     assert {item.name for item in whole.differences if item.kind == "code"} == {"commit", "tree"}
+
+
+def test_runs_that_runproj_did_not_make_have_no_plan(cli: Cli, training: Repository) -> None:
+    assert cli("run", training.url, *SYSTEM).returncode == 0
+    script = "import runproj; runproj.log_metric('score', 1.0)"
+    subprocess.run([sys.executable, "-c", script], env=cli.env, cwd=cli.home, check=True)
+    for arguments in (("reproduce", "@last"), ("why", "@last~1", "@last"), ("diff", "@last", "@last~1")):
+        result = cli(*arguments)
+        assert (result.returncode, "has no plan" in result.stderr) == (1, True), result.stderr
+    assert "score" in cli("runs", "compare", "@last", "@last~1").stdout
 
 
 def test_the_noise_floor_is_measured_stored_and_used(cli: Cli, training: Repository) -> None:

@@ -130,6 +130,8 @@ def _show(verdict: Verdict) -> None:
         _show_checks(replay)
     for noise in verdict.noise:
         _row("noise", _noise(noise))
+    for words in verdict.suspects[:_MOST_SHOWN]:
+        _row("differs", output.clean(words))
 
 
 def _noise(noise: Noise) -> str:

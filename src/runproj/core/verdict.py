@@ -120,7 +120,10 @@ class NoiseFloor:
 
 @dataclass(frozen=True)
 class Verdict:
-    """`reproduce`.  `level` is the weakest of the replays; `words` says it in a sentence; `ignored`: patterns left out."""
+    """`reproduce`.  `level` is the weakest of the replays; `words` says it in a sentence; `ignored`: patterns left out.
+
+    suspects: what was not the same for the weakest replay, in words, where its results are not the same either.
+    """
 
     run: str
     level: Level
@@ -128,6 +131,7 @@ class Verdict:
     replays: tuple[Replay, ...] = ()
     noise: tuple[Noise, ...] = ()
     ignored: tuple[str, ...] = ()
+    suspects: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 

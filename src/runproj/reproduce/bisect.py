@@ -53,7 +53,8 @@ class Laboratory:
         baseline = self._run(self._plan, "the first run again")
         if baseline.view is None:
             return self._found((), f"the first run cannot be repeated: {baseline.problem}")
-        self._bar = self._level(self._first, baseline.view)
+        level = self._level(self._first, baseline.view)
+        self._bar = Level.R3 if level is Level.R4 else level  # how outputs happen to be written moves nothing
         if self._bar is Level.R0:
             return self._found((), "the first run does not come back itself, so nothing can be told from hybrids")
         if self._level(self._first, self._second).rank >= self._bar.rank:

@@ -23,6 +23,7 @@ from runproj.reproduce.history import noise_before, values_of
 from runproj.reproduce.outputs import matches, scratch
 from runproj.reproduce.results import compare
 from runproj.reproduce.tolerance import Tolerances, noise_of
+from runproj.reproduce.why import Pair
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,12 @@ class Reproduction:
         replays: list[Replay] = []
         while len(replays) < self._wishes.times and not any(replay.level is Level.FAILED for replay in replays):
             replays.append(self._replay(tolerances))
-        level = min((replay.level for replay in replays), key=lambda level: level.rank)
+        weakest = min(replays, key=lambda replay: replay.level.rank)
         verdict = Verdict(
             run=self._run.id,
-            level=level,
-            words=level.words,
+            level=weakest.level,
+            words=weakest.level.words,
+            suspects=self._suspects(weakest),
             replays=tuple(replays),
             noise=self._noise([self._use.tracking.get_run(replay.run) for replay in replays if replay.run]),
             ignored=self._wishes.ignored,
@@ -124,6 +126,13 @@ class Reproduction:
         found = compare(self._original, replayed, self._use, tolerances, ignored)
         reason = limit(found.outputs, found.metrics)
         return Replay(found.level, ended.id, reason, _since(started), found.outputs, found.metrics)
+
+    def _suspects(self, replay: Replay) -> tuple[str, ...]:
+        """What surrounded the replay and was not the same as in the original run."""
+        if replay.run is None or replay.level in (Level.R4, Level.FAILED):
+            return ()
+        pair = Pair(self._run, self._use.tracking.get_run(replay.run), self._use)
+        return tuple(factor.words for factor in pair.factors())
 
     def _noise(self, runs: Sequence[Run]) -> tuple[Noise, ...]:
         """How the metrics varied over the original and several replays."""

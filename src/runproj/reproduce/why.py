@@ -6,13 +6,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 
 from runproj import references, runner
+from runproj.core.determinism import profile
 from runproj.core.differences import KINDS, Factor, Why
 from runproj.core.plan import Plan
 from runproj.core.run import Run
 from runproj.core.services import Services
-from runproj.core.source import FileChange
+from runproj.core.source import CodeDifference, FileChange
 from runproj.core.views import RunView
-from runproj.errors import SourceError
+from runproj.errors import NotFoundError, SourceError, StorageError
 from runproj.reproduce.comparison import with_mark
 from runproj.reproduce.facts import Fact, causes_of
 from runproj.reproduce.results import Compared, compare
@@ -53,16 +54,18 @@ class Pair:
         """What came of both: outputs and metrics, each compared."""
         return compare(*self.views, self.use)
 
-    def code(self) -> tuple[FileChange, ...]:
-        """The files of the code that are not the same, below the project's folder or not."""
+    def code(self) -> CodeDifference:
+        """What differs in the code; a file without a name where that cannot be told."""
         first, second = (plan.code for plan in self.plans)
         if first.tree == second.tree and first.submodules == second.submodules:
-            return ()
+            return CodeDifference()
         try:
-            return self.use.sources.compare(first, second).files
-        except SourceError as error:
+            for view, plan in zip(self.views, self.plans, strict=True):
+                runner.restore_patch(view.run, plan, self.use)
+            return self.use.sources.compare(first, second)
+        except (SourceError, NotFoundError, StorageError) as error:
             self.notes.append(f"Which files of the code differ cannot be told: {error.what}.")
-            return (FileChange("", "changed"),)
+            return CodeDifference((FileChange("", "changed"),))
 
     def factors(self) -> tuple[Factor, ...]:
         """Everything that differs and can decide the result, in the order of `KINDS`."""
@@ -70,7 +73,7 @@ class Pair:
         plans, kinds = self.plans, {factor.kind for factor in found}
         if plans[0].code.subdirectory != plans[1].code.subdirectory:
             found.append(_factor("code", "folder", plans[0].code.subdirectory or ".", plans[1].code.subdirectory or "."))
-        found += [factor for change in self.code() if (factor := _of_file(change, plans, kinds))]
+        found += [factor for change in self.code().files if (factor := _of_file(change, plans, kinds))]
         if plans[0].lock.digest != plans[1].lock.digest and not {"lock", "interpreter", "image"} & kinds:
             found.append(_factor("lock", "digest", plans[0].lock.digest[:12], plans[1].lock.digest[:12]))
         return tuple(sorted(found, key=lambda factor: (KINDS.index(factor.kind), not factor.name.startswith("--"))))
@@ -83,11 +86,18 @@ class Pair:
                 unknown.add("variable")
             if record is None or record.machine is None:
                 unknown |= {"hardware", "threads"}
+        told = self._told_by_the_profile()
         one, other = (_by_name(causes_of(view)) for view in self.views)
         for key in dict.fromkeys([*one, *other]):
             a, b = one.get(key), other.get(key)
-            if a != b and (key[0] not in unknown or key[1].startswith("--")):
+            hidden = key[0] in unknown or (key[0] in ("variable", "threads", "seed") and key[1] in told)
+            if a != b and (key[1].startswith("--") or not hidden):
                 yield _changed(a, b)
+
+    def _told_by_the_profile(self) -> frozenset[str]:
+        """The variables of the determinism profile, where one run has it and the other has not: that is one factor, not many."""
+        plans = sorted(self.plans, key=lambda plan: plan.options.deterministic)
+        return frozenset() if profile(plans[0]) or not profile(plans[1]) else frozenset(profile(plans[1]))
 
 
 def explain(first: Run, second: Run, use: Services) -> tuple[Why, Pair]:
