@@ -53,10 +53,10 @@ class Identity:
 
     @property
     def labels(self) -> dict[str, str]:
-        return {_RUN: self.run_id, _HOME: _home_mark(self.home), _TOKEN: self.token}
+        return {_RUN: self.run_id, _HOME: home_mark(self.home), _TOKEN: self.token}
 
 
-def _home_mark(home: Path) -> str:
+def home_mark(home: Path) -> str:
     """Tells the containers of one home on one machine from all others."""
     return hashlib.sha256(f"{socket.gethostname()}\0{home}".encode(errors="surrogateescape")).hexdigest()[:32]
 
@@ -255,7 +255,7 @@ class Box:
     def sweep(self) -> None:
         """Remove containers of this home that nobody looks after: no lease is left of their runs."""
         engine, home = Engine(self.where), self.identity.home
-        for found in _listed(engine, f"{_HOME}={_home_mark(home)}"):
+        for found in _listed(engine, f"{_HOME}={home_mark(home)}"):
             if not (home / "active" / f"{found['Labels'].get(_TOKEN)}.json").exists():
                 _remove(engine, found["Id"])
 

@@ -104,7 +104,7 @@ def test_the_whole_command_is_inside_and_values_arrive_as_they_are(
     assert lock["image"]["asked"]["image"] == image
     assert lock["image"]["reference"] == lock["image"]["id"] == engine.client.images.get(image).id
     assert tags(cli)["mlflow.docker.image.id"] == lock["image"]["id"]
-    engine.gone(0)
+    engine.gone(cli)
 
 
 def test_what_is_logged_inside_reaches_the_run(cli: Cli, contained: Repository) -> None:
@@ -135,7 +135,7 @@ def test_endings_are_exact(cli: Cli, contained: Repository, engine: Docker, argu
     result = cli("run", contained.url, "-e", *arguments)
     assert result.returncode == code, result.stderr
     assert tags(cli).get("runproj.reason", "") == reason
-    engine.gone(0)
+    engine.gone(cli)
 
 
 def waiting(process: subprocess.Popen[str]) -> None:
@@ -151,7 +151,7 @@ def test_a_signal_reaches_all_of_a_pipeline(cli: Cli, contained: Repository, eng
     assert process.returncode == 143
     assert f"asked to stop by {signal.SIGTERM.value}\n" in err
     assert cli.json("runs", "show", "@last")["run"]["status"] == "KILLED"
-    engine.gone(0)
+    engine.gone(cli)
 
 
 def test_who_does_not_stop_is_killed(cli: Cli, contained: Repository, engine: Docker) -> None:
@@ -160,7 +160,11 @@ def test_who_does_not_stop_is_killed(cli: Cli, contained: Repository, engine: Do
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=30)
     assert process.returncode == 143
-    engine.gone(0)
+    engine.gone(cli)
+
+
+def names(engine: Docker) -> set[str]:
+    return {found.name for found in engine.client.containers.list(all=True)}
 
 
 def guard_of(process: subprocess.Popen[str]) -> int:
@@ -173,14 +177,14 @@ def test_kill_9_leaves_no_container(cli: Cli, contained: Repository, engine: Doc
     waiting(process)
     process.kill()
     process.wait()
-    engine.gone()
+    engine.gone(cli, 15)
     for delay in (0.3, 0.5, 0.7, 0.9):  # while it is planned, recorded, created, started
         process = cli.start("run", contained.url, "-e", "stubborn")
         time.sleep(delay)
         process.kill()
         process.wait()
         time.sleep(0.1)
-        engine.gone()
+        engine.gone(cli, 15)
     listed = cli.json("runs", "list")["runs"]
     assert {run["status"] for run in listed} == {"FAILED"}
 
@@ -198,7 +202,8 @@ def test_kill_9_of_the_guard_ends_the_run_and_of_both_is_made_good_by_the_next_c
         os.kill(guard_of(process), signal.SIGKILL)
         process.communicate(timeout=30)
         assert process.returncode == 137
-        assert engine.containers() == [foreign[0].name]
+        assert engine.containers(cli) == []
+        assert {container.name for container in foreign} <= names(engine)
         process = cli.start("run", contained.url, "-e", "stubborn")
         waiting(process)
         guard = guard_of(process)
@@ -206,10 +211,10 @@ def test_kill_9_of_the_guard_ends_the_run_and_of_both_is_made_good_by_the_next_c
         os.kill(guard, signal.SIGKILL)
         process.kill()
         process.wait()
-        assert len(engine.containers()) == 2
+        assert len(engine.containers(cli)) == 1
         assert cli.json("runs", "list")["runs"][0]["status"] == "FAILED"
-        assert engine.containers() == [foreign[0].name]
-        assert foreign[1].name in {found.name for found in engine.client.containers.list(all=True)}
+        assert engine.containers(cli) == []
+        assert {container.name for container in foreign} <= names(engine)
     finally:
         for container in foreign:
             container.remove(force=True)
@@ -224,7 +229,7 @@ def test_a_detached_run_is_stopped(cli: Cli, contained: Repository, engine: Dock
     assert cli("runs", "stop", run_id).returncode == 0
     cli("wait", run_id)
     assert cli.json("runs", "show", run_id)["run"]["status"] == "KILLED"
-    engine.gone(0)
+    engine.gone(cli)
 
 
 def test_a_rerun_uses_the_image_of_the_run_though_its_tag_has_moved(

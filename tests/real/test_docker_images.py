@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from docker.errors import ImageNotFound
 
 from conftest import Repository
 from support.docker import Docker, registry_at
@@ -33,12 +35,20 @@ RUN false
 
 
 @pytest.fixture
-def built(repository: Repository, engine: Docker) -> Iterator[Repository]:
+def built(repository: Repository, engine: Docker, cli: Cli) -> Iterator[Repository]:
     files = {"data.txt": "data", "secret.txt": "secret", "keep.txt": "keep", ".dockerignore": "# no\n*.txt\n!keep.txt\nmany\n"}
     dockerfile = DOCKERFILE.replace("IMAGE", engine.base)
     repository.commit({**files, "many/x": "x", "runproj.yaml": PROJECT, "docker/Dockerfile": dockerfile})
     yield repository
-    engine.forget("runproj-built")
+    forget_built(cli, engine)
+
+
+def forget_built(cli: Cli, engine: Docker) -> None:
+    """Remove the images that runs of this home were built for; other tests have theirs."""
+    for run in cli.json("runs", "list")["runs"]:
+        inputs = lock_of(cli, run["id"])["image"]["inputs"]
+        with suppress(ImageNotFound):
+            engine.client.images.remove(f"runproj-built:{inputs[:32]}", force=True)
 
 
 def lock_of(cli: Cli, reference: str = "@last") -> dict:
@@ -58,8 +68,7 @@ def test_a_dockerfile_is_built_once_and_again_from_the_same_inputs(cli: Cli, bui
     built.commit({"keep.txt": "something else"})
     assert cli("run", built.url).returncode == 0
     assert lock_of(cli)["image"]["inputs"] != first["image"]["inputs"]
-    engine.forget("runproj-built")
-    engine.client.images.prune(filters={"dangling": True})
+    engine.client.images.remove(first["image"]["id"], force=True)
     again = cli("rerun", "@last~2")
     assert again.returncode == 0, again.stderr
     assert again.stdout == result.stdout
@@ -143,11 +152,11 @@ def test_a_lock_becomes_an_image(cli: Cli, repository: Repository, engine: Docke
         repository.commit({"main.py": main + "print('again')\n"})
         assert cli("run", repository.url, "--env-manager", "docker", "--offline").stdout == "1.16.0 1 True\nagain\n"
         assert lock_of(cli)["digest"] == first["digest"]
-        engine.forget("runproj-built")
+        engine.client.images.remove(first["image"]["id"], force=True)
         again = cli("rerun", "@last~1")
         assert (again.returncode, again.stdout) == (0, result.stdout), again.stderr
     finally:
-        engine.forget("runproj-built")
+        forget_built(cli, engine)
 
 
 def test_the_shape_of_a_dockerfile_is_read_as_docker_reads_it(tmp_path: Path) -> None:

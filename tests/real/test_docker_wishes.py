@@ -146,7 +146,7 @@ def test_gpus_are_asked_for_and_their_lack_is_said(cli: Cli, repository: Reposit
     assert "The engine has no way to give a container GPUs" in result.stderr
     assert "NVIDIA container toolkit" in result.stderr
     assert cli.json("runs", "show", "@last")["run"]["status"] == "FAILED"
-    engine.gone(0)
+    engine.gone(cli)
 
 
 def test_an_image_without_bash(cli: Cli, repository: Repository, engine: Docker) -> None:
@@ -164,7 +164,7 @@ def test_an_image_without_bash(cli: Cli, repository: Repository, engine: Docker)
     assert refused.returncode == 125
     assert "The command is written for bash, which is not in the image" in refused.stderr
     assert "'[['" in refused.stderr
-    engine.gone(0)
+    engine.gone(cli)
 
 
 def test_inputs_and_fetched_paths_are_there(cli: Cli, repository: Repository, engine: Docker, tmp_path: Path) -> None:

@@ -17,6 +17,9 @@ from pathlib import Path
 import docker
 import pytest
 
+from runproj.containers import home_mark
+from support.program import Cli
+
 
 class Docker:
     """The engine, seen from outside of runproj."""
@@ -48,14 +51,15 @@ class Docker:
         lines = (collect, "FROM scratch", "COPY --from=0 /out /", "COPY which /which")
         return self.image(*lines, files={"which": which})
 
-    def containers(self, label: str = "runproj.home") -> list[str]:
-        """Names of the containers there are, running or not."""
+    def containers(self, cli: Cli) -> list[str]:
+        """Names of the containers of a home, running or not."""
+        label = f"runproj.home={home_mark(Path(cli.env['RUNPROJ_HOME']))}"
         return sorted(found.name for found in self.client.containers.list(all=True, filters={"label": label}))
 
-    def gone(self, seconds: float = 15) -> None:
-        """Wait until runproj has no container any more."""
+    def gone(self, cli: Cli, seconds: float = 0) -> None:
+        """Wait until a home has no container any more."""
         deadline = time.monotonic() + seconds
-        while left := self.containers():
+        while left := self.containers(cli):
             assert time.monotonic() < deadline, f"still there: {left}"
             time.sleep(0.05)
 
