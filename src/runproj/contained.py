@@ -50,24 +50,28 @@ class Keeper:
         self._sinks = {1: 1, 2: 2}
 
     def keep(self, body: object) -> dict[str, object]:
-        """Create, start, follow to the end, remove; how it ended.  Raises `Gone`, `EngineError`, `EngineAway`."""
+        """Create, start, follow to the end; how it ended.  Raises `Gone`, `EngineError`, `EngineAway`, and then it is gone."""
         self._engine.post("/containers/create", body, name=self._name)
         try:
-            with self._engine.attach(self._name) as output:
-                self._listen(wait=False)
-                if self._stopped:
-                    return {"code": 128 + self._stopped}
-                self._engine.post(f"/containers/{self._name}/start")
-                self._started = True
-                self._follow(output)
-            with self._engine.send("POST", f"/containers/{self._name}/wait", {}) as link:
-                link.settimeout(None)
-                self._until(link)
-                code = int(self._engine.answer(link)["StatusCode"])
-            state = self._engine.get(f"/containers/{self._name}/json")["State"]
-            return {"code": code, "memory_ran_out": bool(state.get("OOMKilled")), "engine_says": str(state.get("Error") or "")}
-        finally:
+            return self._run()
+        except BaseException:
             self.remove()
+            raise
+
+    def _run(self) -> dict[str, object]:
+        with self._engine.attach(self._name) as output:
+            self._listen(wait=False)
+            if self._stopped:
+                return {"code": 128 + self._stopped}
+            self._engine.post(f"/containers/{self._name}/start")
+            self._started = True
+            self._follow(output)
+        with self._engine.send("POST", f"/containers/{self._name}/wait", {}) as link:
+            link.settimeout(None)
+            self._until(link)
+            code = int(self._engine.answer(link)["StatusCode"])
+        state = self._engine.get(f"/containers/{self._name}/json")["State"]
+        return {"code": code, "memory_ran_out": bool(state.get("OOMKilled"))}
 
     def remove(self) -> None:
         """Have it gone.  Tries for a while: the engine may be busy with it."""
@@ -162,6 +166,9 @@ def main() -> int:
     except EngineAway as error:
         report = {"code": 125, "failed": f"the engine is gone: {error}"}
     os.write(status, json.dumps(report).encode() + b"\n")
+    for descriptor in (status, 1, 2):  # all is said; what remains to be done, nobody has to wait for
+        os.close(descriptor)
+    keeper.remove()
     return 0
 
 

@@ -46,6 +46,7 @@ class _Recording:
         self.env: Mapping[str, str] = {}
         self.environment: Environment | None = None
         self.ending: supervise.Ending | None = None
+        self.task: launch.Task | None = None
         self.reported: RunStatus | None = None
         self.inputs: list[Input] = []
         self.outputs: list[Output] = []
@@ -82,6 +83,8 @@ class _Recording:
         try:
             self.lease.free_ballast()
             self._store(outcome)
+            if self.task:
+                self.task.finish()
             _clean_up(self.plan, folder, outcome)
             self.lease.end()  # last: while there is a lease, the next command looks after whatever is left
         except RunprojError as error:
@@ -95,6 +98,8 @@ class _Recording:
         tags.append(Tag(TagName.DURATIONS, " ".join(f"{timing.phase}={timing.seconds:.3f}" for timing in self.timings)))
         if outcome.reason:
             tags.append(Tag(TagName.REASON, outcome.reason[:2000]))
+        if self.task and self.task.environment.image:
+            tags.append(Tag(TagName.IMAGE_ID, self.task.environment.image.id))
         if self.ending and self.ending.signal:
             tags.append(Tag(TagName.SIGNAL, signal.Signals(self.ending.signal).name))
         try:
@@ -176,7 +181,9 @@ def _steps(recording: _Recording, folder: Path, secrets: Mapping[str, str]) -> O
         environment = use.environments.ensure(plan.lock, checkout.project, use.reporter.progress)
     with recording.during(Phase.INPUTS, "Checking inputs"):
         call, given = _inputs(recording, checkout, folder)
-        task = launch.task(plan, recording.run, use, checkout, environment, recording.lease.info.token)
+        bare = launch.Task(plan, recording.run, use, checkout, environment)
+        task = launch.task(bare, recording.lease.info.token, recording.note)
+    recording.task = task
     with recording.during(Phase.RUN, plan.call.shown()):
         ending = _command(recording, task.with_call(call, given, secrets))
     with recording.during(Phase.COLLECT, "Collecting outputs"):
@@ -258,6 +265,8 @@ def _command(recording: _Recording, task: launch.Task) -> supervise.Ending:
                 spec = watch.spec
             recording.argv = task.argv if not any(v.value is None for v in plan.call.values) else (plan.call.shown(),)
             recording.ending = supervise.run(spec, out, err, listener=link.listener, tick=metrics.store)
+            if recording.ending.signal is not None:
+                task.finish()
             metrics.watcher.close()
             metrics.store(last=True)
             if left := child.send_what_is_left(link, run, use):

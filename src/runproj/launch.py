@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -76,7 +76,7 @@ class Task:
 
     @contextlib.contextmanager
     def ready(self, variables: Mapping[str, str]) -> Iterator[supervise.CommandSpec]:
-        """What to tell the guard; what it needs is there until the end of the block, and nothing is left of it after that."""
+        """What to tell the guard; what it needs is there until the end of the block.  `finish` has to follow."""
         options = self.plan.options
         if self.box is None:
             argv = child.resolve(self.argv, variables)
@@ -88,10 +88,25 @@ class Task:
             write_descriptor(descriptor, order)
             self.box.mark()
             plain = {name: value for name, value in os.environ.items() if not name.startswith(("RUNPROJ_", "MLFLOW_"))}
-            words, keep = (str(descriptor),), (descriptor,)
-            yield supervise.CommandSpec(words, self.box.folder, plain, options.timeout, options.grace, "contained.py", keep)
+            yield supervise.CommandSpec(
+                (str(descriptor),),
+                self.box.folder,
+                plain,
+                options.timeout,
+                options.grace,
+                guard="contained.py",
+                keep=(descriptor,),
+                lingers=True,
+            )
+        except BaseException:
+            self.finish()
+            raise
         finally:
             os.close(descriptor)
+
+    def finish(self) -> None:
+        """Wait until nothing is left of the command."""
+        if self.box and not supervise.settle():  # the guard was killed
             self.box.remove()
 
     def watched(self, spec: supervise.CommandSpec, link: child.Link, folder: Path) -> Watch | None:
@@ -128,14 +143,18 @@ class Task:
         return explain(said, self.plan)
 
 
-def task(plan: Plan, run: Run, use: Services, checkout: Checkout, environment: Environment, token: str) -> Task:
-    """The task of executing a plan here; `token` is the run's lease."""
-    bare = Task(plan, run, use, checkout, environment)
+def task(bare: Task, token: str, note: Callable[[str], None]) -> Task:
+    """The task of executing a plan here, ready for its call; `token` is the run's lease, `note` takes what is to be recorded."""
+    plan, run, use, checkout, environment = bare.plan, bare.run, bare.use, bare.checkout, bare.environment
     if environment.image is None:
         return bare
     from runproj import containers, engine, trust
     from runproj.core.container import options
 
+    pin = plan.lock.image
+    if pin and pin.id and pin.id != environment.image.id:
+        built_anew = f"The image {pin.id} is gone: one built again from the same inputs is used, {environment.image.id}."
+        note(built_anew if pin.inputs else f"The image has another id here than where it was pinned: {environment.image.id}.")
     trust.require(plan, use.home, checkout.project)
     owner = containers.Identity(run.id, token, use.home)
     where, folder = engine.find(os.environ), use.runs / run.id

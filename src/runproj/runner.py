@@ -17,7 +17,7 @@ from runproj import __version__, leftovers
 from runproj.codec import DocumentError, from_json, to_json
 from runproj.core.backend import Backend, Job, JobHandle, JobState
 from runproj.core.call import Call, Given
-from runproj.core.environment import EnvLock, ImagePin
+from runproj.core.environment import EnvLock
 from runproj.core.outcome import Outcome, outcome_of
 from runproj.core.parameters import bind
 from runproj.core.plan import PLAN_VERSION, Plan, Request, RunOptions
@@ -97,18 +97,9 @@ def _environment_words(lock: EnvLock) -> str:
     count = lock.package_count
     packages = f", {count} package{'' if count == 1 else 's'}" if lock.pylock or lock.conda else ""
     if lock.image:
-        return f"{lock.manager.value} from {lock.origin}, image {shown_image(lock.image)}"
+        return f"{lock.manager.value} from {lock.origin}, image {lock.image.words}"
     as_of = f" as of {lock.as_of[:10]}" if lock.as_of else ""
     return f"{lock.manager.value} from {lock.origin}{python}{packages}{as_of}"
-
-
-def shown_image(pin: ImagePin) -> str:
-    """An image for people: as it was asked for, and the beginning of what it was pinned to."""
-    kind, _, digest = pin.reference.rpartition("sha256:")
-    name = pin.asked.image
-    if pin.inputs:
-        name = f"built from {pin.asked.build.dockerfile}" if pin.asked.build else f"built on {pin.bases[0][0]}"
-    return f"{name} ({'registry digest' if kind else 'id'} {digest[:12]})"
 
 
 def find_entry_point(project: Project, name: str) -> EntryPoint:

@@ -56,6 +56,7 @@ class CommandSpec:
 
     guard: the script that runs it and sees to its end;  `keep`: descriptors that it inherits.
     tracer: words that come before those of the guard: a program that looks on.
+    lingers: the guard has something to clear away when all is said; who does not want to wait for that calls `settle` later.
     """
 
     argv: Sequence[str]
@@ -66,6 +67,7 @@ class CommandSpec:
     guard: str = "guard.py"
     keep: tuple[int, ...] = ()
     tracer: tuple[str, ...] = ()
+    lingers: bool = False
 
 
 _Handler = Callable[[int, FrameType | None], object]
@@ -180,18 +182,38 @@ def run(
     Everything that was started is gone on return.  Raises `StorageError` where the output cannot be stored, after ending it.
     """
     proc.adopt_orphans()
+    over = False
     with _Signals() as signals:
         process, pipes = _launch(spec)
         try:
             loop = _Loop(spec, pipes, signals, out, err, tick)
             if listener:
                 loop.on_first_use(*listener)
-            return loop.run()
+            ending = loop.run()
+            over = True
+            return ending
         finally:
-            os.close(pipes.control)  # the guard kills what is left, if anything is
-            process.wait()
+            if over and spec.lingers:
+                _lingering.append((process, pipes.control))
+            else:
+                os.close(pipes.control)  # the guard kills what is left, if anything is
+                process.wait()
             for descriptor in (pipes.out, pipes.err, pipes.status):
                 os.close(descriptor)
+
+
+_lingering: list[tuple[subprocess.Popen[bytes], int]] = []
+"""Guards that were not waited for, each with the pipe whose end tells it that nobody does any more."""
+
+
+def settle() -> bool:
+    """Wait for the guards that linger; whether all of them have done what they were to do."""
+    done = True
+    while _lingering:
+        process, control = _lingering.pop()
+        os.close(control)
+        done = process.wait() == 0 and done
+    return done
 
 
 def _end_adopted() -> None:

@@ -46,7 +46,7 @@ def built(repository: Repository, engine: Docker, cli: Cli) -> Iterator[Reposito
 def forget_built(cli: Cli, engine: Docker) -> None:
     """Remove the images that runs of this home were built for; other tests have theirs."""
     for run in cli.json("runs", "list")["runs"]:
-        inputs = lock_of(cli, run["id"])["image"]["inputs"]
+        inputs = lock_of(cli, run["id"])["image"]["inputs"] or "none"
         with suppress(ImageNotFound):
             engine.client.images.remove(f"runproj-built:{inputs[:32]}", force=True)
 
@@ -72,6 +72,7 @@ def test_a_dockerfile_is_built_once_and_again_from_the_same_inputs(cli: Cli, bui
     again = cli("rerun", "@last~2")
     assert again.returncode == 0, again.stderr
     assert again.stdout == result.stdout
+    assert "is gone: one built again from the same inputs is used" in again.stderr
     assert lock_of(cli)["digest"] == first["digest"]
 
 
@@ -215,3 +216,22 @@ def test_what_only_this_machine_has_cannot_be_locked(cli: Cli, built: Repository
     result = cli("lock", str(repository.path))
     assert result.returncode == 125
     assert "docker push" in result.stderr
+
+
+def test_images_are_shown_with_the_environments(cli: Cli, built: Repository, engine: Docker) -> None:
+    assert "built from docker/Dockerfile (id " in cli("plan", built.url).stdout
+    assert cli("run", built.url).returncode == 0
+    built.commit({"MLproject": f"docker_env: {engine.base}\nentry_points: {{main: {{command: 'true'}}}}\n", "runproj.yaml": ""})
+    built.git("rm", "-qf", "runproj.yaml")
+    built.git("commit", "-qm", "without it")
+    assert cli("run", built.url).returncode == 0
+    assert f"docker from MLproject (docker_env): {engine.base} (id " in cli("runs", "show", "@last").stdout
+    first, second = cli.json("env", "list")["environments"]
+    assert first["path"] == engine.client.images.get(engine.base).id
+    assert (second["manager"], second["problem"]) == ("docker", None)
+    assert "built from docker/Dockerfile (id " in cli("env", "show", second["digest"][:12]).stdout
+    assert cli("env", "prune", "--days", "0").returncode == 0
+    assert cli.json("env", "list")["environments"] == []
+    assert engine.client.images.get(engine.base)
+    with pytest.raises(ImageNotFound):
+        engine.client.images.get(second["path"])

@@ -71,7 +71,7 @@ def show(digest: Digest, json: opt.Json = False) -> None:
         return
     for name, text in (
         ("digest", view.digest),
-        ("path", view.path),
+        ("image" if lock.image else "path", lock.image.words if lock.image else view.path),
         ("manager", f"{view.manager} from {view.origin}"),
         ("python", view.python),
         ("as of", lock.as_of or "-"),

@@ -297,6 +297,7 @@ def _show_plan(planned: Planned, *, as_json: bool) -> None:
         ("commit", f"{pin.commit or '(no git) tree ' + pin.tree}{' + uncommitted changes' if pin.dirty else ''}"),
         ("descriptor", decided.descriptor or "none"),
         ("environment", f"{lock.manager.value} from {lock.origin}, lock {lock.digest[:12]}"),
+        *([("image", lock.image.words)] if lock.image else []),
         ("python", f"{lock.python.implementation} {lock.python.version}" if lock.python else "-"),
         ("packages", str(lock.package_count) + (f" as of {lock.as_of}" if lock.as_of else "")),
         ("command", decided.call.shown()),

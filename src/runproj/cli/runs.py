@@ -166,7 +166,8 @@ def _planned(plan: Plan) -> list[tuple[str, str]]:
     lock = plan.lock
     packages = output.count(lock.package_count, "package")
     as_of = f" as of {lock.as_of[:10]}" if lock.as_of else ""
-    rows = [("environment", f"{lock.manager.value} from {lock.origin}: {packages}{as_of}, lock {lock.digest[:12]}")]
+    what = lock.image.words if lock.image else f"{packages}{as_of}"
+    rows = [("environment", f"{lock.manager.value} from {lock.origin}: {what}, lock {lock.digest[:12]}")]
     if lock.python:
         rows.append(("python", f"{lock.python.implementation} {lock.python.version}"))
     return [*rows, ("command", plan.call.shown())]

@@ -169,6 +169,15 @@ class ImagePin:
     inputs: str = ""
     bases: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def words(self) -> str:
+        """The image for people: as it was asked for, and the beginning of what it was pinned to."""
+        name = self.asked.image
+        if self.inputs:
+            name = f"built from {self.asked.build.dockerfile}" if self.asked.build else f"built on {self.bases[0][0]}"
+        kind, _, digest = self.reference.rpartition("sha256:")
+        return f"{name} ({'registry digest' if kind else 'id'} {digest[:12]})"
+
 
 @dataclass(frozen=True)
 class EnvLock:

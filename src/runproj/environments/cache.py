@@ -202,12 +202,13 @@ class EnvironmentCache:
                     fix="Run it anew, or with --env-manager virtualenv, which can be made again.",
                 )
             return builder.environment(lock, self._home)
-        if lock.place is EnvPlace.IMAGE:  # kept by its engine
-            if builder.problem(lock, self._home):
-                builder.build(lock, project, self._home, progress)
-            return builder.environment(lock, self._home)
         folder = self._folder(lock.digest)
         self._lease(folder)
+        if lock.place is EnvPlace.IMAGE:  # kept by its engine; the folder only says that it has been used
+            if builder.problem(lock, folder.environment):
+                builder.build(lock, project, folder.environment, progress)
+            folder.list_image(lock, requests.iso(datetime.now(UTC)))
+            return builder.environment(lock, folder.environment)
         manifest = self._usable(folder, lock, builder)
         if manifest is None:
             manifest = self._build(folder, lock, project, builder, progress)
@@ -321,7 +322,7 @@ class EnvironmentCache:
     def _inventory(self) -> Inventory:
         from runproj.environments.inventory import Inventory
 
-        return Inventory(self._home / "envs", self._builder)
+        return Inventory(self._home / "envs", self._builder, self._docker.forget)
 
     def list(self) -> tuple[EnvironmentView, ...]:
         """Every complete environment, the last used first."""

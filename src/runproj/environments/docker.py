@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -52,6 +53,7 @@ class DockerBuilder:
         self._base = base or locked_image.DEFAULT_BASE
         self._progress = progress
         self._offline = offline
+        self._seen: dict[str, dict[str, Any]] = {}
 
     @cached_property
     def _engine(self) -> Engine:
@@ -258,13 +260,24 @@ class DockerBuilder:
             return found
         return self._inspect(f"{BUILT}:{pin.inputs[:32]}") if pin.inputs else None
 
+    def forget(self, lock: EnvLock) -> None:
+        """Give up an image that was built here.  Those that others made stay."""
+        pin = _pin(lock)
+        if pin.inputs:
+            with contextlib.suppress(EngineError):  # it is gone, or somebody uses it
+                self._engine.delete(f"/images/{BUILT}:{pin.inputs[:32]}")
+
     def _inspect(self, name: str) -> dict[str, Any] | None:
+        """What the engine knows of an image; asked once for one that is here."""
+        if name in self._seen:
+            return self._seen[name]
         try:
             found: dict[str, Any] = self._ask(f"/images/{engines.segment(name)}/json")
         except EngineError as error:
             if error.status == 404:
                 return None
             raise EnvironmentFailure(f"The Docker engine cannot look at the image {name}", why=error.message) from error
+        self._seen[name] = found
         return found
 
     def _ask(self, path: str, **query: object) -> Any:

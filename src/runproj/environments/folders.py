@@ -13,7 +13,7 @@ from pathlib import Path
 from runproj import codec
 from runproj.core.environment import EnvLock
 from runproj.environments.editable import Root
-from runproj.files import Lock, LockedElsewhere, atomic_write, remove_tree
+from runproj.files import Lock, LockedElsewhere, atomic_write, explained, remove_tree
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,15 @@ class EnvironmentFolder:
     def record(self, manifest: Manifest) -> None:
         """Declare the environment complete."""
         atomic_write(self.root / "manifest.json", codec.to_json(manifest))
+
+    def list_image(self, lock: EnvLock, now: str) -> None:
+        """Have an image listed with the environments, and say that it is in use.  There is nothing of it here."""
+        if self.manifest() is None:
+            with explained(self.root):
+                self.root.mkdir(parents=True, exist_ok=True)
+                self.record(Manifest(lock.digest, lock, now, 0.0, self.entries()))
+        with contextlib.suppress(OSError):
+            os.utime(self.used)
 
     def condemn(self, manifest: Manifest) -> None:
         """Have the next use rebuild it, without pulling it from under those who run in it now."""

@@ -10,18 +10,21 @@ from pathlib import Path
 from runproj.core.environment import EnvironmentBuilder, EnvLock, EnvManager
 from runproj.core.views import EnvironmentView
 from runproj.environments.folders import EnvironmentFolder, Manifest
-from runproj.errors import NotFoundError
+from runproj.errors import BackendError, NotFoundError
 from runproj.files import LockedElsewhere, remove_tree
 
 _DAY = 86400.0
 
 
 class Inventory:
-    """The environments in a folder.  `builder` knows how to look at those of a manager."""
+    """The environments in a folder.  `builder` knows how to look at those of a manager, `forget` removes an image."""
 
-    def __init__(self, envs: Path, builder: Callable[[EnvManager], EnvironmentBuilder]) -> None:
+    def __init__(
+        self, envs: Path, builder: Callable[[EnvManager], EnvironmentBuilder], forget: Callable[[EnvLock], None]
+    ) -> None:
         self._envs = envs
         self._builder = builder
+        self._forget = forget
 
     def views(self) -> tuple[EnvironmentView, ...]:
         """Every complete environment, the last used first."""
@@ -48,6 +51,8 @@ class Inventory:
                 if free:
                     removed.append(self._view(folder, manifest, None))
                     if not dry_run:
+                        if manifest.lock.image:
+                            self._forget(manifest.lock)
                         folder.clear()
         if not dry_run:
             self._sweep()
@@ -71,7 +76,10 @@ class Inventory:
         raise NotFoundError(f"{what} a digest that begins with {reference!r}", fix="`runproj env list` shows them.")
 
     def _quick(self, folder: EnvironmentFolder, manifest: Manifest) -> str | None:
-        problem = self._builder(manifest.lock.manager).problem(manifest.lock, folder.environment)
+        try:
+            problem = self._builder(manifest.lock.manager).problem(manifest.lock, folder.environment)
+        except BackendError as error:  # no engine that could tell
+            return error.what
         return problem or _drift(folder, manifest)
 
     def _verified(self, folder: EnvironmentFolder, manifest: Manifest) -> EnvironmentView:
@@ -83,14 +91,15 @@ class Inventory:
 
     @staticmethod
     def _view(folder: EnvironmentFolder, manifest: Manifest, problem: str | None) -> EnvironmentView:
+        image = manifest.lock.image
         return EnvironmentView(
             digest=manifest.digest,
             manager=manifest.lock.manager.value,
             python=manifest.lock.python.version if manifest.lock.python else "",
             origin=manifest.lock.origin,
-            packages=manifest.lock.package_count if manifest.lock.conda else folder.packages(),
-            path=str(folder.environment),
-            size=folder.size(),
+            packages=manifest.lock.package_count if manifest.lock.conda or image else folder.packages(),
+            path=image.reference if image else str(folder.environment),
+            size=None if image else folder.size(),
             used=int(folder.used_time() * 1000) or None,
             problem=problem,
         )
