@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 from runproj.codec import DocumentError, from_json
+from runproj.core.catalogue import Catalogue
+from runproj.core.models import ModelStatus
 from runproj.core.plan import Plan
 from runproj.core.record import RunRecord
 from runproj.core.run import Run, RunQuery, TagName
 from runproj.core.tracking import ArtifactInfo, ArtifactStore, TrackingStore
-from runproj.core.views import RunView
+from runproj.core.views import RunModel, RunView
 from runproj.errors import NotFoundError
 
 T = TypeVar("T")
+_STATUSES = {ModelStatus.PENDING: "pending", ModelStatus.READY: "ready", ModelStatus.UPLOAD_FAILED: "upload failed"}
 
 
 def find_run(reference: str, tracking: TrackingStore) -> Run:
@@ -59,6 +63,21 @@ def view(run: Run, artifacts: ArtifactStore, scratch: Path) -> RunView:
         record=read_document(RunRecord, run, "runproj/record.json", artifacts, scratch),
         artifacts=tuple(sorted(listed, key=lambda entry: entry.path)),
     )
+
+
+def placed(view: RunView, catalogue: Catalogue) -> RunView:
+    """The view with the name of the run's experiment and the models that the run logged and registered."""
+    run, shelf = view.run, catalogue.shelf
+    names: dict[str, list[str]] = {}
+    sources: dict[str, str] = {}
+    for version in reversed(shelf.versions_from(run)):
+        names.setdefault(version.model_id or version.source, []).append(f"{version.name}/{version.version}")
+        sources[version.model_id or version.source] = version.source
+    logged = shelf.logged_by(run)
+    models = [RunModel(item.id, item.name, _STATUSES[item.status], tuple(names.pop(item.id, ()))) for item in logged]
+    models += [RunModel("", sources[key], "", tuple(versions)) for key, versions in names.items()]
+    known = {item.id: item.name for item in catalogue.experiments.all(None)}
+    return replace(view, experiment=known.get(run.experiment_id), models=tuple(models))
 
 
 def read_document(kind: type[T], run: Run, path: str, artifacts: ArtifactStore, scratch: Path) -> T | None:

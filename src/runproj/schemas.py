@@ -10,6 +10,7 @@ from pathlib import Path
 from runproj.codec import json_schema
 from runproj.core.access import TokenView, UserList, UserView
 from runproj.core.capsule import CapsuleImport, CapsuleView, Manifest
+from runproj.core.catalogue import ExperimentList, ExperimentView, RegisteredModelList, RegisteredModelView
 from runproj.core.correlation import Correlation
 from runproj.core.differences import Diff, Why
 from runproj.core.environment import LockFile
@@ -37,6 +38,10 @@ DOCUMENTS: Mapping[str, type] = {
     "runs-list": RunList,
     "runs-compare": Comparison,
     "runs-correlate": Correlation,
+    "experiment": ExperimentView,
+    "experiments-list": ExperimentList,
+    "model": RegisteredModelView,
+    "models-list": RegisteredModelList,
     "validate": ValidationReport,
     "env-list": EnvironmentList,
     "lock": LockReport,

@@ -45,7 +45,7 @@ def test_a_server_that_refuses_is_told_once_and_only_what_starts_projects_ends_w
     with team_server() as team:
         cli.env["MLFLOW_TRACKING_URI"] = team.url
         cli.env["RUNPROJ_HOME"] += " of another"
-        for command in (("runs", "list"), ("runs", "search")):
+        for command in (("runs", "list"), ("runs", "search"), ("experiments", "list"), ("models", "list")):
             refused = cli(*command)
             assert (refused.returncode, refused.stderr.count("MLFLOW_TRACKING_TOKEN")) == (1, 1), refused.stderr
         assert cli("run", project.url, *SYSTEM).returncode == 125

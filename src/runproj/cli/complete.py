@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from runproj.core.catalogue import Catalogue
     from runproj.core.run import Run
 
 
@@ -39,6 +40,31 @@ def keys(incomplete: str) -> list[str]:
         incomplete,
         lambda run: [*(f"metrics.{item.key}" for item in run.metrics), *(f"params.{item.key}" for item in run.params)],
     )
+
+
+def experiments(incomplete: str) -> list[str]:
+    """Names of experiments."""
+    return _of_catalogue(incomplete, lambda store: [item.name for item in store.experiments.all(None)])
+
+
+def models(incomplete: str) -> list[str]:
+    """Names of registered models."""
+    return _of_catalogue(incomplete, lambda store: [item.name for item in store.shelf.registered()])
+
+
+def _of_catalogue(incomplete: str, names: Callable[[Catalogue], list[str]]) -> list[str]:
+    import os
+
+    from runproj.errors import RunprojError
+    from runproj.settings import load
+    from runproj.tracking.catalogue import open_catalogue
+
+    try:
+        settings = load()
+        found = names(open_catalogue(settings.tracking_uri, home=settings.home, environ=os.environ))
+    except RunprojError:
+        return []
+    return [name for name in found if name.startswith(incomplete)]
 
 
 def _of_runs(incomplete: str, words: Callable[[Run], list[str]]) -> list[str]:

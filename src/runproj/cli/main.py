@@ -24,6 +24,8 @@ COMMANDS = {
     "diff": "reproduce",
     "runs": "runs",
     "wait": "runs",
+    "experiments": "catalogue",
+    "models": "catalogue",
     "validate": "project",
     "init": "project",
     "lock": "lock",

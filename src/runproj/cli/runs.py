@@ -10,6 +10,7 @@ import typer
 
 from runproj.cli import complete, output
 from runproj.cli import options as opt
+from runproj.cli.catalogue import catalogue
 from runproj.cli.correlate import correlate
 from runproj.cli.logs import logs, looking
 from runproj.cli.search import search
@@ -71,9 +72,12 @@ def list_(
         output.say("No run is like that." if narrowed else "No runs yet.  Start one with: runproj run URI")
         return
     common = _common(runs)
+    several = len({run.experiment_id for run in runs}) > 1
+    names = {item.id: item.name for item in catalogue(wiring).experiments.all(None)} if several else {}
     rows = [
         (
             run.id[:8],
+            *([names.get(run.experiment_id, run.experiment_id)] if several else []),
             _when(run.start),
             run.status.value,
             _took(run),
@@ -83,7 +87,8 @@ def list_(
         )
         for run in runs
     ]
-    output.table(("RUN", "STARTED", "STATUS", "TOOK", "NAME", "COMMIT", "METRICS AND PARAMETERS"), rows, right=(3,))
+    header = ("STARTED", "STATUS", "TOOK", "NAME", "COMMIT", "METRICS AND PARAMETERS")
+    output.table(("RUN", *(["EXPERIMENT"] if several else []), *header), rows, right=(4 if several else 3,))
 
 
 def _common(runs: Sequence[Run]) -> frozenset[Param]:
@@ -109,8 +114,10 @@ def _took(run: Run) -> str:
 
 def show(reference: opt.RunReference, json: opt.Json = False) -> None:
     """Show all that is recorded of a run."""
+    from runproj.references import placed
+
     wiring = looking()
-    view = wiring.view(wiring.find_run(reference))
+    view = placed(wiring.view(wiring.find_run(reference)), catalogue(wiring))
     if json:
         output.write_json(view)
     else:
@@ -127,6 +134,8 @@ def _show(view: RunView) -> None:
     rows = [("status", colour(word) + (f"  exit code {view.exit_code}" if view.exit_code else "") + f"  {_took(run)}")]
     if view.reason and view.reason != f"exit code {view.exit_code}":
         rows.append(("reason", view.reason.replace("\n", "\n" + " " * 14)))
+    if view.experiment is not None:
+        rows.append(("experiment", view.experiment))
     rows += [
         ("started", datetime.fromtimestamp(run.start / 1000, UTC).astimezone().isoformat(sep=" ", timespec="seconds")),
         ("source", run.tag(TagName.SOURCE_NAME) or "-"),
@@ -155,6 +164,11 @@ def _show(view: RunView) -> None:
     _section(
         "metrics",
         [(metric.key, f"{metric.value:.10g}" + (f"  (step {metric.step})" if metric.step else "")) for metric in run.metrics],
+    )
+    _section("tags", [(tag.key, tag.value) for tag in run.tags if not tag.key.startswith(("mlflow.", "runproj."))])
+    _section(
+        "models",
+        [(model.name, "  ".join(filter(None, (model.id, model.status, ", ".join(model.versions))))) for model in view.models],
     )
     _section("artifacts", [(entry.path, f"{entry.size:,} bytes") for entry in view.artifacts])
     for note in dict.fromkeys((*(plan.notes if plan else ()), *(record.notes if record else ()))):

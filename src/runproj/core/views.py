@@ -12,8 +12,21 @@ from runproj.core.tracking import ArtifactInfo
 
 
 @dataclass(frozen=True)
+class RunModel:
+    """A model that a run logged, or only registered: `id` is empty then.  `versions`: what it is registered as ("churn/3")."""
+
+    id: str
+    name: str
+    status: str = ""
+    versions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class RunView:
-    """A run with what is stored beside it (`run`, `rerun`, `wait`, `runs show`).  `plan` is None for a run made elsewhere."""
+    """A run with what is stored beside it (`run`, `rerun`, `wait`, `runs show`).  `plan` is None for a run made elsewhere.
+
+    experiment, models: told by `runs show` alone; the experiment's name, and the models that the run logged.
+    """
 
     run: Run
     exit_code: int | None = None
@@ -21,6 +34,8 @@ class RunView:
     plan: Plan | None = None
     record: RunRecord | None = None
     artifacts: tuple[ArtifactInfo, ...] = ()
+    experiment: str | None = None
+    models: tuple[RunModel, ...] = ()
 
 
 @dataclass(frozen=True)

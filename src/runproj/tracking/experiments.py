@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from runproj.core.access import Role, experiment_number
+from runproj.core.catalogue import ExperimentUse
 from runproj.core.run import Experiment, Lifecycle, Tag
 from runproj.errors import AlreadyExistsError, NotFoundError, RefusedError
 from runproj.tracking import rows
@@ -38,6 +39,23 @@ class Experiments:
         """The experiment of that name, deleted or not."""
         with self.database.reading() as connection:
             return find_named(connection, name)
+
+    def referred(self, reference: str) -> Experiment:
+        """The experiment of that name, or else of that id, deleted or not.  Raises `NotFoundError`."""
+        with self.database.reading() as connection:
+            found = find(connection, reference)
+        if found is None:
+            raise NotFoundError(f"There is no experiment {reference!r}", fix="runproj experiments list --all")
+        return found
+
+    def uses(self) -> Mapping[str, ExperimentUse]:
+        """How each experiment is used, by its id; those without runs are left out."""
+        with self.database.reading() as connection:
+            found = connection.execute(
+                "SELECT e.id, count(*), max(r.started) FROM experiments e"
+                " JOIN runs r ON r.experiment = e.id AND r.lifecycle = e.lifecycle GROUP BY e.id"
+            ).fetchall()
+        return {str(experiment): ExperimentUse(int(runs), False, int(newest)) for experiment, runs, newest in found}
 
     def search(
         self,

@@ -49,7 +49,8 @@ class HttpStore:
             except AlreadyExistsError:  # somebody else was faster
                 found = self._named(name)
         if found.lifecycle is Lifecycle.DELETED:
-            raise RefusedError(f"The experiment {name!r} was deleted", fix="Choose another name, or restore it.")
+            fix = f"Choose another name, or restore it: runproj experiments restore {name!r}"
+            raise RefusedError(f"The experiment {name!r} was deleted", fix=fix)
         return found
 
     def experiment_by_id(self, experiment_id: str) -> Experiment:

@@ -44,7 +44,8 @@ class SqlStore:
             with self.database.writing() as connection:
                 found = experiments.find_named(connection, name) or experiments.insert(connection, name)
         if found.lifecycle is Lifecycle.DELETED:
-            raise RefusedError(f"The experiment {name!r} was deleted", fix="Choose another name, or restore it.")
+            fix = f"Choose another name, or restore it: runproj experiments restore {name!r}"
+            raise RefusedError(f"The experiment {name!r} was deleted", fix=fix)
         return found
 
     def create_run(self, new: NewRun) -> Run:
@@ -109,7 +110,8 @@ def insert_run(connection: Connection, run_id: str, new: NewRun) -> None:
         raise NotFoundError(f"There is no experiment with id {new.experiment_id!r}")
     location, lifecycle = found
     if lifecycle != Lifecycle.ACTIVE.value:
-        raise RefusedError(f"The experiment with id {new.experiment_id} was deleted", fix="Restore it, or choose another.")
+        fix = f"Choose another, or restore it: runproj experiments restore {new.experiment_id}"
+        raise RefusedError(f"The experiment with id {new.experiment_id} was deleted", fix=fix)
     if connection.execute("SELECT 1 FROM runs WHERE id = ?", (run_id,)).fetchone():
         raise RefusedError(f"There is already a run with id {run_id}")
     tags = {tag.key: tag.value for tag in new.tags}

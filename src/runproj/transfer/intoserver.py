@@ -17,10 +17,11 @@ from runproj.core.transfer import ORIGIN, Block, Loss, MovedModel, MovedRun, Reg
 from runproj.errors import AlreadyExistsError, NotFoundError, RefusedError
 from runproj.remote import Remote
 from runproj.tracking.http import HttpStore, experiment_of
+from runproj.tracking.messages import message_in, messages, model_of, number, text
 from runproj.tracking.rows import unpack
 from runproj.transfer import words
 from runproj.transfer.points import rows
-from runproj.transfer.server import Histories, message_in, messages, model_of, number, server_tree, text
+from runproj.transfer.server import Histories, server_tree
 from runproj.transfer.trees import Places, safe
 
 T = TypeVar("T")

@@ -5,30 +5,22 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from urllib.parse import quote, urlencode, urlsplit
 
 from runproj.artifacts.large import told_sha256
-from runproj.core.models import (
-    Alias,
-    Dataset,
-    DatasetInput,
-    Lineage,
-    LoggedModel,
-    ModelMetric,
-    ModelOutput,
-    ModelVersion,
-    RegisteredModel,
-)
-from runproj.core.run import Experiment, Metric, Param, Run, Tag
+from runproj.core.models import Dataset, DatasetInput, Lineage, LoggedModel, ModelOutput, ModelVersion
+from runproj.core.run import Experiment, Run
 from runproj.core.tracking import ArtifactInfo
 from runproj.core.transfer import Block, Loss, MovedModel, MovedRun, Registration, Tree
 from runproj.errors import DamagedError, NotFoundError, RefusedError, StorageError
 from runproj.files import explained
 from runproj.remote import Document, Remote
 from runproj.tracking.http import HttpStore, experiment_of, run_of
-from runproj.transfer import points, words
+from runproj.tracking.messages import message_in, messages, model_of, number, registered_of, tags, text, version_of
+from runproj.transfer import points
 from runproj.transfer.trees import PROXIED, Places, plain_path, safe
 
 _PAGE = 1000
@@ -113,36 +105,14 @@ class MlflowServer:
         wanted = f"name = {quoted}" + (f" AND {filter_string}" if filter_string else "")
         query = {"filter": wanted, "max_results": 10_000}
         found = [self._version(version) for version in self._pages("model-versions/search", "model_versions", query, get=True)]
-        aliases = [Alias(text(alias, "alias"), number(alias, "version")) for alias in messages(item, "aliases")]
-        model = RegisteredModel(
-            name=name,
-            created=number(item, "creation_timestamp"),
-            updated=number(item, "last_updated_timestamp"),
-            description=text(item, "description"),
-            tags=tags(item),
-            aliases=tuple(aliases),
-        )
+        model = registered_of(item)
         versions = tuple(sorted(found, key=lambda version: version.version))
         return Registration(model, versions, versions[-1].version if versions else 0)
 
     def _version(self, item: Document) -> ModelVersion:
-        name, version, source = text(item, "name"), number(item, "version"), text(item, "source")
-        where = self._remote.get("model-versions/get-download-uri", name=name, version=str(version))
-        return ModelVersion(
-            name=name,
-            version=version,
-            source=source,
-            storage=text(where, "artifact_uri") or source,
-            created=number(item, "creation_timestamp"),
-            updated=number(item, "last_updated_timestamp"),
-            run_id=text(item, "run_id"),
-            run_link=text(item, "run_link"),
-            model_id=text(item, "model_id") or words.model_of(source),
-            user=text(item, "user_id"),
-            stage=words.stage(item.get("current_stage")),
-            description=text(item, "description"),
-            tags=tags(item),
-        )
+        found = version_of(item)
+        where = self._remote.get("model-versions/get-download-uri", name=found.name, version=str(found.version))
+        return replace(found, storage=text(where, "artifact_uri") or found.source, aliases=())  # the registered model has them
 
     def _pages(self, call: str, field: str, message: Mapping[str, object], *, get: bool = False) -> Iterator[Document]:
         token = ""
@@ -172,33 +142,6 @@ class Histories:
             some = keys[start : start + _AT_ONCE]
             for key, found in zip(some, self._pool.map(lambda key: self._store.history(run.id, key), some), strict=True):
                 yield from points.ordered(key, ((point.timestamp, point.step, point.value) for point in found))
-
-
-def model_of(item: Document) -> LoggedModel:
-    """A logged model from its message."""
-    info, data = message_in(item, "info"), message_in(item, "data")
-    model_id = text(info, "model_id")
-    return LoggedModel(
-        id=model_id,
-        experiment_id=text(info, "experiment_id"),
-        name=text(info, "name"),
-        artifact_uri=text(info, "artifact_uri"),
-        status=words.model_status(info.get("status")),
-        created=number(info, "creation_timestamp_ms"),
-        updated=number(info, "last_updated_timestamp_ms"),
-        model_type=text(info, "model_type"),
-        source_run=text(info, "source_run_id"),
-        params=tuple(Param(text(param, "key"), text(param, "value")) for param in messages(data, "params")),
-        tags=tags(info),
-        metrics=tuple(_model_metric(metric, model_id) for metric in messages(data, "metrics")),
-    )
-
-
-def _model_metric(item: Document, model_id: str) -> ModelMetric:
-    value = item.get("value")
-    measured = float(value) if isinstance(value, int | float | str) else float("nan")
-    metric = Metric(text(item, "key"), measured, number(item, "timestamp"), number(item, "step"))
-    return ModelMetric(metric, model_id, text(item, "run_id"), text(item, "dataset_name"), text(item, "dataset_digest"))
 
 
 def _lineage(item: Document) -> Lineage:
@@ -296,28 +239,3 @@ def _download(remote: Remote, target: str, into: Path) -> Path:
     if expected and digest.digest() != expected:
         raise DamagedError(f"{remote.shown} sent bytes with sha256 {digest.hexdigest()}, not {expected.hex()}")
     return into
-
-
-def messages(item: Mapping[str, object], field: str) -> list[Document]:
-    found = item.get(field)
-    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
-
-
-def message_in(item: Mapping[str, object], field: str) -> Document:
-    found = item.get(field)
-    return found if isinstance(found, dict) else {}
-
-
-def tags(item: Mapping[str, object]) -> tuple[Tag, ...]:
-    return tuple(Tag(text(tag, "key"), text(tag, "value")) for tag in messages(item, "tags"))
-
-
-def text(item: Mapping[str, object], field: str) -> str:
-    value = item.get(field)
-    return "" if value is None else str(value)
-
-
-def number(item: Mapping[str, object], field: str) -> int:
-    """64-bit numbers may be strings."""
-    value = item.get(field)
-    return int(value) if isinstance(value, int | float | str) and value != "" else 0

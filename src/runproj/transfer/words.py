@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-import re
-
-from runproj.core.models import ModelStatus, Stage
 from runproj.core.run import Lifecycle, RunStatus
 from runproj.errors import TrackingError
+from runproj.tracking.messages import MODEL_NUMBERS, model_status, stage
+from runproj.tracking.messages import source_model as model_of
+
+__all__ = [
+    "DELETED_VERSION",
+    "MODEL_NUMBERS",
+    "RUN_NUMBERS",
+    "UnreadableError",
+    "lifecycle",
+    "model_of",
+    "model_status",
+    "run_status",
+    "stage",
+]
 
 DELETED_VERSION = "Deleted_Internal"
 """Stage of a version that was deleted; its number is not given again."""
@@ -18,7 +29,6 @@ RUN_NUMBERS = {
     RunStatus.FAILED: 4,
     RunStatus.KILLED: 5,
 }
-MODEL_NUMBERS = {ModelStatus.PENDING: 1, ModelStatus.READY: 2, ModelStatus.UPLOAD_FAILED: 3}
 
 
 class UnreadableError(TrackingError):
@@ -30,19 +40,5 @@ def run_status(value: object) -> RunStatus:
     return next((status for status, number in RUN_NUMBERS.items() if value in (number, status.value)), RunStatus.RUNNING)
 
 
-def model_status(value: object) -> ModelStatus:
-    return next((status for status, number in MODEL_NUMBERS.items() if value in (number, status.value)), ModelStatus.PENDING)
-
-
 def lifecycle(value: object) -> Lifecycle:
     return Lifecycle.DELETED if value == Lifecycle.DELETED.value else Lifecycle.ACTIVE
-
-
-def stage(value: object) -> Stage:
-    return next((known for known in Stage if known.value == value), Stage.NONE)
-
-
-def model_of(source: str) -> str:
-    """The logged model that a version was made from, as its source tells; empty where it was none."""
-    found = re.match(r"models:/(m-[^/]+)", source)
-    return found[1] if found else ""
