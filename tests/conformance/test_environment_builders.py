@@ -14,7 +14,7 @@ from runproj.codec import from_json, to_json
 from runproj.core.environment import EnvironmentBuilder, EnvLock, EnvPlace, EnvSpec, LockOptions
 from runproj.environments.channels import Channels
 from runproj.environments.conda import CondaBuilder
-from runproj.environments.conda_child import Conda
+from runproj.environments.conda_child import Rattler
 from runproj.environments.pythons import Pythons
 from runproj.environments.system import SystemBuilder
 from runproj.environments.uvtool import Uv
@@ -35,7 +35,7 @@ def conda(home: Path) -> EnvironmentBuilder:
     channel.index()
     uv = Uv(home, os.environ)
     pip = VirtualenvBuilder(uv, Pythons(home / "interpreters.json", home / "pythons", os.environ))
-    return CondaBuilder(Conda(home, os.environ), Channels({"conda-forge": channel.url}), uv, pip)
+    return CondaBuilder(Rattler(home, os.environ), Channels({"conda-forge": channel.url}), uv, pip)
 
 
 def system(home: Path) -> EnvironmentBuilder:

@@ -174,7 +174,7 @@ def test_locks_of_other_tools_are_used_as_they_are_but_not_when_they_are_stale(p
     declared = f'[project]\nname = "x"\nversion = "1"\nrequires-python = ">={HERE}"\ndependencies = ["base"]\n'
     repository.write({"pyproject.toml": declared, "main.py": "import base; print(base.V)\n"})
     uv = Path(sys.executable).with_name("uv")
-    subprocess.run([uv, "lock", "-q", "--no-cache"], cwd=repository.path, env=program.env, check=True)
+    subprocess.run([uv, "lock", "-q", "--no-cache", "--python", sys.executable], cwd=repository.path, env=program.env, check=True)
     repository.commit({})
     assert program.json("lock", str(repository.path))["state"] == "own"
     asked = ("run", repository.url, "-e", "main.py", "--locked")

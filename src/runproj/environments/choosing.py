@@ -42,7 +42,7 @@ class Conda:
         self._environ = environ
         self._offline = offline
         self._channels = Channels(places.channels, places.alias or ALIAS)
-        self._library = conda_child.Conda(home, environ)
+        self._library = conda_child.Rattler(home, environ)
         self._parts = parts
 
     @cached_property

@@ -48,7 +48,7 @@ class CondaBuilder:
 
     def __init__(
         self,
-        conda: conda_child.Conda,
+        conda: conda_child.Rattler,
         channels: Channels,
         uv: uvtool.Uv,
         pip: VirtualenvBuilder,

@@ -38,7 +38,7 @@ def subdir() -> str:
 
 
 @dataclass(frozen=True)
-class Conda:
+class Rattler:
     """The library, with caches below `home`.  `environ`: proxies, credentials and `CONDA_OVERRIDE_…` come from there."""
 
     home: Path
