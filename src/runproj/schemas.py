@@ -20,6 +20,7 @@ from runproj.core.transfer import TransferReport
 from runproj.core.verdict import NoiseFloor, Verdict
 from runproj.core.views import (
     Checkup,
+    CiView,
     Comparison,
     EnvironmentList,
     GcReport,
@@ -54,6 +55,7 @@ DOCUMENTS: Mapping[str, type] = {
     "diff": Diff,
     "sync": SyncReport,
     "transfer": TransferReport,
+    "ci": CiView,
     "capsule": Manifest,
     "capsule-export": CapsuleView,
     "capsule-import": CapsuleImport,

@@ -38,6 +38,7 @@ COMMANDS = {
     "import": "transfer",
     "export": "transfer",
     "report": "report",
+    "ci": "ci",
     "user": "user",
     "execute-job": "job",
 }

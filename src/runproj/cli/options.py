@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from runproj.cli import complete
+
+if TYPE_CHECKING:
+    from runproj.core.call import Given
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output; words go to standard error.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say only notes and what went wrong.")]
@@ -92,3 +95,16 @@ RunReferences = Annotated[
 def audit_word(*, audit: bool, strict: bool) -> str:
     """What the two options mean in a plan."""
     return "strict" if strict else "note" if audit else "never"
+
+
+def given(params: list[str] | None, file: object) -> tuple[Given, ...]:
+    """Parameters of a file, overridden by those of the command line."""
+    from runproj.descriptor import parse_given, read_params_file
+    from runproj.errors import UsageError
+
+    typed = [parse_given(text) for text in params or ()]
+    names = {item.name for item in typed}
+    if repeated := sorted({item.name for item in typed if sum(other.name == item.name for other in typed) > 1}):
+        raise UsageError(f"Parameter given more than once: {', '.join(repeated)}")
+    read = read_params_file(file) if isinstance(file, Path) else ()
+    return (*(item for item in read if item.name not in names), *typed)

@@ -82,7 +82,7 @@ def run(
         uri,
         entry_point,
         revision,
-        given=_given(param, params_file),
+        given=opt.given(param, params_file),
         strict=strict,
         require_clean=require_clean,
         lock=lock_options(
@@ -135,7 +135,7 @@ def plan(
         uri,
         entry_point,
         revision,
-        given=_given(param, params_file),
+        given=opt.given(param, params_file),
         strict=strict,
         require_clean=require_clean,
         lock=lock_options(
@@ -187,7 +187,7 @@ def rerun(
     wiring = _wiring(json=json, quiet=quiet, offline=offline)
     wiring.recover()
     old = wiring.find_run(reference)
-    changes = _given(param, params_file)
+    changes = opt.given(param, params_file)
     new_options = _run_options(
         backend,
         experiment,
@@ -328,20 +328,6 @@ def _request(
     from runproj.core.source import Source
 
     return Request(Source(uri, revision), entry_point, given, strict, require_clean, lock, options, trust)
-
-
-def _given(params: list[str] | None, file: object) -> tuple[Given, ...]:
-    """Parameters of a file, overridden by those of the command line."""
-    from pathlib import Path
-
-    from runproj.descriptor import parse_given, read_params_file
-
-    typed = [parse_given(text) for text in params or ()]
-    names = {item.name for item in typed}
-    if repeated := sorted({item.name for item in typed if sum(other.name == item.name for other in typed) > 1}):
-        raise UsageError(f"Parameter given more than once: {', '.join(repeated)}")
-    read = read_params_file(file) if isinstance(file, Path) else ()
-    return (*(item for item in read if item.name not in names), *typed)
 
 
 def _run_options(

@@ -9,6 +9,7 @@ from runproj.core.plan import Plan
 from runproj.core.record import RunRecord
 from runproj.core.run import Run
 from runproj.core.tracking import ArtifactInfo
+from runproj.core.verdict import Verdict
 
 
 @dataclass(frozen=True)
@@ -173,3 +174,12 @@ class SyncReport:
     """`sync`."""
 
     spools: tuple[SyncedSpool, ...]
+
+
+@dataclass(frozen=True)
+class CiView:
+    """`ci`.  `verdict` is None where the run failed, or was not to be repeated; `exit_code` is that of the command."""
+
+    run: RunView
+    verdict: Verdict | None
+    exit_code: int
