@@ -19,6 +19,7 @@ from runproj.core.record import RunRecord
 from runproj.core.transfer import TransferReport
 from runproj.core.verdict import NoiseFloor, Verdict
 from runproj.core.views import (
+    ArtifactList,
     Checkup,
     CiView,
     Comparison,
@@ -37,6 +38,7 @@ DOCUMENTS: Mapping[str, type] = {
     "run-record": RunRecord,
     "run": RunView,
     "runs-list": RunList,
+    "runs-artifacts": ArtifactList,
     "runs-compare": Comparison,
     "runs-correlate": Correlation,
     "experiment": ExperimentView,

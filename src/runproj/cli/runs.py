@@ -1,4 +1,4 @@
-"""`runs list|search|show|logs|compare|correlate|stop|delete` and `wait`: runs, looked at and steered from any terminal."""
+"""`runs list|search|show|logs|artifacts|compare|correlate|stop|delete`, `wait`: runs, looked at and steered from anywhere."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 
 from runproj.cli import complete, output
 from runproj.cli import options as opt
+from runproj.cli.artifacts import artifacts
 from runproj.cli.catalogue import catalogue
 from runproj.cli.correlate import correlate
 from runproj.cli.logs import logs, looking
@@ -34,6 +35,7 @@ def register(app: typer.Typer) -> None:
         ("search", search),
         ("show", show),
         ("logs", logs),
+        ("artifacts", artifacts),
         ("compare", compare),
         ("correlate", correlate),
         ("stop", stop),

@@ -40,6 +40,16 @@ class RunView:
 
 
 @dataclass(frozen=True)
+class ArtifactList:
+    """`runs artifacts`.  `folder` is where they were fetched to, and `fetched` how many were not there before."""
+
+    run: str
+    artifacts: tuple[ArtifactInfo, ...]
+    folder: str | None = None
+    fetched: int = 0
+
+
+@dataclass(frozen=True)
 class RunList:
     """`runs list`."""
 
