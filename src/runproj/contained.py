@@ -74,19 +74,20 @@ class Keeper:
         return {"code": code, "memory_ran_out": bool(state.get("OOMKilled"))}
 
     def remove(self) -> None:
-        """Have it gone.  Tries for a while: the engine may be busy with it."""
-        deadline = time.monotonic() + 20
+        """Have it gone.  Tries for a while: the engine may be busy with it, or just starting again."""
+        begun = time.monotonic()
         while True:
+            patience = 20.0
             try:
                 self._engine.delete(f"/containers/{self._name}", force=1, v=1)
             except EngineError as error:
                 if error.status == 404:
                     return
             except EngineAway:
-                pass
+                patience = 3.0
             else:
                 return
-            if time.monotonic() > deadline:
+            if time.monotonic() > begun + patience:
                 return
             time.sleep(0.2)
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 
 from conftest import Repository
 from runproj import proc
+from runproj.engine import find
 from support.docker import Docker
 from support.program import Cli
 
@@ -283,3 +285,27 @@ def test_where_there_is_no_engine_or_no_image_it_is_said(cli: Cli, contained: Re
     assert result.returncode == 125
     assert "The image 127.0.0.1:9/no/such:image is not here, and its registry does not tell of it" in result.stderr
     assert cli.json("runs", "list")["runs"] == []
+
+
+def test_an_engine_that_goes_away(cli: Cli, contained: Repository, engine: Docker, tmp_path: Path) -> None:
+    real = find(cli.env).url.removeprefix("unix://")
+    script, listening = Path(__file__).parents[1] / "support" / "relay.py", tmp_path / "engine.sock"
+    relay = subprocess.Popen([sys.executable, script, listening, real], stdout=subprocess.PIPE, text=True)
+    assert relay.stdout
+    assert relay.stdout.readline() == "listening\n"
+    usual = dict(cli.env)
+    cli.env["DOCKER_HOST"] = f"unix://{listening}"
+    try:
+        process = cli.start("run", contained.url, "-e", "stubborn")
+        waiting(process)
+    finally:
+        relay.kill()
+        relay.wait()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 125
+    assert "The Docker engine went away while the command ran" in err
+    assert cli.json("runs", "show", "@last")["run"]["status"] == "FAILED"
+    assert len(engine.containers(cli)) == 1, "nobody could have removed it"
+    cli.env = usual
+    assert cli("run", contained.url, "-e", "exit", "-P", "code=0").returncode == 0
+    engine.gone(cli)

@@ -90,6 +90,18 @@ def test_a_build_that_fails_says_what_it_said(cli: Cli, built: Repository, engin
     assert cli.json("runs", "list")["runs"] == []
 
 
+def test_a_dockerfile_for_buildkit(cli: Cli, built: Repository, engine: Docker) -> None:
+    lines = [f"FROM {engine.base} AS last", "RUN --mount=type=cache,target=/cache echo cached > /cache/x && cp /cache/x /built"]
+    built.commit({"docker/Dockerfile": "\n".join([*lines, "COPY keep.txt /", ""])})
+    result = cli("run", built.url)
+    assert (result.returncode, result.stdout) == (0, "cached\n"), result.stderr
+    assert lock_of(cli)["image"]["bases"][0][1] == engine.client.images.get(engine.base).id
+    built.commit({"docker/Dockerfile": "\n".join([*lines, "RUN --mount=type=cache,target=/x echo as far as here && false", ""])})
+    failed = cli("run", built.url)
+    assert failed.returncode == 125
+    assert "as far as here" in failed.stderr
+
+
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with registry_at(tmp_path_factory.mktemp("registry")) as address:

@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +61,7 @@ class Images:
         """Build an image and give it a name.  Raises `EnvironmentFailure`."""
         progress(f"building the image of {recipe.build.dockerfile}")
         with tempfile.TemporaryFile() as file:
-            recipe.archive(file)
+            (self._named(recipe) if recipe.modern else recipe).archive(file)
             file.seek(0)
             if recipe.modern:
                 _build_by_program(recipe, name, file.read(), progress, {**self._environ, "DOCKER_HOST": self._where.url})
@@ -81,6 +82,18 @@ class Images:
                 for text in _building(events):
                     said.append(text)
                     progress(text)
+
+    def _named(self, recipe: Recipe) -> Recipe:
+        """The recipe with names for base images that are known by their ids: BuildKit takes an id for a name."""
+        bases = []
+        for name, reference in recipe.bases:
+            if "@" not in reference:
+                tag = reference.removeprefix("sha256:")[:32]
+                with _explained("The base image cannot be named"):
+                    self._client.tag(reference, "runproj-pinned", tag)
+                reference = f"runproj-pinned:{tag}"
+            bases.append((name, reference))
+        return replace(recipe, bases=tuple(bases))
 
 
 def _build_by_program(recipe: Recipe, name: str, archive: bytes, progress: Progress, environ: Mapping[str, str]) -> None:
