@@ -159,6 +159,9 @@ def task(bare: Task, token: str, note: Callable[[str], None]) -> Task:
     owner = containers.Identity(run.id, token, use.home)
     where, folder = engine.find(os.environ), use.runs / run.id
     box = containers.Box(owner, plan, environment.image, checkout, folder, where, options(plan.options.docker_args))
+    here = urlsplit(use.tracking_uri).hostname in ("localhost", "127.0.0.1", "::1")
+    if use.endpoint is None and here and box.network != "host":
+        note("The tracking server is on this machine's loopback, which the container does not reach: use its other address.")
     box.sweep()
     return replace(bare, box=box)
 

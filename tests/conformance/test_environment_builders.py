@@ -11,10 +11,11 @@ import pytest
 
 from runproj import proc
 from runproj.codec import from_json, to_json
-from runproj.core.environment import EnvironmentBuilder, EnvLock, EnvPlace, EnvSpec, LockOptions
+from runproj.core.environment import DockerSpec, EnvironmentBuilder, EnvLock, EnvManager, EnvPlace, EnvSpec, LockOptions
 from runproj.environments.channels import Channels
 from runproj.environments.conda import CondaBuilder
 from runproj.environments.conda_child import Rattler
+from runproj.environments.docker import DockerBuilder
 from runproj.environments.pythons import Pythons
 from runproj.environments.system import SystemBuilder
 from runproj.environments.uvtool import Uv
@@ -42,7 +43,16 @@ def system(home: Path) -> EnvironmentBuilder:
     return SystemBuilder(home / "system", os.environ)
 
 
-BUILDERS: dict[str, Callable[[Path], EnvironmentBuilder]] = {"conda": conda, "virtualenv": virtualenv, "system": system}
+def docker_images(home: Path) -> EnvironmentBuilder:
+    return DockerBuilder(home, os.environ, lambda _: None)
+
+
+BUILDERS: dict[str, Callable[[Path], EnvironmentBuilder]] = {
+    "conda": conda,
+    "docker": docker_images,
+    "virtualenv": virtualenv,
+    "system": system,
+}
 
 
 @pytest.fixture(params=sorted(BUILDERS))
@@ -51,8 +61,15 @@ def builder(request: pytest.FixtureRequest, isolated: Path) -> EnvironmentBuilde
 
 
 @pytest.fixture
-def lock(builder: EnvironmentBuilder, isolated: Path) -> EnvLock:
-    return builder.lock(EnvSpec(python=HERE), isolated, None, LockOptions())
+def spec(request: pytest.FixtureRequest, builder: EnvironmentBuilder) -> EnvSpec:
+    if isinstance(builder, DockerBuilder):
+        return EnvSpec(EnvManager.DOCKER, docker=DockerSpec(request.getfixturevalue("base_image")))
+    return EnvSpec(python=HERE)
+
+
+@pytest.fixture
+def lock(builder: EnvironmentBuilder, spec: EnvSpec, isolated: Path) -> EnvLock:
+    return builder.lock(spec, isolated, None, LockOptions())
 
 
 @pytest.fixture
@@ -64,8 +81,10 @@ def built(builder: EnvironmentBuilder, lock: EnvLock, isolated: Path) -> Path:
     return path
 
 
-def test_equal_requests_are_equal_digests_and_others_are_not(builder: EnvironmentBuilder, lock: EnvLock, isolated: Path) -> None:
-    assert builder.lock(EnvSpec(python=HERE), isolated, None, LockOptions()).digest == lock.digest
+def test_equal_requests_are_equal_digests_and_others_are_not(
+    builder: EnvironmentBuilder, spec: EnvSpec, lock: EnvLock, isolated: Path
+) -> None:
+    assert builder.lock(spec, isolated, None, LockOptions()).digest == lock.digest
     assert len(lock.digest) == 64
 
 
@@ -79,10 +98,12 @@ def test_a_built_environment_runs_commands_and_leaves_this_process_alone(
     before = dict(os.environ)
     environment = builder.environment(lock, built)
     assert dict(os.environ) == before
-    assert environment.lock.place is EnvPlace.HOST
+    assert (environment.image is not None) is (environment.lock.place is EnvPlace.IMAGE)
     path = os.pathsep.join([*map(str, environment.bin), os.environ["PATH"]])
-    ran = proc.run(["/usr/bin/env", "python", "-c", "import sys; print(sys.version_info[:2])"], env={**os.environ, "PATH": path})
-    assert (ran.code, ran.out.decode()) == (0, f"{sys.version_info[:2]}\n"), ran.text
+    container = ["docker", "run", "--rm", environment.image.id] if environment.image else []
+    command = [*container, "/usr/bin/env", "python", "-c", "import sys; print(sys.version_info[0])"]
+    ran = proc.run(command, env={**os.environ, "PATH": path})
+    assert (ran.code, ran.out.decode()) == (0, f"{sys.version_info[0]}\n"), ran.text
 
 
 def test_a_sound_environment_has_no_problem(builder: EnvironmentBuilder, lock: EnvLock, built: Path) -> None:

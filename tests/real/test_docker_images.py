@@ -103,9 +103,12 @@ def test_a_dockerfile_for_buildkit(cli: Cli, built: Repository, engine: Docker) 
 
 
 @pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def registry(tmp_path_factory: pytest.TempPathFactory, engine: Docker) -> Iterator[str]:
     with registry_at(tmp_path_factory.mktemp("registry")) as address:
         yield address
+    for image in engine.client.images.list():
+        if any(name.startswith(address) for name in [*image.tags, *image.attrs["RepoDigests"]]):
+            engine.client.images.remove(image.id, force=True)
 
 
 def test_an_image_of_a_registry_is_had_by_its_digest(cli: Cli, repository: Repository, engine: Docker, registry: str) -> None:

@@ -24,10 +24,10 @@ def box(folder: Path, asked: DockerSpec, *typed: str, resources: Resources | Non
     lock = EnvLock(EnvManager.DOCKER, EnvPlace.IMAGE, "d", "o", "linux/amd64", image=ImagePin("sha256:1", "sha256:1", asked))
     command = Command(argv=("true",))
     plan = Plan(pin, Call("main", command), lock, EntryPoint("main", command, resources=resources or Resources()), "p")
-    (folder / "run/work/sub dir").mkdir(parents=True)
+    (folder / "run/tree/sub dir").mkdir(parents=True)
     image = ImageFacts("sha256:1", (("PATH", "/bin"), ("PYTHONPATH", "/own"), ("PYTHONUNBUFFERED", "0")))
     owner = Identity("r" * 32, "token", folder / "home")
-    return Box(owner, plan, image, Checkout(pin, folder / "run/work"), folder / "run", Where(), options(typed))
+    return Box(owner, plan, image, Checkout(pin, folder / "run/tree"), folder / "run", Where(), options(typed))
 
 
 def told(made: Box, folder: Path, **variables: str) -> dict:
@@ -45,7 +45,7 @@ def test_what_every_container_gets(isolated: Path) -> None:
     assert (host["Init"], host["CapDrop"], host["SecurityOpt"]) == (True, ["ALL"], ["no-new-privileges"])
     assert host["NetworkMode"] == "bridge"
     assert {(mount["Source"], mount["Target"], mount["ReadOnly"]) for mount in host["Mounts"]} == {
-        (str(isolated / "run/work"), "/runproj/code", False),
+        (str(isolated / "run/tree"), "/runproj/code", False),
         (str(isolated / "run/home"), "/runproj/home", False),
         (str(isolated / "spool"), "/runproj/spool", False),
         (str(isolated / "client"), "/runproj/client", True),
@@ -85,8 +85,8 @@ def test_what_is_asked_for_and_what_is_typed(isolated: Path, monkeypatch: pytest
     assert (host["CapDrop"], host["CapAdd"]) == (["ALL"], ["CHOWN"])
     assert {"HOST=from here", "A=2"} <= set(body["Env"])
     mounts = {mount["Target"]: mount for mount in host["Mounts"]}
-    assert mounts["/data"]["Source"] == str(isolated / "run/work/sub dir/new folder")
-    assert (isolated / "run/work/sub dir/new folder").is_dir()
+    assert mounts["/data"]["Source"] == str(isolated / "run/tree/sub dir/new folder")
+    assert (isolated / "run/tree/sub dir/new folder").is_dir()
     assert (mounts["/n"]["Type"], mounts["/n"]["ReadOnly"]) == ("volume", True)
     assert made.address == "127.0.0.1"
     monkeypatch.delenv("HOST")
@@ -114,7 +114,7 @@ def test_paths_are_where_the_container_has_them(isolated: Path) -> None:
     mounts = {mount["Target"]: mount for mount in told(made, isolated)["HostConfig"]["Mounts"]}
     assert (mounts[expected["a"]]["Source"], mounts[expected["a"]]["ReadOnly"]) == (str(outside), True)
     assert mounts["/runproj/params"]["ReadOnly"]
-    given = made.variables({"RUNPROJ_INPUT_T": f"{isolated}/run/work/sub dir/t.csv"})
+    given = made.variables({"RUNPROJ_INPUT_T": f"{isolated}/run/tree/sub dir/t.csv"})
     assert given == {"RUNPROJ_INPUT_T": "/runproj/code/sub dir/t.csv"}
 
 

@@ -168,7 +168,7 @@ class DockerBuilder:
         """Have the image here: pulled by its digest, or built again from the same inputs."""
         del into
         pin = _pin(lock)
-        if self._load(pin, progress):
+        if self._here(pin) is not None or self._load(pin, progress):
             return
         name = pin.asked.image
         if pin.asked.build:
