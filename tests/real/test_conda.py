@@ -343,6 +343,14 @@ def test_the_channel_of_a_package_and_an_r_environment_without_python(
     assert lock["python"] is None
 
 
+def test_an_environment_file_that_asks_for_nothing(conda: Cli, repository: Repository, channel: Channel) -> None:
+    repository.commit({"environment.yml": "name: x\nchannels: [conda-forge]\n", "run.sh": 'echo "$CONDA_SHLVL"\n'})
+    asked = ("run", repository.url, "-e", "run.sh", *CONDA)
+    assert conda(*asked).stdout == "1\n"
+    shutil.rmtree(channel.folder)
+    assert conda(*asked).stdout == "1\n", "it is locked once"
+
+
 def test_pip_may_replace_what_conda_brings_only_where_it_has_to(conda: Cli, repository: Repository, index: PackageIndex) -> None:
     index.add_wheel("needs-new", "1.0", requires=("greet>=9",))
     code = "import greet; print(greet.V)\n"

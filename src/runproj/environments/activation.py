@@ -15,7 +15,7 @@ from runproj import codec, proc
 from runproj.errors import EnvironmentFailure, StartError
 from runproj.files import atomic_write
 
-_FILE = "conda-meta/runproj.json"
+FILE = "share/runproj/activation.json"
 _SCRIPT = 'for script in "$CONDA_PREFIX"/etc/conda/activate.d/*.sh; do . "$script" >&2 || exit 3; done; env -0'
 _SECONDS = 120
 _NOT_ITS_OWN = frozenset(("PWD", "OLDPWD", "SHLVL", "_", "BASHOPTS", "SHELLOPTS"))
@@ -82,13 +82,13 @@ def _of_packages(prefix: Path) -> dict[str, str]:
 
 
 def keep(prefix: Path, activation: Activation) -> None:
-    atomic_write(prefix / _FILE, codec.to_json(activation))
+    atomic_write(prefix / FILE, codec.to_json(activation))
 
 
 def kept(prefix: Path) -> Activation | None:
     """What was found when the environment was built; None where it is damaged."""
     try:
-        return codec.from_json(Activation, (prefix / _FILE).read_bytes())
+        return codec.from_json(Activation, (prefix / FILE).read_bytes())
     except (OSError, codec.DocumentError):
         return None
 

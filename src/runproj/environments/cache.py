@@ -25,7 +25,7 @@ from runproj.core.environment import (
     Progress,
 )
 from runproj.environments import requests
-from runproj.environments.digests import lock_digest, platform_name
+from runproj.environments.digests import platform_name
 from runproj.environments.editable import Root, python_path, roots
 from runproj.environments.folders import EnvironmentFolder, Manifest
 from runproj.environments.pythons import Pythons
@@ -135,18 +135,9 @@ class EnvironmentCache:
 
         found = committed.find(spec, project, options)
         if found.lock is not None:
-            return self._on_this_machine(found.lock, options)
+            return committed.with_interpreter(found.lock, options, self._virtualenv.interpreter)
         lock = self.pin(spec, project, when, options)
         return replace(lock, notes=(*lock.notes, found.note)) if found.note else lock
-
-    def _on_this_machine(self, lock: EnvLock, options: LockOptions) -> EnvLock:
-        """A committed lock with the interpreter that is here: the same, or, where that is not asked for, its neighbour."""
-        if lock.manager is not EnvManager.VIRTUALENV or lock.python is None:
-            return lock
-        exact = replace(options, strict=options.strict or options.locked)
-        choice = self._virtualenv.interpreter(lock.python.version, datetime.now(UTC).date(), lock.origin, exact)
-        lock = replace(lock, python=choice.python, notes=(*lock.notes, *choice.notes), installer=options.installer)
-        return replace(lock, digest=lock_digest(lock))
 
     def pin(self, spec: EnvSpec, project: Path, when: datetime | None, options: LockOptions) -> EnvLock:
         """As `lock`, whatever lock the project has."""
@@ -173,7 +164,9 @@ class EnvironmentCache:
 
     def _still_holds(self, stored: EnvLock) -> bool:
         """Whether a lock of before can be built here: its interpreter is there, or comes with it."""
-        return bool(stored.conda) or (stored.python is not None and self._pythons.unchanged(stored.python))
+        if stored.manager is EnvManager.CONDA:
+            return True
+        return stored.python is not None and self._pythons.unchanged(stored.python)
 
     def _lock_anew(
         self, manager: EnvManager, spec: EnvSpec, project: Path, when: datetime | None, options: LockOptions

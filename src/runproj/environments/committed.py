@@ -5,8 +5,10 @@ Such a lock holds a digest of the request it was made from, so that it is known 
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, assert_never
@@ -24,6 +26,7 @@ from runproj.core.environment import (
 )
 from runproj.environments import pylock, requests
 from runproj.environments.digests import lock_digest, platform_name
+from runproj.environments.pythons import Choice
 from runproj.environments.trees import digest_of
 from runproj.errors import EnvironmentFailure, UsageError
 
@@ -235,3 +238,16 @@ def _check_options(spec: EnvSpec, options: LockOptions) -> None:
 
 def _refusal(what: str, why: str) -> EnvironmentFailure:
     return EnvironmentFailure(what, why=why, fix="Write it with `runproj lock FOLDER` and commit it, or run without --locked.")
+
+
+FindInterpreter = Callable[[str | None, datetime.date, str, LockOptions], Choice]
+
+
+def with_interpreter(lock: EnvLock, options: LockOptions, find_interpreter: FindInterpreter) -> EnvLock:
+    """A committed lock with the interpreter that is here: the same, or, where that is not asked for, its neighbour."""
+    if lock.manager is not EnvManager.VIRTUALENV or lock.python is None:
+        return lock
+    exact = replace(options, strict=options.strict or options.locked)
+    choice = find_interpreter(lock.python.version, datetime.datetime.now(datetime.UTC).date(), lock.origin, exact)
+    lock = replace(lock, python=choice.python, notes=(*lock.notes, *choice.notes), installer=options.installer)
+    return replace(lock, digest=lock_digest(lock))

@@ -210,7 +210,7 @@ class CondaBuilder:
             return "bin/python is missing"
         found = activation.kept(path)
         if found is None:
-            return "conda-meta/runproj.json is missing"
+            return f"{activation.FILE} is missing"
         if not thorough:
             return None
         have = {file.name for file in path.glob("conda-meta/*.json")}
@@ -296,7 +296,7 @@ def _files(meta: Path) -> Iterator[tuple[str, str, str]]:
 def _damaged_files(prefix: Path, replaced: tuple[str, ...]) -> Iterator[str]:
     """Files that are not what they were when conda's packages were installed."""
     for meta in sorted(prefix.glob("conda-meta/*.json")):
-        if meta.name == "runproj.json" or meta.stem in replaced:
+        if meta.stem in replaced:
             continue
         for name, kind, sha256 in _files(meta):
             path = prefix / name
