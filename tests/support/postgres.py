@@ -9,8 +9,12 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    import psycopg
 
 
 def _program(name: str) -> str:
@@ -65,6 +69,20 @@ def _await(uri: str, process: subprocess.Popen[bytes], log: Path) -> None:
     raise AssertionError(f"PostgreSQL did not start:\n{log.read_text()[-3000:]}")
 
 
+def _connected(uri: str) -> psycopg.Connection[tuple[object, ...]]:
+    """A connection, also to a server that a test has just made crash."""
+    import psycopg
+
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            return psycopg.connect(uri, autocommit=True)
+        except psycopg.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
 @pytest.fixture
 def postgres(postgres_cluster: str) -> Iterator[str]:
     """The URI of an empty database."""
@@ -74,5 +92,5 @@ def postgres(postgres_cluster: str) -> Iterator[str]:
     with psycopg.connect(f"{postgres_cluster}/postgres", autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name} ENCODING 'UTF8' TEMPLATE template0")
     yield f"{postgres_cluster}/{name}"
-    with psycopg.connect(f"{postgres_cluster}/postgres", autocommit=True) as connection:
+    with _connected(f"{postgres_cluster}/postgres") as connection:
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")

@@ -53,13 +53,39 @@ def test_users_from_the_first_to_the_last(cli):
     assert found["ada"]["admin"] and found["ada"]["password"] and not found["ada"]["tokens"]
     assert found["bot"]["grants"] == [{"experiment": "0", "name": "Default", "role": "write"}]
     assert (found["bot"]["everywhere"], found["bot"]["registry"]) == ("read", "read")
-    assert found["bot"]["tokens"] == [made["expires"]]
+    (kept,) = found["bot"]["tokens"]
+    assert (kept["id"], kept["name"], kept["expires"]) == (made["id"], "", made["expires"])
     shown = cli("user", "list").stdout
     assert "Default: write" in shown and made["token"] not in shown
     assert cli.json("user", "revoke", "bot", "--experiment", "Default")["grants"] == []
     assert cli.json("user", "revoke", "bot", "--tokens")["tokens"] == []
     assert cli.json("user", "revoke", "bot", "--registry")["registry"] == "none"
     assert [user["name"] for user in cli.json("user", "remove", "bot")["users"]] == ["ada"]
+
+
+def test_tokens_have_names_and_are_taken_back_one_by_one(cli):
+    cli("user", "add", "ada")
+    laptop, ci = (cli.json("user", "token", "ada", "--name", name) for name in ("laptop", "ci"))
+    unnamed = cli("user", "token", "ada", "--days", "7")
+    assert cli("user", "token", "ada", "--name", "ci").returncode == 1, "there is one of that name"
+    shown = cli("user", "list").stdout
+    assert not any(token in shown for token in (laptop["token"], ci["token"], unnamed.stdout.strip()))
+    lines = [line.split() for line in shown.splitlines()]
+    assert [line[1:3] for line in lines[-3:]] == [["ada", "laptop"], ["ada", "ci"], ["ada", "-"]]
+    assert [line[-1] == "never" for line in lines[-3:]] == [True, True, False]
+    assert "The token ci of ada is taken back" in cli("user", "revoke", "ada", "--token", "ci").stderr
+    (unnamed_id,) = {line[0] for line in lines[-1:]}
+    assert [kept["name"] for kept in cli.json("user", "revoke", "ada", "--token", unnamed_id)["tokens"]] == ["laptop"]
+    for wrong in ("ci", "", laptop["token"]):
+        assert cli("user", "revoke", "ada", "--token", wrong).returncode == 1
+    assert cli("user", "revoke", "ada", "--token", "laptop", "--tokens").returncode == 2
+    assert cli.json("user", "revoke", "ada", "--tokens")["tokens"] == []
+
+
+def test_a_name_that_is_taken_is_said_before_a_password_is_asked_for(cli):
+    cli("user", "add", "ada")
+    refused = typed(cli, "short\n", "user", "add", "ada", "--password-stdin")
+    assert (refused.returncode, "already a user" in refused.stderr) == (1, True)
 
 
 @pytest.mark.parametrize(

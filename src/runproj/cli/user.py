@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from runproj.cli import complete, output
 from runproj.cli import options as opt
-from runproj.core.access import Role, TokenView, UserList, UserView
+from runproj.core.access import KeptToken, Role, TokenView, UserList, UserView
 from runproj.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ def add(
     from runproj.tracking import passwords
 
     users = _users(store)
+    users.check_new(name)
     chosen = _password(asked=password_stdin)
     users.add(name, passwords.keep(chosen) if chosen else "", admin=admin)
     _show(store, name, f"User {name} made{', who may do everything' if admin else ''}.", json=json)
@@ -71,6 +74,7 @@ def password(
 def token(
     name: Name,
     days: Annotated[int | None, typer.Option("--days", min=1, help="Days that it is good for; for ever otherwise.")] = None,
+    called: Annotated[str, typer.Option("--name", metavar="TEXT", help="What it is for: laptop, ci; to know it by.")] = "",
     store: Store = None,
     json: opt.Json = False,
 ) -> None:
@@ -79,12 +83,13 @@ def token(
 
     made = passwords.new_token()
     expires = None if days is None else int((time.time() + days * 86400) * 1000)
-    _users(store).add_token(name, passwords.token_digest(made), expires)
+    kept = _users(store).add_token(name, passwords.token_digest(made), expires, called)
     if json:
-        output.write_json(TokenView(name, made, expires))
+        output.write_json(TokenView(name, made, expires, kept.id, called))
         return
     output.write(made)
     output.say("Keep it: it is not shown again.")
+    output.say(f"It is taken back by: runproj user revoke {name} --token {shlex.quote(called or kept.id)}")
 
 
 def grant(
@@ -110,11 +115,18 @@ def revoke(
     name: Name,
     experiment: Experiment = None,
     registry: OnRegistry = False,
+    token: Annotated[str | None, typer.Option("--token", metavar="NAME|ID", help="This token, by its name or id.")] = None,
     tokens: Annotated[bool, typer.Option("--tokens", help="All tokens of the user.")] = False,
     store: Store = None,
     json: opt.Json = False,
 ) -> None:
-    """Take a role back: on an experiment, on registered models, or, without a choice, on every experiment; or all tokens."""
+    """Take back a role on an experiment, on registered models, or, without a choice, on every experiment; or tokens."""
+    if sum((experiment is not None, registry, token is not None, tokens)) > 1:
+        raise UsageError("Only one thing is taken back at a time", fix="--experiment, --registry, --token and --tokens are four.")
+    if token is not None:
+        kept = _users(store).remove_token(name, token)
+        _show(store, name, f"The token {kept.name or kept.id} of {name} is taken back.", json=json)
+        return
     if tokens:
         gone = _users(store).remove_tokens(name)
         _show(store, name, f"{output.count(gone, 'token')} of {name} taken back.", json=json)
@@ -144,6 +156,20 @@ def list_users(store: Store = None, json: opt.Json = False) -> None:
         return
     rows = [(user.name, _login(user), _roles(user), "admin" if user.admin else user.registry) for user in found]
     output.table(("NAME", "LOGIN", "EXPERIMENTS", "MODELS"), rows)
+    kept = [(token.id, user.name, token.name or "-", _day(token.created), _end(token)) for user in found for token in user.tokens]
+    if kept:
+        output.write("")
+        output.table(("TOKEN", "USER", "NAME", "MADE", "ENDS"), kept)
+
+
+def _day(milliseconds: int) -> str:
+    return datetime.fromtimestamp(milliseconds / 1000).strftime("%Y-%m-%d")
+
+
+def _end(token: KeptToken) -> str:
+    if token.expires is None:
+        return "never"
+    return f"{'ended ' if token.expires < time.time() * 1000 else ''}{_day(token.expires)}"
 
 
 def _users(store: str | None) -> Users:
@@ -183,7 +209,7 @@ def _show(store: str | None, name: str, words: str, *, json: bool) -> None:
 def _login(user: UserView) -> str:
     ways = ["password"] if user.password else []
     now = time.time() * 1000
-    live = sum(1 for expires in user.tokens if expires is None or expires > now)
+    live = sum(1 for token in user.tokens if token.expires is None or token.expires > now)
     return ", ".join([*ways, *([output.count(live, "token")] if live else [])]) or "none"
 
 

@@ -75,12 +75,25 @@ class GrantView:
 
 
 @dataclass(frozen=True)
+class KeptToken:
+    """What is kept of a token, which is not the token.  Times in milliseconds since the epoch; `expires` is None for never.
+
+    id:   the beginning of its digest, by which it is taken back.
+    name: what its maker called it; empty for nothing.
+    """
+
+    id: str
+    name: str
+    created: int
+    expires: int | None
+
+
+@dataclass(frozen=True)
 class UserView:
     """A user.  Times in milliseconds since the epoch.
 
     password: there is one; without it, only tokens let the user in.
     everywhere, registry: roles on all experiments and on registered models.
-    tokens:   when each of them ends; None for one that does not.
     """
 
     name: str
@@ -90,7 +103,7 @@ class UserView:
     registry: str
     created: int
     grants: tuple[GrantView, ...] = ()
-    tokens: tuple[int | None, ...] = ()
+    tokens: tuple[KeptToken, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -107,3 +120,5 @@ class TokenView:
     user: str
     token: str
     expires: int | None
+    id: str = ""
+    name: str = ""

@@ -315,7 +315,9 @@ _USERS: tuple[Step, ...] = (
     """,
 )
 
-MIGRATIONS: tuple[tuple[Step, ...], ...] = (_RUNS, _LINEAGE, _REGISTRY, _SEARCH, _USERS)
+_TOKENS: tuple[Step, ...] = ("ALTER TABLE user_tokens ADD COLUMN name TEXT NOT NULL DEFAULT ''",)
+
+MIGRATIONS: tuple[tuple[Step, ...], ...] = (_RUNS, _LINEAGE, _REGISTRY, _SEARCH, _USERS, _TOKENS)
 
 VERSION = len(MIGRATIONS)
 

@@ -6,12 +6,15 @@ import re
 import time
 from dataclasses import dataclass
 
-from runproj.core.access import Caller, GrantView, Role, UserView
+from runproj.core.access import Caller, GrantView, KeptToken, Role, UserView
 from runproj.errors import AlreadyExistsError, NotFoundError, UsageError
 from runproj.tracking import experiments
 from runproj.tracking.sql import Connection, Database, Row
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}")
+_TOKEN_ID = 10
+"""Characters of a token's digest that are its id."""
+
 _COLUMNS = "u.id, u.name, u.admin, u.everywhere, u.registry, u.password"
 
 
@@ -36,17 +39,17 @@ class Users:
 
     def add(self, name: str, password: str, *, admin: bool) -> None:
         """A new user, with what is kept of a password (empty for none).  Raises `AlreadyExistsError` and `UsageError`."""
-        if not _NAME.fullmatch(name):
-            raise UsageError(f"{name!r} cannot be the name of a user", fix="Use up to 64 letters, digits and . _ @ + - in it.")
         with self.database.writing() as connection:
-            if _id(connection, name) is not None:
-                raise AlreadyExistsError(
-                    f"There is already a user {name!r}", fix="Choose another name, or remove that one first."
-                )
+            _check_new(connection, name)
             connection.execute(
                 "INSERT INTO users (name, password, admin, everywhere, registry, created) VALUES (?, ?, ?, ?, ?, ?)",
                 (name, password, int(admin), int(Role.NONE), int(Role.READ), _now()),
             )
+
+    def check_new(self, name: str) -> None:
+        """As `add` would, before a password is asked for."""
+        with self.database.reading() as connection:
+            _check_new(connection, name)
 
     def set_password(self, name: str, password: str) -> None:
         with self.database.writing() as connection:
@@ -57,13 +60,35 @@ class Users:
         with self.database.writing() as connection:
             connection.execute("DELETE FROM users WHERE id = ?", (_existing(connection, name),))
 
-    def add_token(self, name: str, digest: str, expires: int | None) -> None:
-        """expires: milliseconds since the epoch, None for never."""
+    def add_token(self, user: str, digest: str, expires: int | None, name: str = "") -> KeptToken:
+        """expires: milliseconds since the epoch, None for never;  name: for the user's own use, empty for none.
+
+        Raises `AlreadyExistsError` for a name that another token of that user has.
+        """
+        made = KeptToken(digest[:_TOKEN_ID], name, _now(), expires)
         with self.database.writing() as connection:
+            account = _existing(connection, user)
+            if name and any(token.name == name for token in _tokens(connection, account)):
+                fix = f"Choose another name, or take that one back: runproj user revoke {user} --token {name}"
+                raise AlreadyExistsError(f"{user} has a token {name!r} already", fix=fix)
             connection.execute(
-                "INSERT INTO user_tokens (digest, account, created, expires) VALUES (?, ?, ?, ?)",
-                (digest, _existing(connection, name), _now(), expires),
+                "INSERT INTO user_tokens (digest, account, created, expires, name) VALUES (?, ?, ?, ?, ?)",
+                (digest, account, made.created, expires, name),
             )
+        return made
+
+    def remove_token(self, user: str, which: str) -> KeptToken:
+        """Take one token back, by its name or id.  Raises `NotFoundError` where there is none, or several."""
+        with self.database.writing() as connection:
+            account = _existing(connection, user)
+            found = [token for token in _tokens(connection, account) if which and which in (token.name, token.id)]
+            if len(found) != 1:
+                what = f"{user} has {'several tokens' if found else 'no token'} {which!r}"
+                raise NotFoundError(what, fix="`runproj user list` shows names and ids of tokens.")
+            connection.execute(
+                "DELETE FROM user_tokens WHERE account = ? AND substr(digest, 1, ?) = ?", (account, _TOKEN_ID, found[0].id)
+            )
+            return found[0]
 
     def remove_tokens(self, name: str) -> int:
         """All tokens of a user; returns how many there were."""
@@ -131,15 +156,31 @@ def _view(connection: Connection, row: Row) -> UserView:
         (account,),
     )
     views = tuple(GrantView(str(number), experiment, word(role)) for number, experiment, role in grants)
-    tokens = connection.execute("SELECT expires FROM user_tokens WHERE account = ? ORDER BY created", (account,))
-    ends = tuple(None if expires is None else int(expires) for (expires,) in tokens)
     roles = (word(everywhere), word(registry))
-    return UserView(name, bool(admin), bool(password), *roles, int(created), views, ends)
+    return UserView(name, bool(admin), bool(password), *roles, int(created), views, tuple(_tokens(connection, account)))
+
+
+def _tokens(connection: Connection, account: int) -> list[KeptToken]:
+    """What is kept of a user's tokens, oldest first."""
+    found = connection.execute(
+        "SELECT digest, name, created, expires FROM user_tokens WHERE account = ? ORDER BY created, digest", (account,)
+    ).fetchall()
+    return [
+        KeptToken(digest[:_TOKEN_ID], name, int(created), None if expires is None else int(expires))
+        for digest, name, created, expires in found
+    ]
 
 
 def word(role: int) -> str:
     """A role's word, as commands and documents have it."""
     return Role(role).name.lower()
+
+
+def _check_new(connection: Connection, name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise UsageError(f"{name!r} cannot be the name of a user", fix="Use up to 64 letters, digits and . _ @ + - in it.")
+    if _id(connection, name) is not None:
+        raise AlreadyExistsError(f"There is already a user {name!r}", fix="Choose another name, or remove that one first.")
 
 
 def _id(connection: Connection, name: str) -> int | None:
