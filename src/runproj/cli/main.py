@@ -44,7 +44,7 @@ COMMANDS = {
 }
 """Which module of this package has a command: only that one is imported, so that a command pays for itself alone."""
 
-STARTING = frozenset({"run", "plan", "lock", "rerun", "reproduce", "why", "diff", "wait", "execute-job"})
+STARTING = frozenset({"run", "plan", "lock", "rerun", "reproduce", "why", "diff", "wait", "ci", "execute-job"})
 """Commands that start a project, or decide how it would be started: only these end with 125, where `git bisect run` skips."""
 
 
