@@ -295,21 +295,24 @@ def test_what_activation_sets_is_set_for_commands(conda: Cli, repository: Reposi
     assert run(conda, repository, "--env-manager", "system").stdout == "2\n"
 
 
-def test_a_damaged_environment_is_found_and_made_anew_from_sound_files(conda: Cli, repository: Repository, home: Path) -> None:
+def test_a_damaged_environment_is_found_and_made_anew_from_sound_files(
+    conda: Cli, repository: Repository, tmp_path: Path
+) -> None:
+    home = tmp_path / "home"  # whose caches hold the same files as the environment
+    conda.env["RUNPROJ_HOME"] = str(home)
     code = "import greet, fromindex; print(greet.V, fromindex.V)\n"
     repository.commit({"environment.yml": environment("python", "greet", pip=("fromindex",)), "main.py": code})
     assert run(conda, repository, *CONDA).returncode == 0
     digest = last(conda)["plan"]["lock"]["digest"]
     assert conda("env", "verify", digest).returncode == 0
     packages = home / "envs" / digest[:32] / "env/lib" / f"python{MINOR}/site-packages"
-    for name in ("greet.py", "fromindex.py"):
-        (packages / name).chmod(0o644)
-        sound = (packages / name).read_text()
-        (packages / name).write_text(sound + "V = 'changed in place'\n")  # the same file as the one in the cache of packages
-        found = conda.json("env", "verify", digest)["environments"]
-        assert name in found[0]["problem"]
-        again = run(conda, repository, *CONDA)
-        assert again.stdout == "1.0 fromindex with greet 1.0\n" or name == "fromindex.py", again.stderr
+    for name in ("fromindex.py", "greet.py"):
+        sound = (packages / name).read_bytes()
+        (packages / name).write_bytes(b"V = 'changed in place'\n")
+        assert name in conda.json("env", "verify", digest)["environments"][0]["problem"]
+        (packages / name).write_bytes(sound if name == "fromindex.py" else b"V = 'changed for good'\n")
+    again = run(conda, repository, *CONDA)
+    assert again.stdout == "1.0 fromindex with greet 1.0\n", again.stderr
 
 
 @pytest.mark.parametrize(
