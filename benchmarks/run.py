@@ -17,13 +17,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 import capsule_cases
+import docker_cases
 import peers
 import reproduce_cases
 import server_cases
 from cases import CASES as RUN_CASES
 from cases import Bench, CommandFailed, Row
 
-CASES = RUN_CASES | server_cases.CASES | capsule_cases.CASES | reproduce_cases.CASES
+CASES = RUN_CASES | server_cases.CASES | capsule_cases.CASES | docker_cases.CASES | reproduce_cases.CASES
 
 
 def main() -> int:
