@@ -208,7 +208,9 @@ def _inputs(recording: _Recording, checkout: Checkout, folder: Path) -> tuple[Ca
         record, path = inputs.prepare(spec, checkout.project, progress, brought)
         recording.inputs.append(record)
         given[inputs.variable(spec.name)] = str(path)
-    return inputs.localise(recording.plan.call, folder / "params", progress, brought), given
+    call = inputs.localise(recording.plan.call, folder / "params", progress, brought)
+    recording.inputs += inputs.behind_paths(call, checkout.root)
+    return call, given
 
 
 def _outcome(ending: supervise.Ending, plan: Plan, program: str, folder: Path) -> Outcome:

@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from runproj.core.call import Call
 from runproj.core.project import InputSpec, ParameterType
 from runproj.core.record import Input
 from runproj.errors import StartError
-from runproj.files import explained, sha256_file
+from runproj.files import explained, sha256_file, tree_size
 
 if TYPE_CHECKING:
     from runproj.core.capsule import PackedInput
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*):")
 _CHUNK = 1 << 20
+_MOST_HASHED = 1 << 30
+"""Bytes behind a parameter that are read only to know what they were."""
 
 
 def variable(name: str) -> str:
@@ -159,3 +161,30 @@ def localise(call: Call, folder: Path, progress: Callable[[str], None], brought:
                 value = replace(value, resolved=str(target))
         values.append(value)
     return replace(call, values=tuple(values))
+
+
+def behind_paths(call: Call, code: Path) -> Iterator[Input]:
+    """What `path` parameters lead to outside of the folder `code`, checked where a replay demands the same content.
+
+    More than 1 GB is read only on demand.  Raises `StartError`.
+    """
+    for value in call.values:
+        text = value.resolved or value.value or ""
+        path = Path(text)
+        if value.type is not ParameterType.PATH or not path.is_absolute() or path.is_relative_to(code):
+            continue
+        if not path.exists():
+            if value.sha256:
+                raise StartError(f"What the parameter {value.name!r} led to is gone", why=f"There is no {text}.")
+            continue
+        if not value.sha256 and tree_size(path) > _MOST_HASHED:
+            continue
+        with explained(path, "read"):
+            digest, size = digest_of(path)
+        if value.sha256 and digest != value.sha256:
+            raise StartError(
+                f"What the parameter {value.name!r} leads to has another content than it had",
+                why=f"{text} has sha256 {digest}, not {value.sha256}.",
+                fix="Restore the data.",
+            )
+        yield Input(value.name, _scrubbed(value.value or text), size, digest, "parameter")

@@ -178,7 +178,7 @@ def test_code_data_and_record_of_every_kind_are_carried(
     exported = cli("export", first["run"]["id"], str(capsule), "--json")
     assert exported.returncode == 0, exported.stderr
     assert json.loads(exported.stdout)["inputs"] == 2
-    assert any("was not hashed" in note for note in json.loads(exported.stdout)["notes"])
+    assert not any("was not hashed" in note for note in json.loads(exported.stdout)["notes"]), "the record says what it was"
     (served / "declared.txt").write_text("altered since")
     refused = cli("export", first["run"]["id"], str(alone))
     assert refused.returncode == 1 and "is not what the run was given" in refused.stderr and not alone.exists()

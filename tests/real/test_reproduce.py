@@ -53,6 +53,7 @@ DESCRIPTOR = """
 entry_points:
   main:
     parameters:
+      labels: path
       lr: {type: float, default: 0.1}
       name: {type: string, default: x}
       seed: {type: seed, default: 1}
@@ -62,7 +63,7 @@ entry_points:
     inputs: {data: {uri: "file://DATA"}, table: table.csv}
     outputs: [out.json, note.txt]
     metrics: [{file: metrics.json}]
-    command: [python, train.py, "{lr}", "{name}", "{seed}", "{depth}", "{state}"]
+    command: [python, train.py, "{lr}", "{name}", "{seed}", "{depth}", "{state}", "{labels}"]
 """
 FILES = {"train.py": SCRIPT, "helpers.py": "width = 7\n", "table.csv": "1,2,3\n", "README.md": "read me\n"}
 
@@ -178,6 +179,7 @@ def _of_inputs(rng: random.Random) -> Iterator[Perturbation]:
         yield Perturbation(f"bit {bit} of byte {place}", _flip(place, bit), failed, "input", "data")
     yield Perturbation("more data", lambda w: w.data.write_bytes(w.data.read_bytes() + b"x"), failed, "input", "data")
     yield Perturbation("no data", lambda w: w.data.unlink(), failed, other=False)
+    yield Perturbation("labels", lambda w: Path(w.params["labels"]).write_text("a c\n"), failed, "input", "labels")
     yield Perturbation("the same data anew", lambda w: w.data.write_bytes(w.data.read_bytes()), Level.R4)
     yield Perturbation("data in git", lambda w: w.edit("table.csv", "1,2,3", "1,2,4"), Level.R4, "input", "table")
 
@@ -259,7 +261,7 @@ class Scene:
 
     def __init__(self, folder: Path) -> None:
         self.repository = Repository(folder / "it's a project")
-        self.data, self.state = folder / "data.bin", folder / "state.json"
+        self.data, self.state, self.labels = folder / "data.bin", folder / "state.json", folder / "labels.txt"
         self.content = bytes(range(64))
         self.repository.commit({"runproj.yaml": DESCRIPTOR.replace("DATA", str(self.data)), **FILES})
         self.head = self.repository.head
@@ -283,6 +285,7 @@ class Scene:
         self.repository.git("clean", "-q", "-fdx")
         self.data.write_bytes(self.content)
         self.state.write_text("{}")
+        self.labels.write_text("a b\n")
         for name in THREAD_VARIABLES:
             patch.delenv(name, raising=False)
         for name, value in (("OMP_NUM_THREADS", "2"), ("PYTHONHASHSEED", "0"), ("USUAL", "1"), ("TZ", "UTC")):
@@ -297,7 +300,7 @@ class Scene:
             self.interpreters,
             random.Random(1),
             uri=str(self.repository.path),
-            params={"state": str(self.state)},
+            params={"state": str(self.state), "labels": str(self.labels)},
         )
 
     def run(self, world: World) -> Run:
@@ -460,6 +463,7 @@ def test_a_tag_that_moved_and_an_image_that_is_gone(isolated: Path, repository: 
     run = wired.run(repository.path, manager=EnvManager.DOCKER)
     engine.client.images.get(other_image).tag(tag)
     assert wired.reproduce(run).level is Level.R2
+    wired = Wired()  # as a later command: each asks the engine once what a tag means
     moved = wired.run(repository.path, manager=EnvManager.DOCKER)
     found, pair = explain(run, moved, wired.wiring.services())
     assert found.first and (found.first.kind, found.first.name) == ("image", "reference")
@@ -467,6 +471,6 @@ def test_a_tag_that_moved_and_an_image_that_is_gone(isolated: Path, repository: 
     assert cause.cause and cause.cause[0].startswith("image reference:"), cause
     engine.client.images.remove(first_image, force=True)
     engine.made.remove(first_image)
-    (replay,) = wired.reproduce(run).replays
+    (replay,) = Wired().reproduce(run).replays
     assert replay.level is Level.FAILED, replay
     engine.client.images.remove(tag, force=True)

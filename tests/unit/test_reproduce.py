@@ -171,6 +171,15 @@ def test_what_the_descriptor_expects_comes_first(wired: Wired, repository: Repos
 
     assert with_tolerance("1e-2") is Level.R1
     assert with_tolerance("1e-9") is Level.R0
+    assert wired.reporter.notes == []
+    expecting = DESCRIPTOR + "    expect: {score: 7, other: 1}\n"
+    repository.commit({"runproj.yaml": expecting})
+    verdict = wired.reproduce(wired.run(repository.url, {"what": "R4", "state": str(tmp_path / "state")}))
+    assert verdict.level is Level.R4
+    assert verdict.notes == (
+        "The run's own score is 0.1: expected 7 ± 0.07.",
+        "The descriptor expects a metric 'other', and the run has recorded none.",
+    )
 
 
 INPUTS = """
@@ -199,6 +208,43 @@ def test_an_input_with_other_content_or_none_ends_the_replay_by_name(
     (replay,) = wired.reproduce(run).replays
     assert replay.level is Level.FAILED
     assert str(data) in replay.reason
+
+
+def test_what_a_path_leads_to_is_an_input_as_well(wired: Wired, repository: Repository, tmp_path: Path) -> None:
+    show = "import sys, pathlib; p = pathlib.Path(sys.argv[1]); print((p / 'a' if p.is_dir() else p).read_text())"
+    point = 'parameters: {data: path}, command: [python, show.py, "{data}"], metrics: ["(?P<name>v)=(?P<value>.*)"]'
+    files = {"runproj.yaml": f"entry_points: {{main: {{{point}}}}}", "show.py": show, "inside": "v=1"}
+    repository.commit(files)
+    (folder := tmp_path / "folder").mkdir()
+    (folder / "a").write_text("v=1")
+    (file := tmp_path / "file").write_text("v=1")
+    for path in (folder, file):
+        run = wired.run(repository.url, {"data": str(path)})
+        record = wired.view(run).record
+        assert record and [(item.kind, item.name, item.size) for item in record.inputs] == [("parameter", "data", 3)]
+        assert wired.reproduce(run).level is Level.R2
+        changed = path / "a" if path.is_dir() else path
+        changed.write_text("v=2")
+        (replay,) = wired.reproduce(run).replays
+        assert (replay.level, "'data' leads to has another content" in replay.reason) == (Level.FAILED, True)
+        changed.rename(tmp_path / "away")
+        (replay,) = wired.reproduce(run).replays
+        assert replay.level is Level.FAILED
+    inside = wired.run(repository.url, {"data": "inside"})
+    record = wired.view(inside).record
+    assert record and record.inputs == ()
+    assert wired.reproduce(inside).level is Level.R2
+
+
+def test_an_input_of_which_nothing_is_recorded_is_not_taken_as_it_is(
+    wired: Wired, repository: Repository, tmp_path: Path
+) -> None:
+    (data := tmp_path / "data.csv").write_text("1")
+    repository.commit({"runproj.yaml": INPUTS.replace("URI", str(data))})
+    run = wired.run(repository.url)
+    next(Path(wired.wiring.settings.home).glob(f"**/{run.id}/artifacts/runproj/record.json")).unlink()
+    (replay,) = wired.reproduce(run).replays
+    assert (replay.level, "is not recorded" in replay.reason) == (Level.FAILED, True)
 
 
 SECRET = """
@@ -301,6 +347,7 @@ def test_tolerances() -> None:
     (check,) = check_metrics({}, {"a": 2.7}, expecting)
     assert (check.same, check.low, check.high) == (Sameness.WITHIN, 1.3, 2.7)
     assert [check.same for check in check_metrics({"a": 5.0}, {}, expecting)] == [Sameness.MISSING]
+    assert check_metrics({}, {}, expecting) == ()
     few = Tolerances({}, {"a": Noise("a", 2, 5.0, 0.0)})
     assert check_metrics({"a": 5.0}, {"a": 5.04}, few)[0].same is Sameness.WITHIN
     same = Tolerances({}, {"a": dataclasses.replace(few.noise["a"], n=3)})

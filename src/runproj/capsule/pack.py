@@ -155,16 +155,17 @@ class Packing:
 
     def _inputs(self, checkout: Checkout) -> Iterator[PackedInput]:
         """Declared inputs and path parameters that are not in the code itself."""
-        recorded = {item.name: item.sha256 for item in (self.exported.record.inputs if self.exported.record else ())}
+        record = self.exported.record
+        recorded = {(item.kind, item.name): item.sha256 for item in (record.inputs if record else ())}
         brought = inputs.Brought(self.use.home, self.exported.run.id, self.exported.run.id)
         for spec in self.exported.plan.entry_point.inputs:
             if _SCHEME.match(spec.uri) or not _inside(checkout, spec.uri):
-                wanted = spec.sha256 or recorded.get(spec.name)
+                wanted = spec.sha256 or recorded.get(("input", spec.name))
                 yield self._input("input", spec.name, spec.uri, wanted, brought)
         for value in self.exported.plan.call.values:
             text = value.resolved or value.value or ""
             if value.type is ParameterType.PATH and text and (_fetched(text) or not _inside(checkout, text)):
-                yield self._input("parameter", value.name, text, None, brought)
+                yield self._input("parameter", value.name, text, recorded.get(("parameter", value.name)), brought)
 
     def _input(self, kind: str, name: str, uri: str, wanted: str | None, brought: inputs.Brought) -> PackedInput:
         """Fetch data anew, and see that it is still what the run was given."""

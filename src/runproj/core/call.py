@@ -39,6 +39,7 @@ class BoundValue:
     source:   "default", or where the user gave it.
     declared: False for a value that the entry point does not declare; it is appended as `--name value`.
     resolved: what the command gets instead of `value` (a path made absolute); `value` is what is recorded.
+    sha256:   of what a path leads to, where a replay must find the same there.
     """
 
     name: str
@@ -47,6 +48,7 @@ class BoundValue:
     source: str = "default"
     declared: bool = True
     resolved: str | None = None
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)

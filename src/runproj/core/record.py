@@ -24,12 +24,16 @@ class Machine:
 
 @dataclass(frozen=True)
 class Input:
-    """Data the run was given.  `uri` as declared, without credentials; a folder's sha256 is that of its sorted listing."""
+    """Data the run was given.  `uri` as declared, without credentials; a folder's sha256 is that of its sorted listing.
+
+    kind: "input" for a declared one, "parameter" for what a `path` parameter led to outside of the code.
+    """
 
     name: str
     uri: str
     size: int
     sha256: str
+    kind: str = "input"
 
 
 @dataclass(frozen=True)

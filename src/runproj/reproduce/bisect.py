@@ -13,10 +13,10 @@ from runproj.core.run import Run, RunStatus, TagName
 from runproj.core.services import Services
 from runproj.core.verdict import Level
 from runproj.core.views import RunView
-from runproj.errors import Interrupted, RunprojError, UsageError
+from runproj.errors import RunprojError, UsageError
 from runproj.leases import Leases
 from runproj.reproduce.history import noise_before
-from runproj.reproduce.replay import pinned
+from runproj.reproduce.replay import pinned, stopped
 from runproj.reproduce.results import compare
 from runproj.reproduce.swaps import Swap, as_recorded, swaps
 from runproj.reproduce.tolerance import Tolerances
@@ -141,8 +141,7 @@ class Laboratory:
         except RunprojError as error:
             return _Hybrid(problem=f"{error.what}. {error.why}".rstrip(". "))
         if ended.status is RunStatus.KILLED:
-            code = ended.tag(TagName.EXIT_CODE) or ""
-            raise Interrupted(int(code) - 128 if code.isdigit() and int(code) > 128 else 2)
+            raise stopped(ended)
         if ended.status is not RunStatus.FINISHED:
             return _Hybrid(problem=f"it does not run: {ended.tag(TagName.REASON) or ended.status.value}")
         return _Hybrid(self._view(ended))

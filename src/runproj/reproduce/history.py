@@ -49,9 +49,9 @@ def values_of(runs: Sequence[Run]) -> dict[str, list[float]]:
     return found
 
 
-def _inputs(run: Run, use: Services) -> set[tuple[str, str]]:
+def _inputs(run: Run, use: Services) -> set[tuple[str, str, str]]:
     return _digests(references.read_document(RunRecord, run, "runproj/record.json", use.artifacts, use.home / "cache" / "views"))
 
 
-def _digests(record: RunRecord | None) -> set[tuple[str, str]]:
-    return {(item.name, item.sha256) for item in (record.inputs if record else ())}
+def _digests(record: RunRecord | None) -> set[tuple[str, str, str]]:
+    return {(item.kind, item.name, item.sha256) for item in (record.inputs if record else ())}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,7 @@ from runproj.core.run import Run, RunChanges, RunStatus, Tag, TagName
 from runproj.core.services import Services
 from runproj.core.verdict import Level, Noise, Replay, Verdict, limit
 from runproj.core.views import RunView
-from runproj.errors import EnvironmentFailure, Interrupted, RunprojError, UsageError
+from runproj.errors import EnvironmentFailure, Interrupted, RunprojError, StartError, UsageError
 from runproj.files import atomic_write
 from runproj.leases import Leases
 from runproj.reproduce.history import noise_before, values_of
@@ -56,10 +57,9 @@ class Reproduction:
     def judge(self) -> Verdict:
         """Replay as often as wished, or until a replay fails; the weakest level counts.  Raises `Interrupted` where stopped."""
         self._require_sense()
-        tolerances = Tolerances(
-            {expected.metric: expected for expected in self._plan.entry_point.expect},
-            noise_before(self._original, self._plan, self._use),
-        )
+        expect = {expected.metric: expected for expected in self._plan.entry_point.expect}
+        tolerances = Tolerances(expect, noise_before(self._original, self._plan, self._use))
+        self._look_at_what_was_expected(tolerances)
         replays: list[Replay] = []
         while len(replays) < self._wishes.times and not any(replay.level is Level.FAILED for replay in replays):
             replays.append(self._replay(tolerances))
@@ -76,6 +76,16 @@ class Reproduction:
         )
         self._store(verdict)
         return verdict
+
+    def _look_at_what_was_expected(self, tolerances: Tolerances) -> None:
+        """Say where the run itself was not what the descriptor expects: that it comes back does not make it right."""
+        found = {metric.key: metric.value for metric in self._original.run.metrics}
+        for name in tolerances.expect:
+            low, high, words = tolerances.of(name, None)
+            if name not in found:
+                self._note(f"The descriptor expects a metric {name!r}, and the run has recorded none.")
+            elif not low <= found[name] <= high:
+                self._note(f"The run's own {name} is {found[name]!r}: {words}.")
 
     def _require_sense(self) -> None:
         run, secret = self._run, ParameterType.SECRET
@@ -100,8 +110,7 @@ class Reproduction:
         except RunprojError as error:
             return Replay(Level.FAILED, begun[0] if begun else None, str(error), _since(started))
         if ended.status is RunStatus.KILLED:
-            code = ended.tag(TagName.EXIT_CODE) or ""
-            raise Interrupted(int(code) - 128 if code.isdigit() and int(code) > 128 else 2)
+            raise stopped(ended)
         if ended.status is not RunStatus.FINISHED:
             return Replay(Level.FAILED, ended.id, ended.tag(TagName.REASON) or ended.status.value, _since(started))
         return self._compared(ended, tolerances, started)
@@ -162,7 +171,22 @@ def _since(started: float) -> float:
 
 
 def pinned(plan: Plan, record: RunRecord | None) -> Plan:
-    """The plan with every declared input pinned to the content that the run had, so that any other content ends the replay."""
-    known = {item.name: item.sha256 for item in (record.inputs if record else ())}
-    inputs = tuple(replace(spec, sha256=known.get(spec.name, spec.sha256)) for spec in plan.entry_point.inputs)
-    return replace(plan, entry_point=replace(plan.entry_point, inputs=inputs))
+    """The plan with all data pinned to the content that the run had, so that any other content ends the replay.
+
+    Raises `StartError` for a declared input whose content is not recorded.
+    """
+    known = {(item.kind, item.name): item.sha256 for item in (record.inputs if record else ())}
+    inputs = tuple(replace(spec, sha256=known.get(("input", spec.name), spec.sha256)) for spec in plan.entry_point.inputs)
+    if unknown := [spec.name for spec in inputs if spec.sha256 is None]:
+        raise StartError(
+            f"What the input {unknown[0]!r} was is not recorded, so it cannot be checked",
+            why="The run has no record of its inputs.",
+        )
+    values = tuple(replace(value, sha256=known.get(("parameter", value.name))) for value in plan.call.values)
+    return replace(plan, entry_point=replace(plan.entry_point, inputs=inputs), call=replace(plan.call, values=values))
+
+
+def stopped(run: Run) -> Interrupted:
+    """What a run that was stopped has to end the whole command with."""
+    code = run.tag(TagName.EXIT_CODE) or ""
+    return Interrupted(int(code) - 128 if code.isdigit() and int(code) > 128 else signal.SIGINT)

@@ -46,7 +46,7 @@ def _said(factors: list[Factor]) -> str:
 
 def _code(plans: tuple[Plan, Plan], record: RunRecord | None, factors: tuple[Factor, ...]) -> Iterator[Swap]:
     other = plans[1]
-    inside = {spec.name for spec in other.entry_point.inputs if not _outside(spec.uri)}
+    inside = _inside(other)
     found = [factor for factor in factors if factor.kind == "code" or (factor.kind == "input" and factor.name in inside)]
     if found:
         digests = {item.name: item.sha256 for item in (record.inputs if record else ()) if item.name in inside}
@@ -122,6 +122,7 @@ def _surroundings(plans: tuple[Plan, Plan], views: tuple[RunView, RunView], fact
     }
     known = tuple(known_variables(view.record) for view in views)
     made = {value.name for plan in plans for value in plan.call.values}
+    swapped = _inside(plans[1]) | {factor.name for factor in factors if factor.kind == "parameter"}  # with what they come with
     for factor in factors:
         if factor.name in switches:
             yield Swap(factor.words, switches[factor.name])
@@ -129,9 +130,7 @@ def _surroundings(plans: tuple[Plan, Plan], views: tuple[RunView, RunView], fact
             yield _variable(factor, known[0].get(factor.name), known[1].get(factor.name))
         elif factor.kind == "hardware":
             yield Swap(factor.words, problem="it is another machine")
-        elif factor.kind == "input" and any(
-            spec.name == factor.name and _outside(spec.uri) for spec in plans[1].entry_point.inputs
-        ):
+        elif factor.kind == "input" and factor.name not in swapped:
             yield Swap(factor.words, problem="its content is not kept")
 
 
@@ -142,8 +141,9 @@ def _deterministic(plan: Plan, original: Plan, *, wanted: bool) -> Plan:
     return replace(plan, options=replace(plan.options, deterministic=wanted), entry_point=replace(plan.entry_point, env=env))
 
 
-def _outside(uri: str) -> bool:
-    return ":" in uri or uri.startswith("/")
+def _inside(plan: Plan) -> set[str]:
+    """The declared inputs that are part of the code."""
+    return {spec.name for spec in plan.entry_point.inputs if ":" not in spec.uri and not spec.uri.startswith("/")}
 
 
 def known_variables(record: RunRecord | None) -> dict[str, str]:
