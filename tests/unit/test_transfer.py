@@ -405,6 +405,24 @@ def test_another_version_of_a_number_is_told_and_left(cli: Cli, tmp_path: Path) 
     assert other in (copy / "models" / "net" / "version-1" / "meta.yaml").read_text()
 
 
+def test_an_alias_that_means_something_else_is_told_and_left(cli: Cli, tmp_path: Path, team: Team) -> None:
+    source = mlruns(tmp_path / "mlruns")
+    registered = source / "models" / "net"
+    text = (registered / "version-1" / "meta.yaml").read_text()
+    write(registered / "version-2" / "meta.yaml", text.replace("version: 1", "version: 2").replace("51", "52"))
+    into_server = ("import", str(source), "--into", team.url)
+    assert cli("import", str(source)).returncode == 0
+    cli(*into_server)  # the server is that of other tests too: runs may differ
+    (registered / "aliases" / "champion").write_text("2")
+    for command in (("import", str(source)), into_server):
+        result = cli(*command)
+        why = "alias 'champion' of 'net': the target means version 1 by it and not 2, and it stays so"
+        assert (result.returncode, why in result.stdout) == (1, True), result.stdout
+    assert store(cli).registry.aliased("net", "champion").version == 1
+    assert cli("export", str(source)).returncode == 1
+    assert (registered / "aliases" / "champion").read_text() == "2"
+
+
 def test_another_version_on_a_server_is_told(cli: Cli, tmp_path: Path, team: Team) -> None:
     source = mlruns(tmp_path / "mlruns")
     for _ in range(2):  # the server is that of other tests too: runs may differ

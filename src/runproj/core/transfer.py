@@ -219,7 +219,7 @@ class Target(Protocol):
         """Record which logged models a run of the target used and made."""
 
     def versions(self, name: str) -> Iterable[ModelVersion]:
-        """The versions of a registered model that the target has, before `register` is called for it.
+        """The versions of a registered model that the target has, with their aliases, before `register` is called for it.
 
         Times are 0 where the target chooses them.
         """

@@ -19,6 +19,7 @@ from runproj.core.transfer import Block, Loss, MovedModel, MovedRun, Point, Regi
 from runproj.errors import NotFoundError, RefusedError, TrackingError, UsageError
 from runproj.transfer import words
 from runproj.transfer.mlflowdb import MlflowDatabase, opened
+from runproj.transfer.registry import with_aliases
 from runproj.transfer.trees import PROXIED, FolderTree, Places, plain_path, safe
 
 _HEADS = {"dc11669786a5": "3.17"}
@@ -149,7 +150,7 @@ class IntoMlflowDatabase:
     @cached_property
     def _registered(self) -> dict[str, tuple[ModelVersion, ...]]:
         """The versions that were there before this transfer."""
-        return {given.model.name: given.versions for given in self._reader.registry()}
+        return {given.model.name: with_aliases(given) for given in self._reader.registry()}
 
     def register(self, registration: Registration) -> Sequence[Loss]:
         model = registration.model

@@ -23,6 +23,7 @@ from runproj.files import atomic_write, explained
 from runproj.tracking.rows import unpack
 from runproj.transfer import words
 from runproj.transfer.mlruns import MODELS, TRASH, Mlruns, points_in, run_in
+from runproj.transfer.registry import with_aliases
 from runproj.transfer.trees import FolderTree, Places, safe
 
 
@@ -156,7 +157,7 @@ class IntoMlruns:
         if not self._root.is_dir():
             return {}
         reader = Mlruns(self._root, Places(self._root, (self._root,)))
-        return {given.model.name: given.versions for given in reader.registry()}
+        return {given.model.name: with_aliases(given) for given in reader.registry()}
 
     def register(self, registration: Registration) -> Sequence[Loss]:
         model = registration.model

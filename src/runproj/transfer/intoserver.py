@@ -17,10 +17,11 @@ from runproj.core.transfer import ORIGIN, Block, Loss, MovedModel, MovedRun, Reg
 from runproj.errors import AlreadyExistsError, NotFoundError, RefusedError
 from runproj.remote import Remote
 from runproj.tracking.http import HttpStore, experiment_of
-from runproj.tracking.messages import message_in, messages, model_of, number, text
+from runproj.tracking.messages import message_in, messages, model_of, number, registered_of, text
 from runproj.tracking.rows import unpack
 from runproj.transfer import words
 from runproj.transfer.points import rows
+from runproj.transfer.registry import with_aliases
 from runproj.transfer.server import Histories, server_tree
 from runproj.transfer.trees import Places, safe
 
@@ -228,7 +229,10 @@ class IntoServer:
             source, made = text(item, "source"), ModelVersion(name, number(item, "version"), "", "", 0, 0)
             model_id = text(item, "model_id") or words.model_of(source)
             found.append(replace(made, source=source, run_id=text(item, "run_id"), model_id=model_id))
-        return found
+        if not found:
+            return found
+        model = message_in(self._remote.get("registered-models/get", name=name), "registered_model")
+        return with_aliases(Registration(registered_of(model), tuple(found)))
 
     def _up_to(self, name: str, wanted: int, highest: int) -> int:
         """Use up the numbers of versions that were deleted."""

@@ -44,13 +44,28 @@ def _move(transfer: Transfer, given: Registration, kept: Sequence[ModelVersion])
             transfer.lose(f"version {version.version} of {name!r}", why, differs=True)
     numbers = {version.version for version in taken}
     aliases = tuple(alias for alias in given.model.aliases if alias.version in numbers)
-    for alias in set(given.model.aliases) - set(aliases):
-        transfer.lose(f"alias {alias.alias!r} of {name!r}", "its version is not taken over")
+    for alias in given.model.aliases:
+        if alias not in aliases:
+            transfer.lose(f"alias {alias.alias!r} of {name!r}", "its version is not taken over")
+    meant = {alias: version.version for version in there.values() for alias in version.aliases}
+    for alias in aliases:
+        if (found_at := meant.get(alias.alias, alias.version)) != alias.version:
+            why = f"the target means version {found_at} by it and not {alias.version}, and it stays so"
+            transfer.lose(f"alias {alias.alias!r} of {name!r}", why, differs=True)
+    aliases = tuple(alias for alias in aliases if meant.get(alias.alias, alias.version) == alias.version)
     if not dry_run:
         highest = given.highest if given.highest not in there else 0  # its number is given there
         for loss in transfer.target.register(Registration(replace(given.model, aliases=aliases), tuple(taken), highest)):
             transfer.lose(loss.what, loss.why)
     return len(taken)
+
+
+def with_aliases(given: Registration) -> tuple[ModelVersion, ...]:
+    """The versions of a registered model, each with the aliases that mean it."""
+    return tuple(
+        replace(version, aliases=tuple(item.alias for item in given.model.aliases if item.version == version.version))
+        for version in given.versions
+    )
 
 
 def _same(there: ModelVersion, *wanted: ModelVersion) -> bool:
