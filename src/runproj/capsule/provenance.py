@@ -94,8 +94,9 @@ def _dependencies(told: Told) -> Iterator[Descriptor]:
     recorded = told.record.inputs if told.record else ()
     for data in recorded:
         yield {"name": data.name, "uri": data.uri, "digest": {"sha256": data.sha256}}
+    known = {data.name for data in recorded if data.kind == "parameter"}
     for packed_data in told.manifest.inputs:
-        if packed_data.kind == "parameter":
+        if packed_data.kind == "parameter" and packed_data.name not in known:  # too large to have been hashed
             yield {"name": packed_data.name, "uri": packed_data.uri, "digest": {"sha256": packed_data.sha256}}
 
 
