@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from runproj import __version__, proc
@@ -25,6 +25,7 @@ def examine(
     yield _git()
     yield _tool("git-lfs", "large files of repositories that use it stay pointers", "Install git-lfs if your projects use it.")
     yield _uv()
+    yield _docker(os.environ)
     yield _home(settings.home)
     yield _space(settings.home)
     yield _sqlite()
@@ -76,6 +77,29 @@ def _uv() -> Check:
         return Check("uv", "ok", proc.run([find_uv_bin(), "--version"]).text)
     except (ImportError, FileNotFoundError, RunprojError):
         return Check("uv", "error", "not found", "Reinstall runproj: uv comes with it.")
+
+
+def _docker(environ: Mapping[str, str]) -> Check:
+    """An engine is needed by projects with images only."""
+    from runproj import engine
+
+    try:
+        where = engine.find(environ)
+        version = str(engine.Engine(where).get("/version")["Version"])
+    except engine.EngineAway as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return Check("docker", "ok", "no engine: projects with images cannot be run")
+        said = engine.unreachable(where, error)
+        return Check("docker", "warning", f"{said.what}: {said.why}", said.fix)
+    except engine.EngineError as error:
+        return Check("docker", "warning", error.message, "Look at the engine's log.")
+    except RunprojError as error:
+        return Check("docker", "warning", f"{error.what}: {error.why}", error.fix)
+    try:
+        import docker
+    except ImportError:
+        return Check("docker", "ok", f"{version} at {where.url}; pulling and building need pip install 'runproj[docker]'")
+    return Check("docker", "ok", f"{version} at {where.url}, SDK {docker.__version__}")
 
 
 def _home(home: Path) -> Check:

@@ -191,27 +191,25 @@ class Box:
 
     def environment(self, variables: Mapping[str, str]) -> dict[str, str]:
         """The variables of the container, with those that the run gives it."""
-        own = dict(self.image.variables)
-        path = ":".join(filter(None, [CLIENT, own.get("PYTHONPATH", "")]))
-        user = _user()
+        own, user = dict(self.image.variables), _user()
         if self.typed.proxy:
             proxies = _proxies(os.environ)
             both = {name: ",".join(filter(None, [proxies.get(name, ""), variables.get(name, "")])) for name in _DIRECT}
             variables = {**proxies, **variables, **both}
-        return {
+        given = {
             "HOME": HOME,
             "USER": user,
             "LOGNAME": user,
             "PYTHONUNBUFFERED": own.get("PYTHONUNBUFFERED", "1"),
+            "PYTHONPATH": own.get("PYTHONPATH", ""),
             "TINI_KILL_PROCESS_GROUP": "1",  # a signal is for all of a pipeline, not for its shell alone
             **(dict.fromkeys(_CERTIFICATES, AUTHORITIES) if self.typed.certificates else {}),
             **_taken(self.asked.environment, os.environ),
             **variables,
             **_taken(self.typed.environment, os.environ),
-            "PYTHONPATH": path,
-            "RUNPROJ_RUN_ID": self.identity.run_id,
-            "RUNPROJ_SPOOL": SPOOL,
         }
+        path = ":".join(filter(None, [CLIENT, given["PYTHONPATH"]]))
+        return {**given, "PYTHONPATH": path, "RUNPROJ_RUN_ID": self.identity.run_id, "RUNPROJ_SPOOL": SPOOL}
 
     def _places(self, client: Path, spool: Path) -> Iterator[_Mount]:
         home = self.folder / "home"

@@ -49,6 +49,7 @@ FILES = {
         "    print('asked to stop by', number, file=sys.stderr, flush=True)\n"
         "    sys.exit(5)\n"
         "signal.signal(signal.SIGTERM, stop)\n"
+        "signal.signal(signal.SIGINT, stop)\n"
         "print('waiting', flush=True)\n"
         "time.sleep(60)\n"
     ),
@@ -145,13 +146,14 @@ def waiting(process: subprocess.Popen[str]) -> None:
     assert process.stdout.readline() == "waiting\n", process.communicate()
 
 
-def test_a_signal_reaches_all_of_a_pipeline(cli: Cli, contained: Repository, engine: Docker) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_reaches_all_of_a_pipeline(cli: Cli, contained: Repository, engine: Docker, number: signal.Signals) -> None:
     process = cli.start("run", contained.url, "-e", "pipe")
     waiting(process)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     _, err = process.communicate(timeout=30)
-    assert process.returncode == 143
-    assert f"asked to stop by {signal.SIGTERM.value}\n" in err
+    assert process.returncode == 128 + number
+    assert f"asked to stop by {number.value}\n" in err
     assert cli.json("runs", "show", "@last")["run"]["status"] == "KILLED"
     engine.gone(cli)
 

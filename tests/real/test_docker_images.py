@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -137,6 +139,25 @@ def test_an_image_of_a_registry_is_had_by_its_digest(cli: Cli, repository: Repos
     engine.client.images.get(first["image"]["reference"]).tag(f"{registry}/some/image", "1")
     assert cli("run", repository.url).stdout == "first\n", "what is here is taken as it is"
     assert cli("run", repository.url, "--relock").stdout == "second\n"
+
+
+def test_credentials_are_dockers_own(cli: Cli, repository: Repository, engine: Docker, tmp_path: Path) -> None:
+    image = engine.small("with a password\n")
+    with registry_at(tmp_path, "a secret") as address:
+        name = f"{address}/private/image"
+        engine.client.images.get(image).tag(name, "1")
+        engine.client.images.push(name, "1", auth_config={"username": "somebody", "password": "a secret"})
+        engine.forget(name)
+        repository.commit({"MLproject": f"docker_env: {name}:1\nentry_points: {{main: {{command: cat /which}}}}\n"})
+        refused = cli("run", repository.url)
+        assert refused.returncode == 125
+        assert "no basic auth credentials" in refused.stderr
+        config = Path(cli.env["HOME"], ".docker/config.json")
+        config.parent.mkdir()
+        config.write_text(json.dumps({"auths": {address: {"auth": base64.b64encode(b"somebody:a secret").decode()}}}))
+        result = cli("run", repository.url)
+        assert (result.returncode, result.stdout) == (0, "with a password\n"), result.stderr
+        engine.forget(name)
 
 
 def test_an_image_that_is_gone_for_good(cli: Cli, repository: Repository, engine: Docker) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -207,3 +210,30 @@ def test_proxies_and_certificates_go_in_on_request(cli: Cli, repository: Reposit
     assert given["NO_PROXY"] == given["no_proxy"].removeprefix("here,")
     assert given["SSL_CERT_FILE"] == given["REQUESTS_CA_BUNDLE"] == "/runproj/ca.pem"
     assert "no such file of certificates" in cli("run", repository.url, "-Aca=/nonexistent").stderr
+
+
+@pytest.mark.network
+def test_mlflow_itself_logs_into_the_run(cli: Cli, repository: Repository, engine: Docker, tmp_path: Path) -> None:
+    """MLflow's client for the Python of the image, in a folder that the container is given."""
+    packages = tmp_path / "packages"
+    cache = Path(os.environ.get("RUNPROJ_TEST_CACHE") or Path(__file__).parents[2] / ".ci" / "cache") / "uv"
+    install = ["uv", "pip", "install", "-q", "--target", packages, "--python-version", "3.11", "--only-binary", ":all:"]
+    platform = ["--python-platform", f"{os.uname().machine}-manylinux_2_28", "mlflow-skinny==2.22.1"]
+    subprocess.run([sys.executable, "-m", *install, *platform], check=True, env={**os.environ, "UV_CACHE_DIR": str(cache)})
+    main = (
+        "import mlflow\n"
+        "with mlflow.start_run() as run:\n"
+        "    mlflow.log_param('p', 'v')\n"
+        "    mlflow.log_metric('m', 1.25)\n"
+        "    mlflow.log_text('text', 'notes/a.txt')\n"
+        "    print(run.info.run_id)\n"
+    )
+    project = {"environment": {"docker": engine.base}, "entry_points": {"main": {"command": ["python3", "main.py"]}}}
+    repository.commit({"runproj.yaml": json.dumps(project), "main.py": main})
+    result = cli("run", repository.url, f"-Avolume={packages}:/packages:ro", "-Aenv=PYTHONPATH=/packages")
+    assert result.returncode == 0, result.stderr
+    shown = cli.json("runs", "show", "@last")
+    assert shown["run"]["id"] in result.stdout.split()
+    assert [(param["key"], param["value"]) for param in shown["run"]["params"]] == [("p", "v")]
+    assert [(metric["key"], metric["value"]) for metric in shown["run"]["metrics"]] == [("m", 1.25)]
+    assert "notes/a.txt" in [artifact["path"] for artifact in shown["artifacts"]]

@@ -8,7 +8,6 @@ import socket
 import subprocess
 import tarfile
 import time
-import urllib.request
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -92,21 +91,26 @@ def engine(base_image: str) -> Iterator[Docker]:
 
 
 @contextmanager
-def registry_at(folder: Path) -> Iterator[str]:
-    """An image registry of our own; gives its address."""
+def registry_at(folder: Path, password: str = "") -> Iterator[str]:
+    """An image registry of our own, with a user `somebody` if there is a password; gives its address."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
     (folder / "config.yml").write_text(
         f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: '{folder}/data'}}}}\nhttp: {{addr: '{address}'}}\n"
         "log: {accesslog: {disabled: true}, level: error}\n"
+        + (f"auth: {{htpasswd: {{realm: test, path: '{folder}/users'}}}}\n" if password else "")
     )
+    if password:  # perl is on every Debian, and its crypt knows the one hash that the registry takes
+        script = "print crypt($ARGV[0], q{$2b$05$abcdefghijklmnopqrstuu})"
+        hashed = subprocess.run(["perl", "-e", script, password], check=True, capture_output=True, text=True).stdout
+        (folder / "users").write_text(f"somebody:{hashed}\n")
     (folder / "data").mkdir()
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(["docker-registry", "serve", folder / "config.yml"], stdout=log, stderr=log)
     try:
         deadline = time.monotonic() + 20
         while True:
-            with suppress(OSError), urllib.request.urlopen(f"http://{address}/v2/", timeout=5):
+            with suppress(ConnectionError), socket.create_connection(address.split(":"), timeout=5):
                 break
             assert process.poll() is None and time.monotonic() < deadline, (folder / "log").read_text()
             time.sleep(0.05)

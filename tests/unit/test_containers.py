@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from runproj.core.environment import DockerSpec, EnvLock, EnvManager, EnvPlace, 
 from runproj.core.plan import Plan
 from runproj.core.project import Command, EntryPoint, ParameterType, Resources
 from runproj.core.source import Checkout, Pin, PinKind
-from runproj.engine import Where, find
+from runproj.engine import Engine, EngineAway, Where, find, unreachable
 from runproj.errors import BackendError, StartError
 
 
@@ -37,7 +38,8 @@ def told(made: Box, folder: Path, **variables: str) -> dict:
 
 
 def test_what_every_container_gets(isolated: Path) -> None:
-    body = told(box(isolated, DockerSpec("x")), isolated, GIVEN="a\nb")
+    made = box(isolated, DockerSpec("x"))
+    body = told(made, isolated, GIVEN="a\nb")
     assert (body["Image"], body["Cmd"], body["WorkingDir"]) == ("sha256:1", ["a", "b c"], "/runproj/code/sub dir")
     assert body["User"] == f"{os.getuid()}:{os.getgid()}"
     assert body["Labels"]["runproj.run"] == "r" * 32
@@ -54,6 +56,8 @@ def test_what_every_container_gets(isolated: Path) -> None:
     assert environ["GIVEN"] == "a\nb"
     assert environ["PYTHONPATH"] == "/runproj/client:/own"
     assert environ["PYTHONUNBUFFERED"] == "0", "the image's own word"
+    given = told(made, isolated, PYTHONPATH="/given")["Env"]
+    assert "PYTHONPATH=/runproj/client:/given" in given
     assert environ["HOME"] == "/runproj/home"
     assert not {"Privileged", "Binds", "DeviceRequests"} & set(host)
 
@@ -125,6 +129,24 @@ def test_the_engines_words_become_ours(isolated: Path) -> None:
     assert explain("No such image: sha256:1", plan).what == "The image some/image:1 is gone"
     assert "does not exist" in explain("invalid mount config: bind source path does not exist: /x", plan).what
     assert explain("something else", plan).why == "something else"
+
+
+def test_a_socket_that_is_not_for_everybody(tmp_path: Path) -> None:
+    listening = tmp_path / "engine.sock"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(listening))
+        server.listen()
+        listening.chmod(0)
+        where = Where(f"unix://{listening}")
+        os.seteuid(1234)
+        try:
+            with pytest.raises(EngineAway) as away:
+                Engine(where).get("/version")
+        finally:
+            os.seteuid(0)
+    said = unreachable(where, away.value)
+    assert said.what == "The Docker engine does not let you in"
+    assert "usermod -aG docker" in said.fix
 
 
 def test_the_engine_is_found_as_docker_finds_it(tmp_path: Path) -> None:
