@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,10 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from conftest import HOSTILE
+from conftest import HOSTILE, Repository
 from runproj.core.capsule import PackedEnvironment
-from runproj.core.environment import Environment, EnvLock, EnvManager, EnvSpec, LockOptions
+from runproj.core.environment import Environment, EnvLock, EnvManager, EnvPlace, EnvSpec, LockOptions, PythonPin
 from runproj.environments import EnvironmentCache
+from runproj.environments.packing import Packer
+from runproj.environments.uvtool import Uv
 from runproj.errors import EnvironmentFailure
 from runproj.files import sha256_file
 from runproj.kept import BuiltWheel, Kept
@@ -106,6 +110,56 @@ def test_wheels_source_archives_and_the_project_itself_are_carried(
     onward.mkdir()
     again = there.cache.pack(lock, project, onward, silent)
     assert {(wheel.path, wheel.sha256) for wheel in again.wheels} == {(wheel.path, wheel.sha256) for wheel in packed.wheels}
+
+
+def test_packages_of_repositories_and_of_addresses_are_carried(
+    tmp_path: Path, index: PackageIndex, project: Path, make_repository
+) -> None:
+    here, there = Machine(tmp_path / "here", index), Machine(tmp_path / "there", None)
+    remote = Repository(tmp_path / "remote")  # uv wants no hostile name here
+    remote.commit(local_package("distant", {"src/distant.py": "D = 'distant'\n"}))
+    address = f"{index.url.removesuffix('/simple')}/files/direct-1.0-py3-none-any.whl"
+    index.add_wheel("direct", "1.0", direct="X = 'direct'\n")
+    lock = here.lock(project, f"distant @ git+file://{remote.path}@{remote.head}", f"direct @ {address}")
+    folder = tmp_path / "wheels"
+    folder.mkdir()
+    packed = here.cache.pack(lock, project, folder, silent)
+    found = {wheel.path.rpartition("/")[2]: bool(wheel.of) for wheel in packed.wheels}
+    assert found == {"distant-1.0-py3-none-any.whl": True, "direct-1.0-py3-none-any.whl": False}
+    index.close()
+    shutil.rmtree(remote.path)
+    there.take(packed, folder)
+    environment = there.cache.ensure(lock, project, silent)
+    assert said(environment, "import distant, direct; print(distant.D, direct.X)", project) == "distant direct"
+
+
+def test_wheels_for_an_interpreter_without_a_pip_are_chosen_by_what_it_is(
+    tmp_path: Path, index: PackageIndex, project: Path
+) -> None:
+    architecture = platform.machine()
+    base = wheel("old", "1.0", {"old.py": ""})[1]
+    fitting = {f"old-1.0-cp38-cp38-manylinux2014_{architecture}.whl": "3.8.18", "old-1.0-cp36-cp36m-linux_x86_64.whl": "3.6.15"}
+    fitting["old-1.0-cp37-cp37m-manylinux_2_17_x86_64.manylinux2014_x86_64.whl"] = "3.7.16"
+    for name in (*fitting, "old-1.0-cp39-cp39-manylinux2014_x86_64.whl", "old-1.0-cp38-cp38-win_amd64.whl"):
+        index.add((name, base))
+    files = json.loads(index.answer("/simple/old/")[1] or b"")["files"]
+    listed = ", ".join(
+        f'{{ name = "{file["filename"]}", url = "{file["url"]}", hashes = {{ sha256 = "{file["hashes"]["sha256"]}" }} }}'
+        for file in files
+    )
+    text = f'lock-version = "1.0"\n\n[[packages]]\nname = "old"\nversion = "1.0"\nwheels = [{listed}]\n'
+    text += "".join(
+        f'\n[[packages]]\nname = "elsewhere"\nversion = "1"\nmarker = "{marker}"\n'
+        f'sdist = {{ name = "elsewhere-1.tar.gz", url = "{index.url}/none.tar.gz", hashes = {{ sha256 = "{"0" * 64}" }} }}\n'
+        for marker in ("sys_platform == 'win32'", "os_name == 'nt'")
+    )
+    lock = EnvLock(EnvManager.VIRTUALENV, EnvPlace.HOST, "d" * 64, "test", "linux", pylock=text)
+    uv = Uv(tmp_path / "home", os.environ)
+    for name, version in fitting.items():
+        into = tmp_path / version
+        into.mkdir()
+        packer = Packer(uv, PythonPin(version, "CPython", "/nonexistent"), silent)
+        assert [item.path for item in packer.pack(lock, project, into)] == [name]
 
 
 def test_what_was_built_elsewhere_is_not_taken_for_what_the_lock_names(

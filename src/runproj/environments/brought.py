@@ -32,8 +32,8 @@ def brought(home: Path) -> Kept | None:
 def localised(text: str, home: Path, scratch: Path) -> str:
     """The lock with the files that are here in place of their addresses; as it is where none is.
 
-    Their hashes stay those of the lock, and the installer checks them.  Only a package that the lock has as a source archive,
-    and a capsule that was trusted as a built one, gets the hash of the latter.
+    Their hashes stay those of the lock, and the installer checks them.  Only a package that the lock has as a source archive or
+    as a commit, and a capsule that was trusted as a built one, gets the hash of the latter.
     """
     kept = brought(home)
     if kept is None:
@@ -54,14 +54,16 @@ def _local(block: str, kept: Kept, scratch: Path) -> str:
 
 def _files(package: dict[str, Any], kept: Kept) -> Iterator[tuple[str, str]]:  # a TOML table
     """Names and sha256 of files that are here and yield the package; wheels that the lock names come first."""
-    for wheel in package.get("wheels", ()):
+    for wheel in pylock.wheels(package):
         digest = str(wheel.get("hashes", {}).get("sha256", ""))
         if len(digest) == 64 and kept.objects.path(digest).exists():
             name = pylock.file_name(wheel)
             if _WHEEL.fullmatch(name):
                 yield name, digest
-    for source in filter(None, (package.get("sdist"), package.get("archive"))):
-        if built := kept.wheel(str(source.get("hashes", {}).get("sha256", "-"))):
+    sources = [str(package[key].get("hashes", {}).get("sha256", "-")) for key in ("sdist", "archive") if key in package]
+    sources += [pylock.repository_key(package)] if "vcs" in package else []
+    for source in sources:
+        if built := kept.wheel(source):
             yield built.name, built.sha256
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from runproj.errors import EnvironmentFailure
+from runproj.files import sha256_text
 
 _HEAD = "[[packages]]"
 
@@ -111,6 +112,23 @@ def require_hashes(text: str, name: str) -> None:
 def file_name(file: dict[str, Any]) -> str:  # a TOML table
     """The name of a wheel or source archive of a lock, whose address ends in it."""
     return str(file.get("name") or unquote(urlsplit(str(file.get("url", ""))).path).rpartition("/")[2])
+
+
+def wheels(package: dict[str, Any]) -> list[dict[str, Any]]:  # TOML tables
+    """The files of a package that can be installed as they are, one that was named by its address among them."""
+    archive = package.get("archive", {})
+    return [*package.get("wheels", ()), *([archive] if file_name(archive).endswith(".whl") else [])]
+
+
+def blocks(text: str) -> list[str]:
+    """The text of each package of a lock."""
+    return re.split(r"(?m)^(?=\[\[packages\]\]\s*$)", text)[1:]
+
+
+def repository_key(package: dict[str, Any]) -> str:  # a TOML table
+    """A sha256 that stands for the commit of a repository that a package is built from."""
+    vcs = package.get("vcs", {})
+    return sha256_text("\0".join(str(vcs.get(key, "")) for key in ("type", "url", "commit-id", "subdirectory")))
 
 
 def as_requirements(text: str) -> str:

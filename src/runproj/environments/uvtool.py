@@ -58,10 +58,12 @@ class Uv:
     """uv with a cache of ours.
 
     home: the folder runproj keeps everything in;  environ: this process's environment, from which indexes and proxies come.
+    own_cache: another place for packages than all others use.
     """
 
     home: Path
     environ: Mapping[str, str]
+    own_cache: Path | None = None
 
     @cached_property
     def binary(self) -> Path:
@@ -80,6 +82,8 @@ class Uv:
     @cached_property
     def cache(self) -> Path:
         """Where packages are kept: on the file system of the environments, so that they can be hard links."""
+        if self.own_cache is not None:
+            return self.own_cache
         own = self.home / "cache/uv"
         chosen = self.environ.get("UV_CACHE_DIR")
         if chosen and Path(chosen).is_dir():
