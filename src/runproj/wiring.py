@@ -69,7 +69,8 @@ class Wiring:
     def tracking(self) -> TrackingStore:
         from runproj.tracking import open_store
 
-        return open_store(self.settings.tracking_uri, home=self.settings.home, environ=os.environ)
+        settings = self.settings
+        return open_store(settings.tracking_uri, home=settings.home, environ=os.environ, note=self.reporter.note)
 
     @cached_property
     def artifacts(self) -> ArtifactStore:
@@ -173,7 +174,7 @@ class Wiring:
         if artifacts and ":" not in artifacts:
             artifacts = str(_here() / artifacts)
         files = open_direct(uri, home=home, environ=os.environ, place=artifacts or self.settings.artifacts_uri)
-        opened = open_full_store(uri, home=home)
+        opened = open_full_store(uri, home=home, note=self.reporter.note)
         with contextlib.closing(opened):
             opened.experiments.get("0")
             yield opened, files
@@ -183,7 +184,7 @@ class Wiring:
         from runproj.tracking import open_database
         from runproj.tracking.users import Users
 
-        return Users(open_database(self.database_uri(store), home=self.settings.home))
+        return Users(open_database(self.database_uri(store), home=self.settings.home, note=self.reporter.note))
 
     def database_uri(self, store: str | None) -> str:
         """The database of a server of this machine: at a URL, or the configured one.

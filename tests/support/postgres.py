@@ -9,12 +9,8 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
-
-if TYPE_CHECKING:
-    import psycopg
 
 
 def _program(name: str) -> str:
@@ -69,14 +65,16 @@ def _await(uri: str, process: subprocess.Popen[bytes], log: Path) -> None:
     raise AssertionError(f"PostgreSQL did not start:\n{log.read_text()[-3000:]}")
 
 
-def _connected(uri: str) -> psycopg.Connection[tuple[object, ...]]:
-    """A connection, also to a server that a test has just made crash."""
+def _command(uri: str, statement: str) -> None:
+    """Have a server do something, also one that a test has just made crash."""
     import psycopg
 
     deadline = time.monotonic() + 60
     while True:
         try:
-            return psycopg.connect(uri, autocommit=True)
+            with psycopg.connect(uri, autocommit=True) as connection:
+                connection.execute(statement)
+            return
         except psycopg.OperationalError:
             if time.monotonic() > deadline:
                 raise
@@ -92,5 +90,4 @@ def postgres(postgres_cluster: str) -> Iterator[str]:
     with psycopg.connect(f"{postgres_cluster}/postgres", autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name} ENCODING 'UTF8' TEMPLATE template0")
     yield f"{postgres_cluster}/{name}"
-    with _connected(f"{postgres_cluster}/postgres") as connection:
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    _command(f"{postgres_cluster}/postgres", f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -20,10 +21,13 @@ from runproj.core.finding import RunPage
 from runproj.core.models import Dataset, DatasetInput, Lineage
 from runproj.core.run import Metric, NewRun, Param, RunChanges, RunQuery, Tag
 from runproj.errors import RefusedError, TrackingError
-from runproj.tracking import schema
+from runproj.tracking import open_database, schema
+from runproj.tracking import postgres as postgres_module
+from runproj.tracking.dump import Backups
 from runproj.tracking.full import FullStore
 from runproj.tracking.postgres import PostgresDatabase, translated
 from runproj.tracking.store import SqlStore
+from support.team import team_server
 
 
 @pytest.fixture
@@ -128,6 +132,80 @@ def test_a_database_of_a_newer_version(postgres, store):
     with pytest.raises(TrackingError, match="newer") as caught:
         SqlStore(PostgresDatabase(postgres)).experiment("x")
     assert "pgrade" in caught.value.fix
+
+
+def of_version(uri: str, version: int) -> None:
+    """Make the tables as a runproj of that schema had them, with a run in them."""
+    with psycopg.connect(uri, autocommit=True) as connection:
+        speaking = postgres_module._Connection(connection)
+        connection.execute("CREATE TABLE runproj_schema (version BIGINT NOT NULL)")
+        connection.execute("INSERT INTO runproj_schema (version) VALUES (%s)", (version,))
+        for steps in schema.MIGRATIONS[:version]:
+            schema.migrate(speaking, steps)
+        connection.execute("INSERT INTO experiments (name, artifact_location, created, updated) VALUES ('an old one', 'x', 1, 1)")
+
+
+@pytest.mark.parametrize("version", [1, schema.VERSION - 1])
+def test_an_older_database_is_dumped_and_brought_up_to_date(postgres, tmp_path, version):
+    of_version(postgres, version)
+    said: list[str] = []
+    uri = postgres.replace("tester@", "tester:se%20cret@")
+    store = FullStore(open_database(uri, home=tmp_path, note=said.append))
+    assert store.experiments.referred("an old one").created == 1
+    (kept,) = (tmp_path / "backups").iterdir()
+    assert (kept.name.endswith(f".v{version}.dump"), kept.stat().st_mode & 0o777) == (True, 0o600)
+    assert [str(kept) in text and "cret" not in text for text in said] == [True]
+    shown = subprocess.run(["pg_restore", "-f", "-", str(kept)], capture_output=True, text=True, check=True).stdout
+    assert "an old one" in shown and f"COPY public.runproj_schema (version) FROM stdin;\n{version}\n" in shown
+    assert FullStore(open_database(postgres, home=tmp_path, note=said.append)).experiments.get("0")
+    assert len(said) == 1, "it is up to date"
+
+
+def test_without_a_dump_only_what_takes_nothing_away_is_done(postgres, tmp_path, monkeypatch):
+    of_version(postgres, schema.VERSION - 1)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    said: list[str] = []
+    FullStore(open_database(postgres, home=tmp_path, note=said.append)).experiments.get("0")
+    assert [("without a backup" in text, "pg_dump is not on PATH" in text) for text in said] == [(True, True)]
+    taking = ("DELETE FROM tags",)
+    with pytest.raises(TrackingError, match="no backup") as caught:
+        Backups(tmp_path, note=said.append).before(postgres, "shown", "public", 3, taking)
+    assert "--no-backup" in caught.value.fix
+    Backups(tmp_path, unsaved=True, note=said.append).before(postgres, "shown", "public", 3, taking)
+    assert len(said) == 2
+
+
+def test_a_dump_that_fails_leaves_nothing_and_says_why(tmp_path):
+    said: list[str] = []
+    away = "postgresql://someone:secret@127.0.0.1:9/x"
+    Backups(tmp_path / "here", note=said.append).before(away, "shown", "public", 3, ("CREATE TABLE x (y)",))
+    assert ("pg_dump failed" in said[0], "secret" in said[0]) == (True, False), said
+    assert list((tmp_path / "here").iterdir()) == []
+
+
+def test_a_server_is_told_that_there_need_be_no_backup(cli, postgres):
+    of_version(postgres, schema.VERSION - 1)
+    with team_server("--store", postgres, "--no-backup") as team:
+        assert team.ok("GET", "experiments/get-by-name", experiment_name="an old one")
+    assert list((Path(cli.env["RUNPROJ_HOME"]) / "backups").iterdir()), "pg_dump is there all the same"
+
+
+@pytest.mark.parametrize(
+    ("step", "adds"),
+    [
+        ("ALTER TABLE a ADD COLUMN b TEXT", True),
+        ("\n    CREATE TABLE a (b TEXT)", True),
+        ("CREATE UNIQUE INDEX a ON b (c)", True),
+        ("DROP INDEX a", True),
+        ("DROP TABLE a", False),
+        ("ALTER TABLE a DROP COLUMN b", False),
+        ("UPDATE a SET b = 1", False),
+        (print, False),
+    ],
+)
+def test_steps_that_add_are_known(step, adds):
+    assert schema.additive([step]) is adds
+    assert all(schema.additive(steps) for steps in schema.MIGRATIONS[1:])
 
 
 def test_other_programs_databases_are_left_alone(postgres):

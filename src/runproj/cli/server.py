@@ -43,6 +43,9 @@ def server(
     ] = None,
     max_upload: Annotated[str, typer.Option("--max-upload", metavar="SIZE", help="Largest file that is taken.")] = "1TiB",
     max_connections: Annotated[int, typer.Option("--max-connections", min=1, help="Connections of a process.")] = 1000,
+    no_backup: Annotated[
+        bool, typer.Option("--no-backup", help="Bring a PostgreSQL database up to date even where it cannot be dumped first.")
+    ] = False,
     access_log: Annotated[
         str, typer.Option("--access-log", metavar="FILE", help="A JSON line about each answer; - for standard output.")
     ] = "",
@@ -55,15 +58,20 @@ def server(
     """
     from runproj.server.team import Address, Options, Served, listening
     from runproj.settings import load, parse_size
+    from runproj.tracking import open_database
     from runproj.wiring import Wiring
 
-    place = Wiring(load(), output.TerminalReporter()).database_uri(store)
+    settings, reporter = load(), output.TerminalReporter()
+    place = Wiring(settings, reporter).database_uri(store)
     if workers > 1 and not place.startswith(("postgresql://", "postgres://")):
         raise UsageError(
             "Several workers need PostgreSQL",
             why="An SQLite file has one writer at a time: a second process would only wait for the first.",
             fix="Leave out --workers, or use --store postgresql://USER@HOST/DATABASE.",
         )
+    if no_backup:
+        with open_database(place, home=settings.home, note=reporter.note, unsaved=True).reading():
+            pass  # it is up to date now
     size = parse_size(max_upload)
     options = Options(auth, tuple(artifact_root or ()), size, max_connections, access_log)
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,13 +13,15 @@ if TYPE_CHECKING:
     from runproj.tracking.full import FullStore
     from runproj.tracking.sql import Database
 
+Note = Callable[[str], None]
 _POSTGRESQL = ("postgresql://", "postgres://")
 
 
-def open_store(uri: str, *, home: Path, environ: Mapping[str, str]) -> TrackingStore:
+def open_store(uri: str, *, home: Path, environ: Mapping[str, str], note: Note | None = None) -> TrackingStore:
     """The store behind a tracking URI.  Nothing is read or written before it is used.
 
-    home:    what a relative path in `uri` is relative to.
+    home:    what a relative path in `uri` is relative to; backups of databases on servers go there.
+    note:    is told of backups, or that there is none.
     environ: where credentials of a server are found (MLFLOW_TRACKING_USERNAME, _PASSWORD, _TOKEN).
     """
     if uri.startswith(("http://", "https://")):
@@ -29,26 +31,31 @@ def open_store(uri: str, *, home: Path, environ: Mapping[str, str]) -> TrackingS
         return HttpStore(Remote(uri, environ))
     from runproj.tracking.store import SqlStore
 
-    return SqlStore(open_database(uri, home=home))
+    return SqlStore(open_database(uri, home=home, note=note))
 
 
-def open_full_store(uri: str, *, home: Path) -> FullStore:
+def open_full_store(uri: str, *, home: Path, note: Note | None = None) -> FullStore:
     """A database with all that MLflow's protocol knows: what a server serves.  Raises `UsageError` for any other place."""
     from runproj.tracking.full import FullStore
 
-    return FullStore(open_database(uri, home=home))
+    return FullStore(open_database(uri, home=home, note=note))
 
 
-def open_database(uri: str, *, home: Path) -> Database:
-    """The database behind `sqlite:///…` or `postgresql://…`.  Raises `UsageError` for any other URI."""
+def open_database(uri: str, *, home: Path, note: Note | None = None, unsaved: bool = False) -> Database:
+    """The database behind `sqlite:///…` or `postgresql://…`.  Raises `UsageError` for any other URI.
+
+    unsaved: it may be brought up to date without a backup.
+    """
     if uri.startswith("sqlite:///"):
         from runproj.tracking.database import SqliteDatabase
 
         return SqliteDatabase(database_path(uri, home))
     if uri.startswith(_POSTGRESQL):
+        from runproj.tracking.dump import Backups
         from runproj.tracking.postgres import PostgresDatabase
 
-        return PostgresDatabase(uri)
+        backups = Backups(home / "backups", unsaved, *([note] if note else []))
+        return PostgresDatabase(uri, backups)
     raise UsageError(
         f"The tracking URI {uri!r} is not one that runproj can use",
         fix="Use sqlite:///PATH, postgresql://USER@HOST/DATABASE or http(s)://SERVER.",

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 from runproj.errors import RefusedError, RunprojError, TrackingError
 from runproj.remote import scrubbed
 from runproj.tracking import schema
-from runproj.tracking.sql import Connection, Cursor, Dialect
+from runproj.tracking.sql import Connection, Cursor, Dialect, one
 
 if TYPE_CHECKING:
     import psycopg
+
+    from runproj.tracking.dump import Backups
 
 _MOST_IDLE = 8
 _ONE_AT_A_TIME = schema.APPLICATION_ID
@@ -51,10 +53,11 @@ class _Connection:
 
 
 class PostgresDatabase:
-    """A `Database` on a server.  `uri` is `postgresql://…` as libpq reads it."""
+    """A `Database` on a server.  `uri` is `postgresql://…` as libpq reads it; `backups` are made before its schema changes."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, backups: Backups | None = None) -> None:
         self.uri = uri
+        self._backups = backups
         self.shown = scrubbed(uri)
         self.metric_keys: dict[str, int] = {}
         self._idle: list[_Connection] = []
@@ -179,10 +182,20 @@ class PostgresDatabase:
                 why=f"Its schema has version {version}; this runproj knows versions up to {schema.VERSION}.",
                 fix="Upgrade runproj (`pip install --upgrade runproj`), or set RUNPROJ_TRACKING_URI to another database.",
             )
+        if 0 < version < schema.VERSION:
+            self._back_up(connection, version)
         for steps in schema.MIGRATIONS[version:]:
             schema.migrate(connection, steps)
         connection.execute("UPDATE runproj_schema SET version = ?", (schema.VERSION,))
         connection.execute("COMMIT")
+
+    def _back_up(self, connection: _Connection, version: int) -> None:
+        """Keep the tables as they are.  They are not locked yet: pg_dump reads them beside this transaction."""
+        from runproj.tracking.dump import Backups
+
+        (within,) = one(connection.execute("SELECT current_schema()"))
+        steps = [step for migration in schema.MIGRATIONS[version:] for step in migration]
+        (self._backups or Backups()).before(self.uri, self.shown, str(within), version, steps)
 
 
 def _first_line(error: Exception) -> str:
