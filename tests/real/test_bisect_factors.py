@@ -78,7 +78,7 @@ def test_one_of_several_factors_is_named(bench: Bench, monkeypatch: pytest.Monke
     cases = {
         "parameter lr": bench.run({**harmless, "lr": "2"}, README__md="two\n"),
         "seed seed": bench.run({**harmless, "seed": "5"}, README__md="two\n"),
-        "code: README.md changed, code: train.py": bench.run(
+        "code: train.py changed, code: README.md": bench.run(
             harmless, README__md="2\n", train__py=SCRIPT.replace("10 +", "11 +")
         ),
         "input table": bench.run(harmless, table__csv="1,3"),

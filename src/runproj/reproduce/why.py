@@ -34,6 +34,7 @@ _ENVIRONMENT_FILES = (
     "runtime.txt",
 )
 _IMAGE_FILES = ("Dockerfile*", "*.dockerfile", ".dockerignore", "Containerfile*")
+_FOR_PEOPLE = (".md", ".rst", ".txt")
 _NOT_COMPARED = {("hardware", "system")}
 """Differs between machines without deciding anything by itself: what it stands for is looked at by itself."""
 
@@ -73,7 +74,8 @@ class Pair:
         plans, kinds = self.plans, {factor.kind for factor in found}
         if plans[0].code.subdirectory != plans[1].code.subdirectory:
             found.append(_factor("code", "folder", plans[0].code.subdirectory or ".", plans[1].code.subdirectory or "."))
-        found += [factor for change in self.code().files if (factor := _of_file(change, plans, kinds))]
+        files = sorted(self.code().files, key=lambda change: _likelihood(change.path, plans))
+        found += [factor for change in files if (factor := _of_file(change, plans, kinds))]
         if plans[0].lock.digest != plans[1].lock.digest and not {"lock", "interpreter", "image"} & kinds:
             found.append(_factor("lock", "digest", plans[0].lock.digest[:12], plans[1].lock.digest[:12]))
         return tuple(sorted(found, key=lambda factor: (KINDS.index(factor.kind), not factor.name.startswith("--"))))
@@ -167,6 +169,13 @@ def _said(value: str | None) -> str:
     if value is None:
         return "unset"
     return "set" if value.startswith("sha256:") else value
+
+
+def _likelihood(name: str, plans: tuple[Plan, Plan]) -> tuple[bool, bool, str]:
+    """What of the code is named first: the project's own folder before others, and texts for people last."""
+    path = PurePosixPath(name)
+    inside = any(path.is_relative_to(plan.code.subdirectory or ".") for plan in plans)
+    return path.suffix.lower() in _FOR_PEOPLE or path.name in (".gitignore", "LICENSE"), not inside, name
 
 
 def _of_file(change: FileChange, plans: tuple[Plan, Plan], kinds: set[str]) -> Factor | None:
