@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from runproj.capsule.pack import Choices
     from runproj.capsule.report import Story
     from runproj.capsule.signing import Key, PublicKey
-    from runproj.core.capsule import CapsuleImport, CapsuleView
+    from runproj.core.capsule import CapsuleImport, CapsuleView, PackedEnvironment
     from runproj.core.run import Run
     from runproj.core.transfer import Shelf, Source, TransferReport
     from runproj.core.verdict import Verdict
@@ -149,9 +149,26 @@ class Carrying:
 
         wiring = self.wiring
         home, dry_run = wiring.settings.home, wishes.dry_run
-        use = Landing(home, wiring.sources, wiring.reporter, move, trust=trust, signer=signer, dry_run=dry_run)
+        use = Landing(home, wiring.sources, wiring.reporter, move, self._lacks, trust=trust, signer=signer, dry_run=dry_run)
         with opened(path) as reader:
             return Unpacking(reader, use).take()
+
+    def _lacks(self, packed: PackedEnvironment) -> str:
+        """What an environment needs and no capsule brings; empty where it is all here."""
+        from runproj.environments.digests import platform_name
+        from runproj.environments.pythons import Pythons
+        from runproj.environments.versions import parse_wish
+
+        if packed.manager != "virtualenv":
+            return ""
+        home = self.wiring.settings.home
+        version = packed.python.rpartition(" ")[2]
+        known = Pythons(home / "cache/interpreters.json", home / "pythons", os.environ)
+        if version and not any(pin.version == version for pin in known.find(parse_wish(version))):
+            return f"{packed.python}, which the environment is locked to, is not installed here: `uv python install {version}`."
+        if packed.platform != platform_name():
+            return f"The packages are those of {packed.platform}; this machine is {platform_name()}."
+        return ""
 
     def _move(self, source: Source, target: str, wishes: Wishes) -> TransferReport:
         from runproj.transfer import open_target

@@ -184,6 +184,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("keys")
     for name, kind in (("mine", "ed25519"), ("other", "ed25519"), ("ecdsa", "ecdsa")):
         subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-C", "me", "-f", str(folder / name)], check=True)
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "geheim", "-f", str(folder / "secret")], check=True)
     subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", str(folder / "pem")], check=True)
     subprocess.run(["openssl", "pkey", "-in", str(folder / "pem"), "-pubout", "-out", str(folder / "pem.pub")], check=True)
     return folder
@@ -220,6 +221,11 @@ def test_a_signature_tells_whose_a_capsule_is(cli: Cli, made: tuple[Path, str], 
     for path, key in ((signed, "other.pub"), (capsule, "mine.pub")):
         refused = cli("import", str(path), "--signer", str(keys / key))
         assert refused.returncode == 1 and "signed" in refused.stderr
+    secret = cli.command("export", run, str(tmp_path / "secret.zip"), "--sign", str(keys / "secret"), "--json")
+    for passphrase, code in (("geheim", 0), ("falsch", 2)):
+        asked = subprocess.run(secret, env=cli.env, input=f"{passphrase}\n", capture_output=True, text=True)
+        assert asked.returncode == code, asked.stderr
+        (tmp_path / "secret.zip").unlink(missing_ok=True)
     for key in ("ecdsa", "mine.pub", "nothing"):
         assert cli("export", run, str(tmp_path / "x.zip"), "--sign", str(keys / key)).returncode == 2
     assert cli("import", str(signed), "--signer", str(keys / "ecdsa.pub")).returncode == 2
@@ -238,6 +244,16 @@ def test_a_signed_capsule_cannot_be_changed(cli: Cli, made: tuple[Path, str], ke
     for signer in ([], ["--signer", str(keys / "mine.pub")]):
         refused = cli("import", str(altered), *signer)
         assert refused.returncode == 1 and "Traceback" not in refused.stderr
+
+
+def test_what_a_capsule_cannot_bring_is_said(cli: Cli, made: tuple[Path, str], tmp_path: Path) -> None:
+    needs = {"manager": "virtualenv", "python": "CPython 3.99.1", "platform": "linux-s390x-glibc-2.40"}
+    for missing, said in ((needs, "uv python install 3.99.1"), (needs | {"python": ""}, "linux-s390x")):
+        capsule = changed(
+            made[0], tmp_path / "elsewhere.zip", lambda manifest, more=missing: manifest["environment"].update(more)
+        )
+        found = cli.json("import", str(capsule), "--dry-run")
+        assert any(said in note for note in found["notes"])
 
 
 def test_packages_that_somebody_built_are_taken_with_trust_or_a_signature(

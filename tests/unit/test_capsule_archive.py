@@ -69,6 +69,10 @@ def test_nothing_is_left_of_a_capsule_that_could_not_be_written(tmp_path: Path) 
         writer.text("a", "b")
         writer.add("c", tmp_path / "missing")
     assert list(tmp_path.glob("*c.zip*")) == []
+    (tmp_path / ".c.zip.999999999.part").write_text("of a process that is gone")
+    with Writer(tmp_path / "c.zip") as writer:
+        writer.text("a", "b")
+    assert [path.name for path in tmp_path.glob("*c.zip*")] == ["c.zip"]
 
 
 @pytest.mark.parametrize(

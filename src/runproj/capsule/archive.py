@@ -9,9 +9,11 @@ import stat
 import zipfile
 import zlib
 from collections.abc import Iterator
+from glob import escape
 from pathlib import Path
 from typing import IO
 
+from runproj import proc
 from runproj.codec import DocumentError, from_json, to_json
 from runproj.core.capsule import CAPSULE_VERSION, MANIFEST, Manifest, PackedFile
 from runproj.errors import DamagedError, StorageError, UsageError
@@ -45,6 +47,10 @@ class Writer:
 
     def __enter__(self) -> Writer:
         with explained(self.path):
+            for left in self.path.parent.glob(f".{escape(self.path.name)}.*.part"):  # of exporters that were killed
+                owner = left.name.split(".")[-2]
+                if owner.isdigit() and proc.start_time(int(owner)) is None:
+                    left.unlink(missing_ok=True)
             self._zip = zipfile.ZipFile(self._beside, "x", allowZip64=True)
         return self
 

@@ -13,7 +13,7 @@ from runproj.capsule.archive import Reader
 from runproj.capsule.names import unpacked
 from runproj.capsule.pack import input_name, scratch_folder
 from runproj.capsule.record import CapsuleRecord
-from runproj.core.capsule import CapsuleImport, PackedWheel
+from runproj.core.capsule import CapsuleImport, PackedEnvironment, PackedWheel
 from runproj.core.services import Reporter
 from runproj.core.transfer import Source, TransferReport
 from runproj.errors import StorageError
@@ -32,6 +32,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 class Landing:
     """Where a capsule goes.  move: takes its record over into a store.
 
+    lacks:  what this machine has not got for an environment;
     signer: whose signature the capsule has to bear;
     trust: packages that the maker of the capsule built are taken too, though nothing can tell what was built.
     """
@@ -40,6 +41,7 @@ class Landing:
     sources: SourceStore
     reporter: Reporter
     move: Callable[[Source], TransferReport]
+    lacks: Callable[[PackedEnvironment], str]
     trust: bool = False
     signer: PublicKey | None = None
     dry_run: bool = False
@@ -61,6 +63,8 @@ class Unpacking:
         signature = provenance.check(self.reader, self.use.signer)
         if signature and not signature.trusted:
             self.notes.append(f"Signed with the key {signature.key}, which you have not named (--signer): it may be anybody's.")
+        if lacking := self.use.lacks(self.manifest.environment):
+            self.notes.append(lacking)
         record = CapsuleRecord(self.reader)
         wheels = self._wheels()
         if not self.use.dry_run:
