@@ -124,7 +124,9 @@ def test_what_was_not_recorded_is_not_claimed(wired: Wired, counting: Repository
     found = {}
     for what in ("metrics", "outputs", "nothing"):
         run = wired.run(counting.url, {"what": what, "state": str(tmp_path / what)})
-        (replay,) = wired.reproduce(run).replays
+        verdict = wired.reproduce(run)
+        assert ("nothing was recorded" in verdict.words) is (what == "nothing")
+        (replay,) = verdict.replays
         found[what] = (replay.level, replay.reason)
     assert [level for level, _ in found.values()] == [Level.R2, Level.R4, Level.R0]
     assert all(words in reason for words, (_, reason) in zip(("R2 is", "alone", "nothing can be"), found.values(), strict=True))

@@ -110,6 +110,8 @@ def test_numpy_arrays(tmp_path: Path) -> None:
     assert not compare(tmp_path, "a.npy", npy(array), npy(array + 1)).equal
     assert not compare(tmp_path, "a.npy", npy(array), npy(array.astype("f4"))).equal
     assert not compare(tmp_path, "a.npy", npy(array), npy(array.reshape(4, 3))).equal
+    named = numpy.array([(1.0, 2)], dtype=[("Out", "f8"), ("O", "i4")])
+    assert compare(tmp_path, "a.npy", npy(named, (1, 0)), npy(named, (2, 0))).equal
     objects = [npy(numpy.array([value], dtype=object)) for value in ("x", "y")]
     assert "execute" in compare(tmp_path, "a.npy", *objects).how
 

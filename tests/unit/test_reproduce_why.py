@@ -63,7 +63,9 @@ def test_what_differs_first_and_all_of_it(cli: Cli, training: Repository) -> Non
     document = fits("diff", "diff", "@last~1", "@last")
     assert {"path": "train.py", "state": "changed"} in document["files"]
     assert cli("rerun", "@last").returncode == 0
-    assert cli("why", "@last~1", "@last").stdout == "nothing differs, and neither do the results\n"
+    for words in (("@last~1", "@last"), ("@last",)):  # alone, it is compared with what it repeats
+        assert cli("why", *words).stdout == "nothing differs, and neither do the results\n"
+    assert "repeats no other run" in cli("diff", "@last~1").stderr
     assert "score" not in cli("diff", "@last~1", "@last").stdout
 
 

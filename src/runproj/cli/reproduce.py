@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from runproj.core.differences import Diff, Why
+    from runproj.core.run import Run
     from runproj.core.verdict import Level, MetricCheck, Noise, Replay, Verdict
     from runproj.runner import Planned
     from runproj.wiring import Wiring
@@ -25,6 +26,13 @@ Ignore = Annotated[
     list[str] | None, typer.Option("--ignore", metavar="PATTERN", help="Leave outputs and metrics of this name aside ('time_*').")
 ]
 
+First = Annotated[str, typer.Argument(metavar="A", help="A run.", autocompletion=complete.runs)]
+Second = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[B]", help="Another run; without it, A is compared with the run it repeats.", autocompletion=complete.runs
+    ),
+]
 Secrets = Annotated[
     list[str] | None, typer.Option("--param", "-P", metavar="NAME=VALUE", help="A secret, which is never recorded.")
 ]
@@ -170,8 +178,8 @@ def _values(check: MetricCheck) -> str:
 
 
 def why(
-    first: Annotated[str, typer.Argument(metavar="A", help="A run.", autocompletion=complete.runs)],
-    second: Annotated[str, typer.Argument(metavar="B", help="Another run.", autocompletion=complete.runs)],
+    first: First,
+    second: Second = None,
     bisect: Annotated[
         bool, typer.Option("--bisect", help="Run hybrids of both, until it is known which difference moves the results.")
     ] = False,
@@ -190,7 +198,7 @@ def why(
     from runproj.reproduce.why import explain
 
     wiring = _wiring(quiet=quiet or not bisect, offline=offline)
-    found, pair = explain(wiring.find_run(first), wiring.find_run(second), wiring.services())
+    found, pair = explain(*_two(first, second, wiring), wiring.services())
     if bisect:
         from runproj.reproduce.bisect import Laboratory
 
@@ -201,6 +209,19 @@ def why(
     else:
         _show_why(found)
     return 0
+
+
+def _two(first: str, second: str | None, wiring: Wiring) -> tuple[Run, Run]:
+    """The runs that are meant: both, or a repetition behind what it repeats."""
+    from runproj.core.run import TagName
+
+    run = wiring.find_run(first)
+    if second is not None:
+        return run, wiring.find_run(second)
+    original = run.tag(TagName.RERUN_OF)
+    if original is None:
+        raise UsageError(f"Run {run.id[:8]} repeats no other run", fix=f"Name the one to compare it with: {run.id[:8]} RUN")
+    return wiring.find_run(original), run
 
 
 def _wiring(*, quiet: bool, offline: bool) -> Wiring:
@@ -233,8 +254,8 @@ def _show_why(found: Why) -> None:
 
 
 def diff(
-    first: Annotated[str, typer.Argument(metavar="A", help="A run.", autocompletion=complete.runs)],
-    second: Annotated[str, typer.Argument(metavar="B", help="Another run.", autocompletion=complete.runs)],
+    first: First,
+    second: Second = None,
     json: opt.Json = False,
 ) -> int:
     """Show all that differs between two runs: code, lock, parameters, surroundings, metrics and outputs."""
@@ -242,7 +263,7 @@ def diff(
     from runproj.reproduce.diff import diff as compare
 
     wiring = looking()
-    found = compare(wiring.find_run(first), wiring.find_run(second), wiring.services())
+    found = compare(*_two(first, second, wiring), wiring.services())
     if json:
         output.write_json(found)
     else:

@@ -135,6 +135,13 @@ class Verdict:
     notes: tuple[str, ...] = ()
 
 
+def words_of(replay: Replay) -> str:
+    """The level in a sentence."""
+    if replay.level is Level.R0 and not replay.outputs and not replay.metrics:
+        return "not shown: it ran, and nothing was recorded that could be compared"
+    return replay.level.words
+
+
 def level_of(outputs: Sequence[OutputCheck], metrics: Sequence[MetricCheck]) -> Level:
     """The highest level that holds (see `Level`)."""
     if not _all(metrics, {Sameness.EXACT}):

@@ -15,7 +15,7 @@ from runproj.core.project import ParameterType
 from runproj.core.record import RunRecord
 from runproj.core.run import Run, RunChanges, RunStatus, Tag, TagName
 from runproj.core.services import Services
-from runproj.core.verdict import Level, Noise, Replay, Verdict, limit
+from runproj.core.verdict import Level, Noise, Replay, Verdict, limit, words_of
 from runproj.core.views import RunView
 from runproj.errors import EnvironmentFailure, Interrupted, RunprojError, StartError, UsageError
 from runproj.files import atomic_write
@@ -67,7 +67,7 @@ class Reproduction:
         verdict = Verdict(
             run=self._run.id,
             level=weakest.level,
-            words=weakest.level.words,
+            words=words_of(weakest),
             suspects=self._suspects(weakest),
             replays=tuple(replays),
             noise=self._noise([self._use.tracking.get_run(replay.run) for replay in replays if replay.run]),

@@ -13,7 +13,7 @@ from runproj.reproduce.unreadable import Unreadable
 Compare = Callable[[memoryview, memoryview], bool]
 """Whether two contents are equal by value.  Raises `Unreadable`."""
 
-LARGEST = 512 << 20
+LARGEST = 128 << 20
 """Bytes of a file that is unfolded in memory; larger ones are compared by bytes.  Arrays are compared as they lie."""
 
 
