@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -115,3 +118,35 @@ def test_junit_and_summary_hold_whatever_text_there_is() -> None:
     assert [suite.get("errors") for suite in whole] == ["1", "1"]
     assert not re.search(r"(?<!\\)[<`|]", summary(verdict, [evil]))
     assert json.dumps(summary(None, []))
+
+
+BISECT = Path(__file__).resolve().parents[2] / "docs/how-to/bisect.md"
+ROLL = "import runproj\nrunproj.log_metric('a', {value})\n"
+
+
+def bisected(repository: Repository, lines: list[str], bad: str, good: str, cli: Cli) -> str:
+    """What git says in the end after the commands of a recipe."""
+    env = {**cli.env, "PATH": f"{Path(sys.executable).parent}:{cli.env['PATH']}"}
+    said = ""
+    for line in (*lines, "git bisect reset"):
+        words = shlex.split(line.replace("BAD GOOD", f"{bad} {good}"))
+        done = subprocess.run(words, cwd=repository.path, env=env, capture_output=True, text=True)
+        said += done.stdout + done.stderr
+    return said
+
+
+def test_the_recipes_of_the_bisect_page_find_the_commit(cli: Cli, repository: Repository) -> None:
+    commands = [line.strip() for line in BISECT.read_text().splitlines() if line.startswith("    git bisect")]
+    recipes = [commands[first : first + 2] for first in range(0, len(commands), 2)]
+    assert [recipe[0].split()[2] for recipe in recipes] == ["start"] * 3
+    good = repository.commit({"main.py": ROLL.format(value=1), "check.py": "print('good')\n"})
+    project = "name: b\nentry_points: {main: {command: [python, main.py]}, check: {command: [python, check.py]}}\n"
+    good = repository.commit({"runproj.yaml": project})
+    repository.commit({"a": "1"})
+    wrong = repository.commit({"check.py": "raise SystemExit(4)\n"})
+    chance = repository.commit({"main.py": ROLL.format(value="__import__('random').random()")})
+    bad = repository.commit({"b": "1"})
+    for recipe, culprit in zip(recipes, (wrong, wrong, chance), strict=True):
+        said = bisected(repository, recipe, bad, good, cli)
+        assert f"{culprit} is the first bad commit" in said, said
+    assert repository.head == bad and repository.git("status", "--porcelain") == ""
