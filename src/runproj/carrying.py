@@ -144,14 +144,44 @@ class Carrying:
         from runproj.capsule.archive import opened
         from runproj.capsule.unpack import Landing, Unpacking
 
-        def move(source: Source) -> TransferReport:
-            return self._move(source, into or self.wiring.settings.tracking_uri, wishes)
-
         wiring = self.wiring
-        home, dry_run = wiring.settings.home, wishes.dry_run
-        use = Landing(home, wiring.sources, wiring.reporter, move, self._lacks, trust=trust, signer=signer, dry_run=dry_run)
+        home, store = wiring.settings.home, into or wiring.settings.tracking_uri
+
+        def move(source: Source) -> TransferReport:
+            return self._move(source, store, wishes)
+
+        use = Landing(
+            home,
+            wiring.sources,
+            wiring.reporter,
+            move,
+            self._lacks,
+            store,
+            trust=trust,
+            signer=signer,
+            dry_run=wishes.dry_run,
+        )
         with opened(path) as reader:
             return Unpacking(reader, use).take()
+
+    def collect(self, *, days: float, dry_run: bool) -> Iterator[tuple[str, int]]:
+        """Remove what came in capsules for runs that are gone."""
+        if not (self.wiring.settings.home / "capsules" / "runs").is_dir():
+            return iter(())
+        from runproj.capsule.collect import collect
+
+        tracking = self.wiring.tracking
+
+        def has(tag: str, value: str) -> bool:
+            if not tag:
+                try:
+                    return bool(tracking.get_run(value))
+                except NotFoundError:
+                    return False
+            return bool(tracking.search(RunQuery(tags=(Tag(tag, value),), lifecycle=None, limit=1)))
+
+        settings = self.wiring.settings
+        return collect(settings.home, settings.tracking_uri, has, days=days, dry_run=dry_run)
 
     def _lacks(self, packed: PackedEnvironment) -> str:
         """What an environment needs and no capsule brings; empty where it is all here."""

@@ -246,6 +246,38 @@ def test_a_signed_capsule_cannot_be_changed(cli: Cli, made: tuple[Path, str], ke
         assert refused.returncode == 1 and "Traceback" not in refused.stderr
 
 
+def test_what_came_goes_with_the_last_run_that_needs_it(cli: Cli, made: tuple[Path, str], tmp_path: Path) -> None:
+    def with_data(manifest: dict) -> None:
+        file = {"path": "", "size": 4, "sha256": sha256(b"data").hexdigest()}
+        manifest["inputs"] = [{"kind": "input", "name": "x", "uri": "x", "sha256": file["sha256"], "files": [file]}]
+
+    capsule, run = made
+    capsule = changed(capsule, tmp_path / "data.zip", with_data, {"inputs/0/data": b"data"})
+    home = Path(cli.env["RUNPROJ_HOME"])
+    digest = sha256(b"data").hexdigest()
+    cli.json("import", str(capsule))
+    again = cli.json("rerun", run, "--offline")["run"]["id"]
+    for path in (home / "capsules/runs").iterdir():
+        os.utime(path, (1, 1))
+
+    def collected(*deleted: str) -> list[str]:
+        for one in deleted:
+            assert cli("runs", "delete", one).returncode == 0
+        removed = cli.json("gc", "--days", "0", "--deleted")["removed"]
+        return [what for what in removed if "capsule" in what]
+
+    assert collected() == [] and collected(run) == []  # the rerun has its commit and its lock
+    assert (home / "objects" / digest[:2] / digest[2:]).exists()
+    assert cli.json("gc", "--days", "0", "-n")["removed"] == []
+    assert collected(again) == [f"what came with run {run[:8]} in a capsule"]
+    assert not (home / "objects" / digest[:2] / digest[2:]).exists()
+    assert not [
+        path for path in (home / "capsules").rglob("*") if path.is_file() and ".lock" not in path.name and again not in path.name
+    ]
+    assert cli.json("import", str(capsule))["verified"]  # and can come again
+    assert cli.json("rerun", run, "--offline")["exit_code"] == 0
+
+
 def test_what_a_capsule_cannot_bring_is_said(cli: Cli, made: tuple[Path, str], tmp_path: Path) -> None:
     needs = {"manager": "virtualenv", "python": "CPython 3.99.1", "platform": "linux-s390x-glibc-2.40"}
     for missing, said in ((needs, "uv python install 3.99.1"), (needs | {"python": ""}, "linux-s390x")):

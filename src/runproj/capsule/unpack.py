@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runproj.capsule import provenance
+from runproj.capsule import collect, provenance
 from runproj.capsule.archive import Reader
 from runproj.capsule.names import unpacked
 from runproj.capsule.pack import input_name, scratch_folder
@@ -32,6 +32,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 class Landing:
     """Where a capsule goes.  move: takes its record over into a store.
 
+    store:  where that is;
     lacks:  what this machine has not got for an environment;
     signer: whose signature the capsule has to bear;
     trust: packages that the maker of the capsule built are taken too, though nothing can tell what was built.
@@ -42,6 +43,7 @@ class Landing:
     reporter: Reporter
     move: Callable[[Source], TransferReport]
     lacks: Callable[[PackedEnvironment], str]
+    store: str = ""
     trust: bool = False
     signer: PublicKey | None = None
     dry_run: bool = False
@@ -74,6 +76,7 @@ class Unpacking:
                     self._take_wheel(wheel, scratch)
                 self._take_image(scratch)
                 self._take_inputs(scratch)
+            collect.note(self.use.home, collect.Brought.of(self.manifest, self.use.store))
         report = self.use.move(record)
         run_id, arrived = self._arrived(report)
         if arrived and self.manifest.inputs and not self.use.dry_run:

@@ -34,6 +34,7 @@ def gc(
     Never what a run in progress needs.  With --deleted, what a server keeps elsewhere is found as `runproj server` finds it: by
     the same --store and --artifacts.
     """
+    from runproj.carrying import Carrying
     from runproj.settings import load
     from runproj.wiring import Wiring
 
@@ -46,6 +47,9 @@ def gc(
         served = replace(wiring.settings, tracking_uri=wiring.database_uri(store), artifacts_uri=place)
         wiring = Wiring(served, wiring.reporter)
     report = wiring.collect_garbage(days=days, deleted=deleted, dry_run=dry_run)
+    carried = list(Carrying(wiring, Path.cwd()).collect(days=days, dry_run=dry_run))
+    freed = report.freed + sum(size for _, size in carried)
+    report = replace(report, removed=(*report.removed, *(what for what, _ in carried)), freed=freed)
     if json:
         output.write_json(report)
         return
