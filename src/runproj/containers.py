@@ -121,9 +121,13 @@ class Box:
             return value
         if inside := self._inside(text):
             return replace(value, resolved=inside)
-        target = f"{PATHS}/{index}/{os.path.basename(text.rstrip('/')) or 'root'}"  # noqa: PTH119
-        self._mounts.append(_Mount(text, target))
-        return replace(value, resolved=target)
+        return replace(value, resolved=self._mounted(text, f"{PATHS}/{index}"))
+
+    def _mounted(self, path: str, below: str) -> str:
+        """Where the container sees something of this machine, to be read."""
+        target = f"{below}/{os.path.basename(path.rstrip('/')) or 'root'}"  # noqa: PTH119
+        self._mounts.append(_Mount(os.path.realpath(path), target))
+        return target
 
     def _inside(self, path: str) -> str:
         for folder, target in ((self.checkout.root, CODE), (self.folder / "params", PARAMETERS)):
@@ -133,7 +137,7 @@ class Box:
 
     def variables(self, paths: Mapping[str, str]) -> dict[str, str]:
         """Variables that name paths, as the container has them."""
-        return {name: self._inside(path) or path for name, path in paths.items()}
+        return {name: self._inside(path) or self._mounted(path, f"{PATHS}/{name}") for name, path in paths.items()}
 
     def shell_for(self, script: str) -> str:
         """`bash`; in an image without it `sh`, if that understands the script.  Raises `StartError`."""
@@ -149,9 +153,9 @@ class Box:
 
     # -- the engine's words
 
-    def order(self, argv: tuple[str, ...], variables: Mapping[str, str], client: Path, spool: Path) -> bytes:
+    def order(self, argv: tuple[str, ...], variables: Mapping[str, str], client: Path) -> bytes:
         """What `contained.py` is told."""
-        body = self._body(argv, variables, [*self._places(client, spool), *self._mounts, *self._volumes()])
+        body = self._body(argv, variables, [*self._places(client), *self._mounts, *self._volumes()])
         told = {"url": self.where.url, "certificates": self.where.certificates, "name": self.identity.name, "body": body}
         return json.dumps(told).encode("utf-8", "surrogateescape")
 
@@ -211,14 +215,19 @@ class Box:
         path = ":".join(filter(None, [CLIENT, given["PYTHONPATH"]]))
         return {**given, "PYTHONPATH": path, "RUNPROJ_RUN_ID": self.identity.run_id, "RUNPROJ_SPOOL": SPOOL}
 
-    def _places(self, client: Path, spool: Path) -> Iterator[_Mount]:
+    @property
+    def spool(self) -> Path:
+        """Where the container leaves what it has logged and not sent.  It is not to be believed: see `salvage`."""
+        return self.folder / "spool"
+
+    def _places(self, client: Path) -> Iterator[_Mount]:
         home = self.folder / "home"
         with explained(home):
             home.mkdir(exist_ok=True)
-            spool.mkdir(parents=True, exist_ok=True)
+            self.spool.mkdir(exist_ok=True)
         yield _Mount(str(self.checkout.root), CODE, writable=True)
         yield _Mount(str(home), HOME, writable=True)
-        yield _Mount(str(spool), SPOOL, writable=True)
+        yield _Mount(str(self.spool), SPOOL, writable=True)
         yield _Mount(str(client), CLIENT)
         if (fetched := self.folder / "params").is_dir():
             yield _Mount(str(fetched), PARAMETERS)
@@ -353,15 +362,16 @@ def _remove(engine: Engine, name: str) -> None:
         engine.delete(f"/containers/{name}", force=1, v=1)
 
 
-def end_of_run(folder: Path, run_id: str) -> None:
-    """Remove the container of a run whose executor is gone.  Does nothing for a run that had none."""
+def end_of_run(folder: Path, run_id: str) -> bool:
+    """Remove the container of a run whose executor is gone; whether it had one."""
     try:
         told = json.loads((folder / _MARK).read_bytes())
         engine = Engine(Where(told["url"], told["certificates"]))
     except (OSError, ValueError, KeyError):
-        return
+        return False
     for found in _listed(engine, f"{_RUN}={run_id}"):
         _remove(engine, found["Id"])
+    return True
 
 
 def _listed(engine: Engine, label: str) -> list[dict[str, Any]]:
@@ -369,22 +379,3 @@ def _listed(engine: Engine, label: str) -> list[dict[str, Any]]:
         return engine.get("/containers/json", all=1, filters=engines.filters(label=[label])) or []
     except (EngineError, EngineAway):
         return []
-
-
-def explain(message: str, plan: Plan) -> BackendError:
-    """The engine's refusal of a container, for people."""
-    what, fix = "The container could not be started", ""
-    name = plan.lock.image.asked.image if plan.lock.image else "the image"
-    if "could not select device driver" in message and "gpu" in message:
-        what = "The engine has no way to give a container GPUs"
-        fix = "Install the NVIDIA container toolkit and restart the engine, or run it without GPUs."
-    elif "bind source path does not exist" in message:
-        what = "Something to be mounted does not exist"
-        fix = "Make the folder; or, if it is there, use an engine that runs on this very machine."
-    elif "No such image" in message:
-        what = f"The image {name} is gone"
-    elif "executable file not found" in message or "no such file or directory" in message:
-        what = "The command is not in the image"
-    elif "the engine is gone" in message:
-        what = "The Docker engine went away while the command ran"
-    return BackendError(what, why=message, fix=fix)

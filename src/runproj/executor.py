@@ -271,6 +271,7 @@ def _command(recording: _Recording, task: launch.Task) -> supervise.Ending:
                 task.finish()
             metrics.watcher.close()
             metrics.store(last=True)
+            task.take_over(link)
             if left := child.send_what_is_left(link, run, use):
                 recording.note(left)
     finally:

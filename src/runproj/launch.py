@@ -82,7 +82,7 @@ class Task:
             argv = child.resolve(self.argv, variables)
             yield supervise.CommandSpec(argv, self.checkout.project, variables, options.timeout, options.grace)
             return
-        order = self.box.order(self.argv, variables, child.client_folder(self.use), child.spool(self.run, self.use))
+        order = self.box.order(self.argv, variables, child.client_folder(self.use))
         descriptor = os.memfd_create("order")
         try:
             write_descriptor(descriptor, order)
@@ -103,6 +103,14 @@ class Task:
             raise
         finally:
             os.close(descriptor)
+
+    def take_over(self, link: child.Link) -> None:
+        """Have what a container logged, and could not send, where `child.send_what_is_left` looks for it."""
+        if self.box and self.box.spool.is_dir() and os.listdir(self.box.spool):
+            from runproj.salvage import salvage
+
+            about = {"uri": link.variables["MLFLOW_TRACKING_URI"], "home_uri": self.use.tracking_uri, "run": self.run.id}
+            salvage(self.box.spool, child.spool(self.run, self.use), about, files=link.endpoint is not None)
 
     def finish(self) -> None:
         """Wait until nothing is left of the command."""
@@ -138,8 +146,6 @@ class Task:
         """Why the guard could not run the command, for people."""
         if self.box is None:
             return BackendError("The command could not be run", why=said)
-        from runproj.containers import explain
-
         return explain(said, self.plan)
 
 
@@ -171,3 +177,22 @@ def not_in_image(said: str, code: int) -> str:
     if code in (126, 127) and (found := _INIT.search(said)):
         return f"the command {found['program']!r} could not be started in the image: {found['why']}"
     return ""
+
+
+def explain(message: str, plan: Plan) -> BackendError:
+    """The engine's refusal of a container, for people."""
+    what, fix = "The container could not be started", ""
+    name = plan.lock.image.asked.image if plan.lock.image else "the image"
+    if "could not select device driver" in message and "gpu" in message:
+        what = "The engine has no way to give a container GPUs"
+        fix = "Install the NVIDIA container toolkit and restart the engine, or run it without GPUs."
+    elif "bind source path does not exist" in message:
+        what = "Something to be mounted does not exist"
+        fix = "Make the folder; or, if it is there, use an engine that runs on this very machine."
+    elif "No such image" in message:
+        what = f"The image {name} is gone"
+    elif "executable file not found" in message or "no such file or directory" in message:
+        what = "The command is not in the image"
+    elif "the engine is gone" in message:
+        what = "The Docker engine went away while the command ran"
+    return BackendError(what, why=message, fix=fix)

@@ -41,7 +41,8 @@ def recover(leases: Leases, runs: Path, open_stores: Callable[[str], Stores]) ->
                 from runproj import containers
 
                 _end_processes(run.id)
-                containers.end_of_run(runs / run.id, run.id)
+                if containers.end_of_run(runs / run.id, run.id):
+                    _salvage(lease.info.tracking_uri, runs, run.id)
                 if _close(run, stores, runs / run.id):
                     closed.append(run.id)
             with contextlib.suppress(OSError):  # what cannot be removed must not keep any command from its work
@@ -74,6 +75,15 @@ def _end_processes(run_id: str) -> None:
             return
         proc.send(pids, signal.SIGKILL)
         time.sleep(0.02)
+
+
+def _salvage(tracking_uri: str, runs: Path, run_id: str) -> None:
+    """Keep what a container logged and did not send, for `runproj sync`."""
+    from runproj.salvage import salvage
+
+    about = {"uri": tracking_uri, "home_uri": tracking_uri, "run": run_id}
+    target = runs.parent / "spool" / f"run-{run_id}"
+    salvage(runs / run_id / "spool", target, about, files=not tracking_uri.startswith("http"))
 
 
 def _close(run: Run, stores: Stores, folder: Path) -> bool:

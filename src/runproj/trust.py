@@ -6,12 +6,13 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from runproj.core import container
 from runproj.core.call import Call
 from runproj.core.environment import DockerSpec
 from runproj.core.plan import Plan
-from runproj.core.project import ParameterType
+from runproj.core.project import EntryPoint, ParameterType
 from runproj.core.source import Pin
 from runproj.errors import TrustError
 from runproj.files import atomic_write
@@ -30,7 +31,7 @@ def require(plan: Plan, home: Path, project: Path | None = None) -> None:
     below = plan.code.subdirectory
     place = project or _NOWHERE / below
     root = Path(*place.parts[: len(place.parts) - len(Path(below).parts)])
-    asked = [*_of_image(plan.lock.image.asked, place, root), *_of_paths(plan.call)]
+    asked = [*_of_image(plan.lock.image.asked, place, root), *_of_paths(plan.call), *_of_inputs(plan.entry_point, place, root)]
     if asked and not _file(home, plan.code).exists():
         commit = (plan.code.commit or plan.code.tree)[:12]
         raise TrustError(
@@ -65,8 +66,19 @@ def _of_image(asked: DockerSpec, project: Path, root: Path) -> Iterator[str]:
             yield f"your variable {name}"
     if asked.network not in ("", "bridge", "none"):
         yield f"the network {asked.network!r}, where it reaches more than the world outside"
-    if asked.user and asked.user not in (f"{os.getuid()}:{os.getgid()}", str(os.getuid())):
+    if asked.user and asked.user != f"{os.getuid()}:{os.getgid()}":
         yield f"to be user {asked.user!r}"
+
+
+def _of_inputs(point: EntryPoint, project: Path, root: Path) -> Iterator[str]:
+    """Inputs that are files of this machine."""
+    for spec in point.inputs:
+        path = unquote(urlsplit(spec.uri).path) if spec.uri.startswith("file:") else spec.uri
+        if not spec.uri.startswith("file:") and "://" in spec.uri:
+            continue
+        real = Path(os.path.realpath(project / path))
+        if not real.is_relative_to(os.path.realpath(root)):
+            yield f"{real} of this machine, to read, as the input {spec.name!r}"
 
 
 def _of_paths(call: Call) -> Iterator[str]:

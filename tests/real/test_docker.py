@@ -53,6 +53,7 @@ FILES = {
         "print('waiting', flush=True)\n"
         "time.sleep(60)\n"
     ),
+    "spool.py": "import time, runproj\nrunproj.log_metric('kept', 3.0)\nprint('waiting', flush=True)\ntime.sleep(60)\n",
     "data dir/a b": "data\n",
 }
 PROJECT = """
@@ -222,6 +223,19 @@ def test_kill_9_of_the_guard_ends_the_run_and_of_both_is_made_good_by_the_next_c
     finally:
         for container in foreign:
             container.remove(force=True)
+
+
+def test_what_a_killed_run_has_logged_and_not_sent_is_sent_later(cli: Cli, contained: Repository, engine: Docker) -> None:
+    process = cli.start("run", contained.url, "-e", "spool.py", "-A", "network=none")
+    waiting(process)
+    process.kill()
+    process.wait()
+    assert cli.json("runs", "list")["runs"][0]["status"] == "FAILED"
+    synced = cli("sync")
+    assert synced.returncode == 0, synced.stderr
+    metrics = cli.json("runs", "show", "@last")["run"]["metrics"]
+    assert [(metric["key"], metric["value"]) for metric in metrics] == [("kept", 3.0)]
+    engine.gone(cli, 15)
 
 
 def test_a_detached_run_is_stopped(cli: Cli, contained: Repository, engine: Docker) -> None:

@@ -88,7 +88,11 @@ def test_links_defaults_networks_and_users_need_it_too(cli: Cli, repository: Rep
     repository.write({"show.py": SHOW})
     (repository.path / "link").symlink_to("/etc")
     ask = {"image": engine.base, "volumes": ["./link:/etc2", "cache:/cache"], "network": "host", "user": "4321"}
-    main = {"command": ["python3", "show.py"], "params": {"data": {"type": "path", "default": "/etc/hostname"}}}
+    main = {
+        "command": ["python3", "show.py"],
+        "params": {"data": {"type": "path", "default": "/etc/hostname"}},
+        "inputs": {"a": "/etc/group", "b": "file:///etc/shells", "c": "show.py", "d": "https://example.org/x"},
+    }
     repository.commit({"runproj.yaml": json.dumps({"environment": {"docker": ask}, "entry_points": {"main": main}})})
     refused = cli("plan", str(repository.path))
     assert refused.returncode == 125
@@ -98,8 +102,12 @@ def test_links_defaults_networks_and_users_need_it_too(cli: Cli, repository: Rep
         "the network 'host'",
         "to be user '4321'",
         "/etc/hostname of this machine, to read, as the parameter 'data'",
+        "/etc/group of this machine, to read, as the input 'a'",
+        "/etc/shells of this machine, to read, as the input 'b'",
     ):
         assert words in refused.stderr
+    assert "the input 'c'" not in refused.stderr
+    assert "the input 'd'" not in refused.stderr
 
 
 def test_what_the_user_gives_needs_no_trust(cli: Cli, repository: Repository, engine: Docker, tmp_path: Path) -> None:
@@ -130,15 +138,19 @@ def test_what_the_user_gives_needs_no_trust(cli: Cli, repository: Repository, en
     assert "Did you mean 'network'" in cli("run", repository.url, "-A", "netwrk=none").stderr
 
 
+LOG = "import runproj\nrunproj.log_metric('m', 2.0)\nrunproj.log_text('words', 'a/b.txt')\n"
+
+
 def test_without_a_network_the_spool_is_sent_afterwards(cli: Cli, repository: Repository, engine: Docker) -> None:
     ask = {"environment": {"docker": {"image": engine.base, "network": "none"}}}
-    repository.commit({"runproj.yaml": json.dumps(ask), "log.py": "import runproj\nrunproj.log_metric('m', 2.0)\n"})
+    repository.commit({"runproj.yaml": json.dumps(ask), "log.py": LOG})
     result = cli("run", repository.url, "-e", "log.py")
     assert result.returncode == 0, result.stderr
     assert "The container has no network" in result.stderr
     shown = cli.json("runs", "show", "@last")
     assert [(metric["key"], metric["value"]) for metric in shown["run"]["metrics"]] == [("m", 2.0)]
     assert any("no network" in note for note in shown["plan"]["notes"])
+    assert "a/b.txt" in [artifact["path"] for artifact in shown["artifacts"]]
 
 
 def test_gpus_are_asked_for_and_their_lack_is_said(cli: Cli, repository: Repository, engine: Docker) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from runproj.containers import Box, Identity, explain
+from runproj.containers import Box, Identity
 from runproj.core.call import BoundValue, Call
 from runproj.core.container import options
 from runproj.core.environment import DockerSpec, EnvLock, EnvManager, EnvPlace, ImageFacts, ImagePin
@@ -18,6 +18,7 @@ from runproj.core.project import Command, EntryPoint, ParameterType, Resources
 from runproj.core.source import Checkout, Pin, PinKind
 from runproj.engine import Engine, EngineAway, Where, find, unreachable
 from runproj.errors import BackendError, StartError
+from runproj.launch import explain
 
 
 def box(folder: Path, asked: DockerSpec, *typed: str, resources: Resources | None = None) -> Box:
@@ -32,7 +33,7 @@ def box(folder: Path, asked: DockerSpec, *typed: str, resources: Resources | Non
 
 
 def told(made: Box, folder: Path, **variables: str) -> dict:
-    order = json.loads(made.order(("a", "b c"), made.environment(variables), folder / "client", folder / "spool"))
+    order = json.loads(made.order(("a", "b c"), made.environment(variables), folder / "client"))
     assert order["name"] == f"runproj-{'r' * 32}"
     return order["body"]
 
@@ -49,7 +50,7 @@ def test_what_every_container_gets(isolated: Path) -> None:
     assert {(mount["Source"], mount["Target"], mount["ReadOnly"]) for mount in host["Mounts"]} == {
         (str(isolated / "run/tree"), "/runproj/code", False),
         (str(isolated / "run/home"), "/runproj/home", False),
-        (str(isolated / "spool"), "/runproj/spool", False),
+        (str(isolated / "run/spool"), "/runproj/spool", False),
         (str(isolated / "client"), "/runproj/client", True),
     }
     environ = dict(pair.split("=", 1) for pair in body["Env"])
