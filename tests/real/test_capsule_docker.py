@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import docker
@@ -79,7 +80,7 @@ def test_an_archive_that_names_images_is_refused(engine: Docker, tmp_path: Path)
     from runproj.environments import image_archive
     from runproj.errors import EnvironmentFailure
 
-    client = engines.Engine(engines.find({}))
+    client = engines.Engine(engines.find(os.environ))
     name = engine.small("named")
     with (tmp_path / "named.tar").open("wb") as file:
         for data in engine.client.images.get(name).save(named=name):

@@ -50,8 +50,8 @@ entry_points:
   crash: {command: [python, -c, "import os; os.kill(os.getpid(), 11)"]}
   missing: {command: [no-such-program]}
   nothing: {command: [python, -c, pass]}
-  leaves: {command: "(setsid sleep 77 &) ; true"}
-  waits: {command: [python, -c, "import subprocess; print('up', flush=True); subprocess.run(['sleep', '66'])"]}
+  leaves: {command: "(setsid sleep 7731 &) ; true"}
+  waits: {command: [python, -c, "import subprocess; print('up', flush=True); subprocess.run(['sleep', '6631'])"]}
 """
 
 
@@ -115,7 +115,7 @@ def test_a_watched_command_leaves_nothing_behind(cli: Cli, audited: Repository) 
     begun = time.monotonic()
     result = cli("run", audited.url, "-e", "leaves", *SYSTEM, "--audit")
     assert result.returncode == 0 and "1 processes that the command left running" in result.stderr
-    assert time.monotonic() - begun < 30 and sleeping("77") == []
+    assert time.monotonic() - begun < 30 and sleeping("7731") == []
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
@@ -126,9 +126,9 @@ def test_a_watched_command_is_stopped_with_its_run(cli: Cli, audited: Repository
     process.send_signal(number)
     assert process.wait(30) == code
     deadline = time.monotonic() + 10
-    while sleeping("66") and time.monotonic() < deadline:
+    while sleeping("6631") and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert sleeping("66") == []
+    assert sleeping("6631") == []
     assert cli.json("runs", "show", "@last")["run"]["status"] == ("FAILED" if number == signal.SIGKILL else "KILLED")
 
 

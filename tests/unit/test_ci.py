@@ -31,6 +31,13 @@ FILES = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _nobody_in_particular(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if no CI system ran the tests."""
+    for name in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "GITLAB_CI"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.fixture
 def repository_of_ci(repository: Repository) -> Repository:
     repository.commit(dict(FILES))
