@@ -28,6 +28,7 @@ def test_a_starter_has_the_parameters_that_the_script_takes(tmp_path: Path) -> N
         "p.add_argument('--many', nargs='*', default='x')\n"
         "p.add_argument('--computed', default=p.prog)\n"
         "p.add_argument('--odd', type=int, default='7')\n"
+        "p.add_argument('--random-state', type=int, default=4)\n"
         "p.parse_args()\n"
     )
     (tmp_path / "runproj.yaml").write_text(starter(tmp_path))
@@ -41,10 +42,12 @@ def test_a_starter_has_the_parameters_that_the_script_takes(tmp_path: Path) -> N
         "n": (T.INT, "5"),
         "name": (T.STRING, "it's 🙂 {x}"),
         "run": (T.STRING, None),
+        "random_state": (T.SEED, "4"),
     }
     assert found.parameters[1].help == '50% of it: "x"'
     call, _ = bind(found, [Given("data", "a b"), Given("run", "r")])
     words = ["a b", "--learning-rate=0.001", "--optimizer=adam", "--layers=2", "-n", "5", "--name=it's 🙂 {x}", "--run=r"]
+    words.append("--random-state=4")
     assert list(call.argv({})) == ["python", "train.py", *words]
 
 

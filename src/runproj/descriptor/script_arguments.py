@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _MOST = 1_000_000
+_SEEDS = ("seed", "random_seed", "random_state")
+"""What an int is called that decides the random numbers."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,10 @@ def _argument(call: ast.Call) -> Iterator[Argument]:
     default = _default(_literal(given.get("default")), word, choices)
     if option and default is None and _literal(given.get("required")) is not True:
         return  # an option without a default says by its absence what no value can say
-    yield Argument(flag.lstrip("-").replace("-", "_"), option, word, default, choices, _help(_literal(given.get("help"))))
+    name = flag.lstrip("-").replace("-", "_")
+    if word == "int" and name in _SEEDS:
+        word = "seed"
+    yield Argument(name, option, word, default, choices, _help(_literal(given.get("help"))))
 
 
 def _default(value: object, word: str, choices: tuple[str, ...]) -> str | None:

@@ -118,5 +118,5 @@ _EXAMPLES = (
     "# optimizer: {type: choice, choices: [adam, sgd], default: adam}",
     "# data: path            # without a default, a value has to be given: -P data=FILE",
 )
-_SEED = Argument("seed", "--seed", "int", "0", (), "Seed of the random numbers")
+_SEED = Argument("seed", "--seed", "seed", "0", (), "Seed of the random numbers")
 _SPECIAL = {"true", "false", "yes", "no", "on", "off", "null", "y", "n"}

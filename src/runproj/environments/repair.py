@@ -31,8 +31,9 @@ def made_and_checked(
         return made
     progress("the cached packages are damaged as well; they are fetched anew")
     names = [str(package["name"]) for package in pylock.packages(lock.pylock or "")]
-    with uv.scratch() as scratch:
-        uv.run(["cache", "clean", *names], cwd=scratch, scratch=scratch)
+    if names:  # without any, uv would clean all of its cache
+        with uv.scratch() as scratch:
+            uv.run(["cache", "clean", *names], cwd=scratch, scratch=scratch)
     made = make()
     if problem := builder.problem(lock, folder.environment, thorough=True):
         folder.clear()
