@@ -58,6 +58,48 @@ def test_a_table_is_cut_at_the_width_that_its_letters_take(
     assert exact == "x" * 20
 
 
+def test_a_narrow_table_leaves_out_what_matters_least(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("NO_COLOR", "1")
+    heads = {}
+    for columns in (100, 60, 50, 20):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        output.table(("ID", "WHEN", "COMMIT", "WHAT"), [("1", "yesterday", "c" * 20, "w" * 60)], spare=(2, 1))
+        heads[columns] = capsys.readouterr().out.split("\n")[0].split()
+    assert heads == {100: ["ID", "WHEN", "COMMIT", "WHAT"], 60: ["ID", "WHEN", "WHAT"], 50: ["ID", "WHAT"], 20: ["ID", "WHAT"]}
+
+
+@pytest.mark.parametrize("group", [(), ("runs",), ("experiments",), ("models",), ("env",), ("user",)])
+def test_a_list_of_commands_says_whole_sentences(cli: Cli, group: tuple[str, ...]) -> None:
+    shown = cli(*group, "-h").stdout
+    assert "Commands:" in shown
+    assert not [line for line in shown.splitlines() if line.endswith("...") and "Usage" not in line]
+
+
+def test_a_wrong_command_line_is_told_where_the_right_one_is(cli: Cli) -> None:
+    assert cli.json("runs", "list", "--limit", "0")["error"]["fix"] == "runproj runs list --help"
+    assert cli.json("plan")["error"]["fix"] == "runproj plan --help"
+    assert "Did you mean 'list'" in cli("runs", "lst").stderr
+    assert "runproj experiments list" in cli("runs", "list", "--experiment", "Defalt").stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("runproj experiments ", "restore"),
+        ("runproj runs list --experiment ", "Default"),
+        ("runproj runs list --status ", "FAILED"),
+        ("runproj runs artifacts ", "@last"),
+    ],
+)
+def test_the_shell_is_offered_what_fits(cli: Cli, words: str, offered: str) -> None:
+    cli.env |= {"_RUNPROJ_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    done = cli()
+    assert (done.returncode, offered in done.stdout.split()) == (0, True), done.stdout + done.stderr
+
+
 def test_logs_can_be_read_by_several_at_once(cli: Cli, project: Repository) -> None:
     cli("run", project.url, *SYSTEM)
     readers = [cli.start("runs", "logs", "@last", "--all") for _ in range(4)]

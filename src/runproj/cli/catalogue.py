@@ -27,9 +27,7 @@ Model = Annotated[str, typer.Argument(metavar="NAME", help="Name of a registered
 
 
 def register(app: typer.Typer) -> None:
-    group = typer.Typer(
-        help="Look at experiments, make, rename, delete and restore them.", rich_markup_mode=None, no_args_is_help=True
-    )
+    group = typer.Typer(help="List, make, rename, delete and restore experiments.", rich_markup_mode=None, no_args_is_help=True)
     for name, command in (
         ("list", list_experiments),
         ("show", show_experiment),
@@ -40,9 +38,7 @@ def register(app: typer.Typer) -> None:
     ):
         group.command(name)(command)
     app.add_typer(group, name="experiments")
-    models = typer.Typer(
-        help="Look at registered models, their versions and where they come from.", rich_markup_mode=None, no_args_is_help=True
-    )
+    models = typer.Typer(help="Look at registered models and their versions.", rich_markup_mode=None, no_args_is_help=True)
     models.command("list")(list_models)
     models.command("show")(show_model)
     app.add_typer(models, name="models")

@@ -47,6 +47,13 @@ def experiments(incomplete: str) -> list[str]:
     return _of_catalogue(incomplete, lambda store: [item.name for item in store.experiments.all(None)])
 
 
+def active_experiments(incomplete: str) -> list[str]:
+    """Names of experiments that can have runs."""
+    from runproj.core.run import Lifecycle
+
+    return _of_catalogue(incomplete, lambda store: [item.name for item in store.experiments.all(Lifecycle.ACTIVE)])
+
+
 def models(incomplete: str) -> list[str]:
     """Names of registered models."""
     return _of_catalogue(incomplete, lambda store: [item.name for item in store.shelf.registered()])

@@ -26,23 +26,25 @@ COMMANDS = {
     "wait": "runs",
     "experiments": "catalogue",
     "models": "catalogue",
-    "validate": "project",
+    "report": "report",
+    "export": "transfer",
+    "import": "transfer",
+    "sync": "sync",
     "init": "project",
+    "validate": "project",
     "lock": "lock",
+    "ci": "ci",
     "env": "env",
     "gc": "maintenance",
     "doctor": "maintenance",
     "server": "server",
     "server-worker": "server",
-    "sync": "sync",
-    "import": "transfer",
-    "export": "transfer",
-    "report": "report",
-    "ci": "ci",
     "user": "user",
     "execute-job": "job",
 }
-"""Which module of this package has a command: only that one is imported, so that a command pays for itself alone."""
+"""Which module of this package has a command: only that one is imported, so that a command pays for itself alone.
+
+In the order in which help lists them."""
 
 STARTING = frozenset({"run", "plan", "lock", "rerun", "reproduce", "why", "diff", "wait", "ci", "execute-job"})
 """Commands that start a project, or decide how it would be started: only these end with 125, where `git bisect run` skips."""
@@ -54,8 +56,11 @@ def build(wanted: str | None = None) -> typer.Typer:
 
     import typer
 
+    from runproj.cli.summaries import in_order, put_summaries
+
     app = typer.Typer(
         name="runproj",
+        cls=in_order(COMMANDS),
         help="Run any project from a git URL, pinned and recorded, and run it again exactly as before.",
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
@@ -76,6 +81,7 @@ def build(wanted: str | None = None) -> typer.Typer:
     modules = [COMMANDS[wanted]] if wanted in COMMANDS else list(dict.fromkeys(COMMANDS.values()))
     for module in modules:
         importlib.import_module(f"runproj.cli.{module}").register(app)
+    put_summaries(app)
     return app
 
 
@@ -105,7 +111,8 @@ def _invoke(arguments: Sequence[str]) -> int:
     except Exception as error:
         if hasattr(error, "exit_code") and hasattr(error, "show"):  # Typer's own words for a wrong command line
             if "--json" in arguments and hasattr(error, "format_message"):
-                raise UsageError(error.format_message(), fix=f"runproj {wanted or ''} --help".replace("  ", " ")) from None
+                path = getattr(getattr(error, "ctx", None), "command_path", "runproj")
+                raise UsageError(error.format_message(), fix=f"{path} --help") from None
             error.show()
             return int(error.exit_code)
         raise

@@ -53,7 +53,13 @@ Offline = Annotated[bool, typer.Option("--offline", help="Use only what is cache
 Backend = Annotated[str, typer.Option("--backend", "-b", help="Where to run.")]
 Experiment = Annotated[
     str | None,
-    typer.Option("--experiment-name", "--experiment", envvar="MLFLOW_EXPERIMENT_NAME", help="Experiment; made if new."),
+    typer.Option(
+        "--experiment-name",
+        "--experiment",
+        envvar="MLFLOW_EXPERIMENT_NAME",
+        help="Experiment; made if new.",
+        autocompletion=complete.active_experiments,
+    ),
 ]
 RunName = Annotated[str | None, typer.Option("--run-name", help="Name of the run; one is made up otherwise.")]
 Tags = Annotated[list[str] | None, typer.Option("--tag", metavar="NAME=VALUE", help="A tag of the run.")]

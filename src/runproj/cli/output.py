@@ -22,6 +22,9 @@ _OFF = "\x1b[0m"
 _PATIENCE = 2.0
 """Seconds after which a reader of plain lines, a CI log say, wants to know what takes so long."""
 
+_ENOUGH = 40
+"""Letters of a table's last column that are worth leaving others out for."""
+
 _MOVING: dict[str, bool] = {}
 """Whether the terminal's last line is one that moves: whoever writes next wipes it first."""
 
@@ -101,14 +104,21 @@ def width(text: str) -> int:
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> None:
-    """Columns as wide as their content; the last one is cut to the terminal's width where somebody watches."""
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = (), spare: Sequence[int] = ()) -> None:
+    """Columns as wide as their content; the last one is cut to the terminal's width where somebody watches.
+
+    spare: columns that are left out there, the first of them first, for as long as too little of the last one would be seen.
+    """
     cells = [[clean(cell).replace("\n", " ") for cell in row] for row in rows]
     widths = [max(map(width, column)) for column in zip(header, *cells, strict=True)]
     limit = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    shown = list(range(len(header)))
+    for index in spare if limit else ():
+        if sum(widths[column] + 2 for column in shown[:-1]) + min(widths[-1], _ENOUGH) > (limit or 0):
+            shown.remove(index)
     for number, row in enumerate([list(header), *cells]):
         parts = []
-        for index, cell in enumerate(row):
+        for index, cell in ((column, row[column]) for column in shown):
             gap = " " * (widths[index] - width(cell))
             parts.append(gap + cell if index in right else cell + gap)
         line = "  ".join(parts).rstrip()

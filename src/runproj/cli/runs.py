@@ -29,7 +29,7 @@ _MOST_COMPARED = 12
 
 
 def register(app: typer.Typer) -> None:
-    group = typer.Typer(help="Look at recorded runs, follow, stop and delete them.", rich_markup_mode=None, no_args_is_help=True)
+    group = typer.Typer(help="Look at recorded runs, stop and delete them.", rich_markup_mode=None, no_args_is_help=True)
     for name, command in (
         ("list", list_),
         ("search", search),
@@ -48,8 +48,20 @@ def register(app: typer.Typer) -> None:
 
 def list_(
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many, newest first.")] = 20,
-    experiment: Annotated[str | None, typer.Option("--experiment-name", "--experiment", help="Only of this experiment.")] = None,
-    status: Annotated[list[str] | None, typer.Option("--status", help="Only with this status (RUNNING, FAILED, …).")] = None,
+    experiment: Annotated[
+        str | None,
+        typer.Option(
+            "--experiment-name", "--experiment", help="Only of this experiment.", autocompletion=complete.active_experiments
+        ),
+    ] = None,
+    status: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--status",
+            help="Only with this status (RUNNING, FAILED, …).",
+            autocompletion=complete.words("SCHEDULED", "RUNNING", "FINISHED", "FAILED", "KILLED"),
+        ),
+    ] = None,
     deleted: Annotated[bool, typer.Option("--deleted", help="Deleted runs instead.")] = False,
     json: opt.Json = False,
 ) -> None:
@@ -90,7 +102,9 @@ def list_(
         for run in runs
     ]
     header = ("STARTED", "STATUS", "TOOK", "NAME", "COMMIT", "METRICS AND PARAMETERS")
-    output.table(("RUN", *(["EXPERIMENT"] if several else []), *header), rows, right=(4 if several else 3,))
+    first = 2 if several else 1
+    spare = (first + 4, first, first + 2)  # commit, start and duration, before what tells the runs apart is cut
+    output.table(("RUN", *(["EXPERIMENT"] if several else []), *header), rows, right=(first + 2,), spare=spare)
 
 
 def _common(runs: Sequence[Run]) -> frozenset[Param]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from runproj.cli import complete
 from runproj.errors import RefusedError, UsageError
 
 if TYPE_CHECKING:
@@ -20,7 +21,13 @@ Filter = Annotated[
 ]
 Experiments = Annotated[
     list[str] | None,
-    typer.Option("--experiment-name", "--experiment", metavar="NAME", help="Only of this experiment (may be repeated)."),
+    typer.Option(
+        "--experiment-name",
+        "--experiment",
+        metavar="NAME",
+        help="Only of this experiment (may be repeated).",
+        autocompletion=complete.active_experiments,
+    ),
 ]
 _DIRECTION = re.compile(r"^(.*?)(?:\s*:\s*|\s+)(asc|desc)$", re.IGNORECASE | re.DOTALL)
 

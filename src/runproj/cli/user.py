@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of a user.")]
 Store = Annotated[str | None, typer.Option("--store", metavar="URL", help="The server's database; the configured one otherwise.")]
-Experiment = Annotated[str | None, typer.Option("--experiment", metavar="NAME", help="On this experiment alone.")]
+Experiment = Annotated[
+    str | None,
+    typer.Option("--experiment", metavar="NAME", help="On this experiment alone.", autocompletion=complete.active_experiments),
+]
 OnRegistry = Annotated[bool, typer.Option("--registry", help="On registered models.")]
 _SHORTEST = 8
 

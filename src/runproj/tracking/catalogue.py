@@ -14,6 +14,7 @@ from runproj.remote import Document, Remote
 from runproj.tracking.full import FullStore
 from runproj.tracking.http import HttpStore, experiment_of
 from runproj.tracking.messages import messages, model_of, number, registered_of, text, version_of
+from runproj.tracking.names import no_experiment
 
 _EVERYTHING = 1_000_000
 _PAGE = 1000
@@ -97,7 +98,7 @@ class ServerExperiments:
             return _experiment(self._remote.get("experiments/get-by-name", experiment_name=reference))
         except NotFoundError:
             if not reference.isdigit():
-                raise NotFoundError(f"There is no experiment {reference!r}", fix="runproj experiments list --all") from None
+                raise no_experiment(reference) from None
         return HttpStore(self._remote).experiment_by_id(reference)
 
     def create(self, name: str) -> Experiment:

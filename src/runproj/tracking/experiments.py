@@ -11,6 +11,7 @@ from runproj.core.catalogue import ExperimentUse
 from runproj.core.run import Experiment, Lifecycle, Tag
 from runproj.errors import AlreadyExistsError, NotFoundError, RefusedError
 from runproj.tracking import rows
+from runproj.tracking.names import no_experiment
 from runproj.tracking.sql import Connection, Database, one
 from runproj.tracking.where import Where
 
@@ -45,7 +46,7 @@ class Experiments:
         with self.database.reading() as connection:
             found = find(connection, reference)
         if found is None:
-            raise NotFoundError(f"There is no experiment {reference!r}", fix="runproj experiments list --all")
+            raise no_experiment(reference)
         return found
 
     def uses(self) -> Mapping[str, ExperimentUse]:

@@ -22,6 +22,7 @@ from runproj.core.run import (
 )
 from runproj.errors import AlreadyExistsError, NotFoundError, RefusedError, TrackingError
 from runproj.remote import Document, Remote
+from runproj.tracking.names import no_experiment
 
 T = TypeVar("T")
 
@@ -42,7 +43,7 @@ class HttpStore:
             found = self._named(name)
         except NotFoundError:
             if not make:
-                raise NotFoundError(f"There is no experiment {name!r}") from None
+                raise no_experiment(name) from None
             try:
                 created = self.remote.post("experiments/create", {"name": name}, repeat=False)
                 found = self.experiment_by_id(str(created.get("experiment_id")))

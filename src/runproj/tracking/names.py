@@ -1,8 +1,10 @@
-"""Names for runs that were given none: an adjective, an animal or thing, and a number, at most 20 characters."""
+"""Names for runs that were given none: an adjective, an animal or thing, and a number; and what is said of names of nothing."""
 
 from __future__ import annotations
 
 import os
+
+from runproj.errors import NotFoundError
 
 _ADJECTIVES = (
     "able agile airy alert amber ample apt arid avid awake bold brave brief bright brisk calm candid clear clever cosy crisp "
@@ -32,3 +34,8 @@ def run_name() -> str:
     chance, number = divmod(chance, 1000)
     chance, noun = divmod(chance, len(nouns))
     return f"{adjectives[chance % len(adjectives)]}-{nouns[noun]}-{number}"
+
+
+def no_experiment(reference: str) -> NotFoundError:
+    """What is said of an experiment that is not there."""
+    return NotFoundError(f"There is no experiment {reference!r}", fix="`runproj experiments list` shows those there are.")

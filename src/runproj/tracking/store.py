@@ -11,7 +11,7 @@ from runproj.core.numbers import as_number
 from runproj.core.run import Experiment, Lifecycle, Metric, NewRun, Param, Run, RunChanges, RunQuery, Tag, TagName
 from runproj.errors import NotFoundError, RefusedError
 from runproj.tracking import experiments, points, rows
-from runproj.tracking.names import run_name
+from runproj.tracking.names import no_experiment, run_name
 from runproj.tracking.sql import Connection, Database, Dialect, one
 from runproj.tracking.where import Where
 
@@ -40,7 +40,7 @@ class SqlStore:
             found = experiments.find_named(connection, name)
         if found is None:
             if not make:
-                raise NotFoundError(f"There is no experiment {name!r}")
+                raise no_experiment(name)
             with self.database.writing() as connection:
                 found = experiments.find_named(connection, name) or experiments.insert(connection, name)
         if found.lifecycle is Lifecycle.DELETED:
