@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +11,7 @@ import typer
 
 from runproj.cli import complete, output
 from runproj.cli import options as opt
-from runproj.errors import NotFoundError, UsageError
+from runproj.errors import AlreadyExistsError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -107,14 +108,17 @@ def show_experiment(name: Name, json: opt.Json = False) -> None:
 def create(name: Annotated[str, typer.Argument(metavar="NAME", help="Its name.")], json: opt.Json = False) -> None:
     """Make an experiment.  A run makes the one that it names by itself."""
     store = catalogue(_wiring())
-    _tell(store, [store.experiments.create(_checked(name))], "made", json=json)
+    _free(store, name)
+    _tell(store, [store.experiments.create(name)], "made", json=json)
 
 
 def rename(name: Name, new: Annotated[str, typer.Argument(metavar="NEW", help="Its new name.")], json: opt.Json = False) -> None:
     """Give an experiment another name."""
     store = catalogue(_wiring())
     found = store.experiments.find(name)
-    store.experiments.rename(found, _checked(new))
+    if new != found.name:
+        _free(store, new)
+    store.experiments.rename(found, new)
     _tell(store, [store.experiments.find(new)], f"is what {output.clean(found.name)} is called now", json=json)
 
 
@@ -159,10 +163,17 @@ def _tell(store: Catalogue, found: Sequence[Experiment], verb: str, *, json: boo
         output.say(f"Experiment {output.clean(item.name)} (id {item.id}) {verb}.")
 
 
-def _checked(name: str) -> str:
+def _free(store: Catalogue, name: str) -> None:
+    """Raises `UsageError` for what can be no name, and `AlreadyExistsError` for one that is taken."""
+    from runproj.core.run import Lifecycle
+
     if not 0 < len(name) <= 500:
         raise UsageError("The name of an experiment has 1 to 500 characters")
-    return name
+    for found in store.experiments.all(None):
+        if found.name == name:
+            deleted = found.lifecycle is Lifecycle.DELETED
+            fix = f"runproj experiments restore {shlex.quote(name)}" if deleted else "Choose another name."
+            raise AlreadyExistsError(f"There is {'a deleted' if deleted else 'an'} experiment {name!r} already", fix=fix)
 
 
 def _views(store: Catalogue, found: Sequence[Experiment]) -> list[ExperimentView]:

@@ -155,12 +155,10 @@ def _show(view: RunView) -> None:
     rows += [
         ("started", datetime.fromtimestamp(run.start / 1000, UTC).astimezone().isoformat(sep=" ", timespec="seconds")),
         ("source", run.tag(TagName.SOURCE_NAME) or "-"),
-        (
-            "commit",
-            (run.tag(TagName.COMMIT) or f"none; tree {run.tag(TagName.TREE) or '-'}")
-            + ("  + uncommitted changes" if run.tag(TagName.DIRTY) == "true" else ""),
-        ),
     ]
+    tree = run.tag(TagName.TREE)
+    if commit := run.tag(TagName.COMMIT) or (f"none; tree {tree}" if tree else ""):  # runs made elsewhere may have neither
+        rows.append(("commit", commit + ("  + uncommitted changes" if run.tag(TagName.DIRTY) == "true" else "")))
     if branch := run.tag(TagName.BRANCH):
         rows.append(("branch", branch))
     if plan:
