@@ -157,7 +157,13 @@ class Box:
         """What `contained.py` is told."""
         body = self._body(argv, variables, [*self._places(client), *self._mounts, *self._volumes()])
         told = {"url": self.where.url, "certificates": self.where.certificates, "name": self.identity.name, "body": body}
-        return json.dumps(told).encode("utf-8", "surrogateescape")
+        try:
+            return json.dumps(told, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise StartError(
+                "The engine cannot be told what to run",
+                why="A value or a path is not UTF-8, and the engine's protocol knows no other.",
+            ) from error
 
     def _body(self, argv: tuple[str, ...], variables: Mapping[str, str], mounts: Iterable[_Mount]) -> dict[str, object]:
         asked, typed = self.asked, self.typed
@@ -196,10 +202,9 @@ class Box:
     def environment(self, variables: Mapping[str, str]) -> dict[str, str]:
         """The variables of the container, with those that the run gives it."""
         own, user = dict(self.image.variables), _user()
-        if self.typed.proxy:
-            proxies = _proxies(os.environ)
-            both = {name: ",".join(filter(None, [proxies.get(name, ""), variables.get(name, "")])) for name in _DIRECT}
-            variables = {**proxies, **variables, **both}
+        proxies = _proxies(os.environ) if self.typed.proxy else {}
+        direct = {name: [found[name] for found in (own, proxies, variables) if found.get(name)] for name in _DIRECT}
+        variables = {**proxies, **variables, **{name: ",".join(names) for name, names in direct.items() if names}}
         given = {
             "HOME": HOME,
             "USER": user,

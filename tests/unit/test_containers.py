@@ -99,6 +99,13 @@ def test_what_is_asked_for_and_what_is_typed(isolated: Path, monkeypatch: pytest
         told(made, isolated)
 
 
+def test_what_is_no_text_cannot_be_told(isolated: Path) -> None:
+    made = box(isolated, DockerSpec("x"))
+    assert "A=ü\n" in told(made, isolated, A="ü\n")["Env"]
+    with pytest.raises(StartError, match="cannot be told"):
+        made.order(("a", os.fsdecode(b"\xff")), {}, isolated / "client")
+
+
 def test_paths_are_where_the_container_has_them(isolated: Path) -> None:
     made = box(isolated, DockerSpec("x"))
     outside = isolated / "données: $(x)"
