@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import signal
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -89,6 +92,30 @@ def test_a_build_that_fails_says_what_it_said(cli: Cli, built: Repository, engin
     assert "The image cannot be built" in cli("run", built.url).stderr
     built.commit({"runproj.yaml": PROJECT.replace("context: .", "context: ../..")})
     assert "outside of the project" in cli("run", built.url).stderr
+    assert cli.json("runs", "list")["runs"] == []
+
+
+def test_a_build_ends_with_who_asked_for_it(cli: Cli, built: Repository, engine: Docker) -> None:
+    word = f"4{os.getpid()}"  # seconds, and a name that no other build has
+    built.commit({"docker/Dockerfile": f"FROM {engine.base} AS last\nRUN sleep {word}\n"})
+
+    def building() -> bool:
+        return any(f"sleep {word}" in found.attrs["Config"]["Cmd"] for found in engine.client.containers.list(all=True))
+
+    process = cli.start("run", built.url)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        deadline = time.monotonic() + 30
+        while not building():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        process.send_signal(number)
+        process.communicate(timeout=30)
+        while building():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        if number is signal.SIGTERM:
+            assert process.returncode == 128 + number
+            process = cli.start("run", built.url)
     assert cli.json("runs", "list")["runs"] == []
 
 
