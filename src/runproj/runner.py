@@ -86,6 +86,8 @@ def _require_trust(decided: Plan, use: Services, *, granted: bool, project: Path
     if decided.lock.image is not None:
         from runproj import trust
 
+        if decided.rerun_of and trust.is_strangers(decided.rerun_of, use.home):
+            trust.require_word(decided, granted=granted)
         if granted:
             trust.grant(decided.code, use.home)
         trust.require(decided, use.home, project)

@@ -26,18 +26,40 @@ def require(plan: Plan, home: Path, project: Path | None = None) -> None:
 
     project: its folder, where it is laid out: then links are followed.
     """
-    if plan.lock.image is None:
-        return
-    below = plan.code.subdirectory
-    place = project or _NOWHERE / below
-    root = Path(*place.parts[: len(place.parts) - len(Path(below).parts)])
-    asked = [*_of_image(plan.lock.image.asked, place, root), *_of_paths(plan.call), *_of_inputs(plan.entry_point, place, root)]
+    asked = list(_asked(plan, project))
     if asked and not _file(home, plan.code).exists():
         commit = (plan.code.commit or plan.code.tree)[:12]
         raise TrustError(
             "The project asks for more than a container of its own",
             why="\n".join(f"- {words}" for words in asked),
             fix=f"If you trust it with that, add --trust. It is remembered for {plan.code.uri} at {commit}.",
+        )
+
+
+def _asked(plan: Plan, project: Path | None) -> Iterator[str]:
+    if plan.lock.image is None:
+        return
+    below = plan.code.subdirectory
+    place = project or _NOWHERE / below
+    root = Path(*place.parts[: len(place.parts) - len(Path(below).parts)])
+    yield from _of_image(plan.lock.image.asked, place, root)
+    yield from _of_paths(plan.call)
+    yield from _of_inputs(plan.entry_point, place, root)
+
+
+def is_strangers(run_id: str, home: Path) -> bool:
+    """Whether a run came in a capsule: its plan says what somebody else gave it, and need not be what its commit asks for."""
+    return (home / "capsules" / "runs" / f"{run_id}.json").exists()
+
+
+def require_word(plan: Plan, *, granted: bool) -> None:
+    """As `require`, for the plan of a stranger: what was granted to that URL and commit does not count for it."""
+    asked = [*_asked(plan, None), *(f"what its maker gave to the container: -A {text}" for text in plan.options.docker_args)]
+    if asked and not granted:
+        raise TrustError(
+            "The run came in a capsule, and asks for more than a container of its own",
+            why="\n".join(f"- {words}" for words in asked),
+            fix="If you trust its maker with that, add --trust. It is asked again each time.",
         )
 
 

@@ -30,7 +30,7 @@ def test_an_image_is_carried_and_loaded_under_its_id(
 ) -> None:
     name = engine.small("carried")
     repository.commit({"runproj.yaml": PROJECT.replace("NAME", name)})
-    ran = cli.json("run", repository.url)
+    ran = cli.json("run", repository.url, "-A", "memory=64m")
     image = ran["plan"]["lock"]["image"]["id"]
     capsule = tmp_path / "capsule.zip"
     exported = cli.json("export", "@last", str(capsule))
@@ -42,8 +42,11 @@ def test_an_image_is_carried_and_loaded_under_its_id(
     assert there.json("import", str(capsule))["verified"]
     with pytest.raises(docker.errors.ImageNotFound):  # nothing of it reaches the engine before it is run
         engine.client.images.get(image)
-    again = there("rerun", ran["run"]["id"], "--offline")
+    refused = there("rerun", ran["run"]["id"], "--offline")  # what a stranger gave to a container is not what the user gave
+    assert refused.returncode == 125 and "-A memory=64m" in refused.stderr
+    again = there("rerun", ran["run"]["id"], "--offline", "--trust")
     assert again.returncode == 0 and again.stdout == "carried", again.stderr
+    assert there("rerun", "@last", "--offline").returncode == 0  # this one is the user's own
     assert engine.client.images.get(image).tags == []
     onward = there.json("export", "@last", str(tmp_path / "onward.zip"))
     assert onward["complete"]

@@ -82,7 +82,7 @@ def export(
     target: Annotated[
         str,
         typer.Argument(
-            metavar="TARGET|RUN",
+            metavar="TARGET/RUN",
             help="MLflow server (http://…), its mlflow.db, or a folder; before a capsule, the run: its id, name, or @last.",
         ),
     ],
