@@ -169,7 +169,7 @@ def test_who_does_not_stop_is_killed(cli: Cli, contained: Repository, engine: Do
 
 
 def names(engine: Docker) -> set[str]:
-    return {found.name for found in engine.client.containers.list(all=True)}
+    return {found.name for found in engine.client.containers.list(all=True, ignore_removed=True)}
 
 
 def guard_of(process: subprocess.Popen[str]) -> int:

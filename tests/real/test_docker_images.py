@@ -100,7 +100,10 @@ def test_a_build_ends_with_who_asked_for_it(cli: Cli, built: Repository, engine:
     built.commit({"docker/Dockerfile": f"FROM {engine.base} AS last\nRUN sleep {word}\n"})
 
     def building() -> bool:
-        return any(f"sleep {word}" in found.attrs["Config"]["Cmd"] for found in engine.client.containers.list(all=True))
+        return any(
+            f"sleep {word}" in found.attrs["Config"]["Cmd"]
+            for found in engine.client.containers.list(all=True, ignore_removed=True)
+        )
 
     process = cli.start("run", built.url)
     for number in (signal.SIGTERM, signal.SIGKILL):
@@ -135,9 +138,7 @@ def test_a_dockerfile_for_buildkit(cli: Cli, built: Repository, engine: Docker) 
 def registry(tmp_path_factory: pytest.TempPathFactory, engine: Docker) -> Iterator[str]:
     with registry_at(tmp_path_factory.mktemp("registry")) as address:
         yield address
-    for image in engine.client.images.list():
-        if any(name.startswith(address) for name in [*image.tags, *image.attrs["RepoDigests"]]):
-            engine.client.images.remove(image.id, force=True)
+    engine.forget(address)
 
 
 def test_an_image_of_a_registry_is_had_by_its_digest(cli: Cli, repository: Repository, engine: Docker, registry: str) -> None:

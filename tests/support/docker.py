@@ -53,7 +53,9 @@ class Docker:
     def containers(self, cli: Cli) -> list[str]:
         """Names of the containers of a home, running or not."""
         label = f"runproj.home={home_mark(Path(cli.env['RUNPROJ_HOME']))}"
-        return sorted(found.name for found in self.client.containers.list(all=True, filters={"label": label}))
+        return sorted(
+            found.name for found in self.client.containers.list(all=True, ignore_removed=True, filters={"label": label})
+        )
 
     def gone(self, cli: Cli, seconds: float = 0) -> None:
         """Wait until a home has no container any more."""
@@ -63,9 +65,12 @@ class Docker:
             time.sleep(0.05)
 
     def forget(self, repository: str) -> None:
-        """Remove all images of a repository, whatever they are called."""
-        for image in self.client.images.list(repository):
-            self.client.images.remove(image.id, force=True)
+        """Remove all images of a repository, or of all repositories of a registry, whatever they are called."""
+        for image in self.client.api.images():
+            names = [*(image["RepoTags"] or ()), *(image["RepoDigests"] or ())]
+            if any(name.startswith((f"{repository}:", f"{repository}@", f"{repository}/")) for name in names):
+                with suppress(docker.errors.ImageNotFound):
+                    self.client.images.remove(image["Id"], force=True)
 
     def close(self) -> None:
         for name in self.made:
