@@ -32,7 +32,7 @@ def files_below(run: Run, path: str, store: ArtifactStore) -> list[ArtifactInfo]
     if path and not found:
         found = [entry for entry in store.list(run, path.rpartition("/")[0]) if entry.path == path and entry.size is not None]
         if not found:
-            raise NotFoundError(f"Run {run.id[:8]} has no artifact {path!r}", fix=f"runproj runs artifacts {run.id[:8]}")
+            raise NotFoundError(f"{run.name or run.id} has no artifact {path!r}", fix="Without a path, all are listed.")
     return sorted(found, key=lambda entry: entry.path)
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 from runproj.codec import DocumentError, from_json
-from runproj.core.catalogue import Catalogue
-from runproj.core.models import ModelStatus
+from runproj.core.catalogue import Catalogue, Shelf
+from runproj.core.models import LoggedModel, ModelStatus, ModelVersion
 from runproj.core.plan import Plan
 from runproj.core.record import RunRecord
-from runproj.core.run import Run, RunQuery, TagName
+from runproj.core.run import Run, RunQuery, RunStatus, TagName
 from runproj.core.tracking import ArtifactInfo, ArtifactStore, TrackingStore
 from runproj.core.views import RunModel, RunView
 from runproj.errors import NotFoundError
@@ -63,6 +63,51 @@ def view(run: Run, artifacts: ArtifactStore, scratch: Path) -> RunView:
         record=read_document(RunRecord, run, "runproj/record.json", artifacts, scratch),
         artifacts=tuple(sorted(listed, key=lambda entry: entry.path)),
     )
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """Where the files of a model are: below `root` in the artifacts of `owner`.
+
+    owner: a run, or, where `logged`, a logged model in the shape of one: its id and place.
+    """
+
+    owner: Run
+    root: str
+    logged: bool
+
+
+def find_model(reference: str, shelf: Shelf, tracking: TrackingStore) -> ModelFiles:
+    """The files of the model that is meant by an id (`m-…`), `NAME/VERSION`, `NAME@ALIAS`, or `NAME` for the newest version.
+
+    Raises `NotFoundError`.
+    """
+    if re.fullmatch("m-[0-9a-f]{32}", reference):
+        return _logged(shelf.logged(reference))
+    version = _version(reference, shelf)
+    if version.model_id:
+        return _logged(shelf.logged(version.model_id))
+    if match := re.fullmatch("runs:/([^/]+)/(.+)", version.source):
+        return ModelFiles(tracking.get_run(match[1]), match[2].strip("/"), False)
+    raise NotFoundError(f"The files of {version.name}/{version.version} are of no run and no logged model", why=version.source)
+
+
+def _logged(model: LoggedModel) -> ModelFiles:
+    owner = Run(model.id, model.experiment_id, model.name, RunStatus.FINISHED, model.created, artifact_uri=model.artifact_uri)
+    return ModelFiles(owner, "", True)
+
+
+def _version(reference: str, shelf: Shelf) -> ModelVersion:
+    name, mark, which = reference.partition("@") if "@" in reference else reference.partition("/")
+    model = next((item for item in shelf.registered() if item.name == name), None)
+    if model is None:
+        raise NotFoundError(f"There is no registered model {name!r}", fix="`runproj models list` shows those there are.")
+    if mark == "@":
+        which = next((str(item.version) for item in model.aliases if item.alias == which), "")
+    for version in shelf.versions(name):
+        if not mark or str(version.version) == which:
+            return version
+    raise NotFoundError(f"There is no version {reference!r}", fix=f"`runproj models show {name}` shows those there are.")
 
 
 def placed(view: RunView, catalogue: Catalogue) -> RunView:

@@ -10,6 +10,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from runproj.artifacts import open_direct
 from runproj.core.models import ModelStatus, ModelVersion
 from runproj.core.run import NewRun, RunChanges, RunStatus, Tag
 from runproj.tracking import open_full_store
@@ -98,6 +99,32 @@ def test_models_are_shown_with_the_runs_they_come_from(cli: Cli, store: FullStor
     assert "forest" in shown and "churn/1" in shown and "Default" in shown
     assert "team" in shown and "mlflow.user" not in shown
     assert "commit" not in shown, "it was made elsewhere"
+
+
+def test_the_files_of_a_model_are_listed_and_fetched(cli: Cli, store: FullStore, tmp_path: Path) -> None:
+    run = store.create_run(NewRun("0", 1))
+    model = store.models.create("0", "forest", "", run.id, [], [])
+    store.registry.create("churn", "", [])
+    store.versions.create(replace(VERSION, source=f"models:/{model.id}", run_id=run.id, model_id=model.id))
+    store.versions.create(replace(VERSION, source=f"runs:/{run.id}/old er", run_id=run.id))
+    store.versions.create(replace(VERSION, source="s3://elsewhere/x"))
+    store.registry.set_alias("churn", "champion", 1)
+    home = Path(store.database.path).parent
+    files = open_direct("sqlite:///runproj.db", home=home, environ={})
+    content = tmp_path / "content"
+    content.write_text("weights")
+    for place, path in ((replace(run, artifact_uri=model.artifact_uri), "data/größe"), (run, "old er/data/weights")):
+        files.put(place, content, path)
+    for reference in ("churn/1", "churn@champion", model.id):
+        assert [line.split()[-1] for line in cli("models", "artifacts", reference).stdout.splitlines()] == ["PATH", "data/größe"]
+    fetched = checked(cli, "runs-artifacts", "models", "artifacts", "churn@champion", "-d", str(tmp_path / "new"))
+    assert (fetched["run"], fetched["fetched"], (tmp_path / "new/data/größe").read_text()) == (model.id, 1, "weights")
+    assert cli("models", "artifacts", "churn/2", "--download", str(tmp_path / "old")).returncode == 0
+    assert (tmp_path / "old/data/weights").read_text() == "weights", "as the folder of the model has it"
+    assert cli("models", "artifacts", "churn/2", "data/weights", "--download", str(tmp_path / "one")).returncode == 0
+    assert (tmp_path / "one/weights").exists()
+    for wrong in ("churn", "churn/9", "churn@nobody", "nothing", f"m-{'0' * 32}"):
+        assert cli("models", "artifacts", wrong).returncode == 1, wrong
 
 
 def test_a_list_of_several_experiments_says_which(cli: Cli, store: FullStore) -> None:

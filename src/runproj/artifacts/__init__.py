@@ -13,17 +13,20 @@ if TYPE_CHECKING:
     from runproj.core.tracking import ArtifactStore
 
 
-def open_artifacts(uri: str, *, home: Path, environ: Mapping[str, str], place: str = "") -> ArtifactStore:
+def open_artifacts(
+    uri: str, *, home: Path, environ: Mapping[str, str], place: str = "", of_models: bool = False
+) -> ArtifactStore:
     """The artifacts of the runs that the store at tracking URI `uri` records.  Nothing is read or written before it is used.
 
     place: where to keep them: an absolute path, or a URL of `file:` or of an object store; empty stands for beside the database.
     A server decides that by itself.
+    of_models: those of logged models; the store's "runs" then have the id and the place of one.
     """
     if uri.startswith(("http://", "https://")):
-        from runproj.artifacts.http import HttpArtifacts
+        from runproj.artifacts.http import HttpArtifacts, HttpModelArtifacts
         from runproj.remote import Remote
 
-        return HttpArtifacts(Remote(uri, environ))
+        return (HttpModelArtifacts if of_models else HttpArtifacts)(Remote(uri, environ))
     return open_direct(uri, home=home, environ=environ, place=place)
 
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from runproj.artifacts.direct import PROXIED, local_path
 from runproj.artifacts.files import inside, put, split
@@ -16,7 +16,7 @@ from runproj.core.run import Run
 from runproj.core.tracking import ArtifactInfo
 from runproj.errors import NotFoundError, StorageError, TrackingError
 from runproj.files import explained
-from runproj.remote import Remote
+from runproj.remote import Document, Remote
 
 
 class HttpArtifacts:
@@ -65,7 +65,7 @@ class HttpArtifacts:
         found: list[ArtifactInfo] = []
         token = None
         while True:
-            page = self.remote.get("artifacts/list", run_id=run.id, path=path or None, page_token=token)
+            page = self._page(run, path, token)
             files = page.get("files")
             for item in files if isinstance(files, list) else ():
                 size = None if item.get("is_dir") else int(item.get("file_size") or 0)
@@ -73,6 +73,9 @@ class HttpArtifacts:
             token = str(page.get("next_page_token") or "") or None
             if token is None:
                 return sorted((info for info in found if info.path != path), key=lambda info: info.path)
+
+    def _page(self, run: Run, path: str, token: str | None) -> Document:
+        return self.remote.get("artifacts/list", run_id=run.id, path=path or None, page_token=token)
 
     @cached_property
     def _takes_parts(self) -> bool:
@@ -95,6 +98,14 @@ class HttpArtifacts:
             f"The artifacts of run {run.id} are kept at {parts.scheme}://{parts.hostname or ''}, which runproj cannot reach",
             fix="Let the server proxy them (`mlflow server --serve-artifacts`), or record locally (unset MLFLOW_TRACKING_URI).",
         )
+
+
+class HttpModelArtifacts(HttpArtifacts):
+    """As `HttpArtifacts`, of logged models: a "run" here has the id and the place of one."""
+
+    def _page(self, run: Run, path: str, token: str | None) -> Document:
+        call = f"logged-models/{quote(run.id, safe='')}/artifacts/directories"
+        return self.remote.get(call, artifact_directory_path=path or None, page_token=token)
 
 
 def _shared(run: Run) -> Folder | None:

@@ -1,56 +1,114 @@
-"""`runs artifacts`: the files of a run, listed or fetched."""
+"""`runs artifacts` and `models artifacts`: files of runs and models, listed or fetched."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from runproj.cli import complete, output
 from runproj.cli import options as opt
-from runproj.cli import output
 from runproj.cli.logs import looking
 from runproj.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from runproj.core.run import Run
-    from runproj.core.tracking import ArtifactInfo
+    from runproj.core.tracking import ArtifactInfo, ArtifactStore
     from runproj.fetching import Fetch
     from runproj.wiring import Wiring
 
 
+Inner = Annotated[str, typer.Argument(metavar="[PATH]", help="A file or folder of it; all without it.")]
+Download = Annotated[
+    Path | None, typer.Option("--download", "-d", metavar="FOLDER", help="Fetch them into this folder, which is made if new.")
+]
+Force = Annotated[bool, typer.Option("--force", "-f", help="Fetch what is there, too, and replace it.")]
+
+
 def artifacts(
-    reference: opt.RunReference,
-    path: Annotated[str, typer.Argument(metavar="[PATH]", help="A file or folder of the run; all without it.")] = "",
-    download: Annotated[
-        Path | None, typer.Option("--download", "-d", metavar="FOLDER", help="Fetch them into this folder, which is made if new.")
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", "-f", help="Fetch what is there, too, and replace it.")] = False,
-    json: opt.Json = False,
+    reference: opt.RunReference, path: Inner = "", download: Download = None, force: Force = False, json: opt.Json = False
 ) -> None:
     """List the files of a run with their sizes, or fetch them.
 
     What is fetched is compared with the sha256 that the store, the server or the run's record has of it.  Begun again, it
     fetches what is not there yet.
     """
-    from runproj.core.views import ArtifactList
-    from runproj.fetching import files_below
-
-    if force and download is None:
-        raise UsageError("--force is about what is fetched", fix="runproj runs artifacts RUN --download FOLDER --force")
     wiring = looking()
     run = wiring.find_run(reference)
-    path = path.strip("/")
-    files = files_below(run, path, wiring.artifacts)
+    _give(
+        wiring,
+        Asked(run, wiring.artifacts, "", path.strip("/"), _hashes(wiring, run) if download else {}),
+        download,
+        force=force,
+        json=json,
+    )
+
+
+def model_artifacts(
+    reference: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="NAME/VERSION, NAME@ALIAS, NAME (its newest), or m-….", autocompletion=complete.models
+        ),
+    ],
+    path: Inner = "",
+    download: Download = None,
+    force: Force = False,
+    json: opt.Json = False,
+) -> None:
+    """List the files of a model with their sizes, or fetch them.
+
+    What is fetched is compared with the sha256 that the store or the server has of it.  Begun again, it fetches what is not
+    there yet.
+    """
+    import os
+
+    from runproj.artifacts import open_artifacts
+    from runproj.cli.catalogue import catalogue
+    from runproj.references import find_model
+
+    wiring = looking()
+    found = find_model(reference, catalogue(wiring).shelf, wiring.tracking)
+    settings, store = wiring.settings, wiring.artifacts
+    if found.logged:
+        place, uri = settings.artifacts_uri, settings.tracking_uri
+        store = open_artifacts(uri, home=settings.home, environ=os.environ, place=place, of_models=True)
+    _give(wiring, Asked(found.owner, store, found.root, path.strip("/"), {}), download, force=force, json=json)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Which files: those at `path` below `root`, of a run or what has the shape of one."""
+
+    run: Run
+    store: ArtifactStore
+    root: str
+    path: str
+    hashes: Mapping[str, str]
+
+    def joined(self, path: str) -> str:
+        return "/".join(filter(None, (self.root, path)))
+
+
+def _give(wiring: Wiring, asked: Asked, download: Path | None, *, force: bool, json: bool) -> None:
+    from runproj.core.views import ArtifactList
+    from runproj.fetching import Fetch, files_below
+
+    if force and download is None:
+        raise UsageError("--force is about what is fetched", fix="Use it with --download FOLDER.")
+    run = asked.run
+    files = files_below(run, asked.joined(asked.path), asked.store)
     if download is None:
         if json:
             output.write_json(ArtifactList(run.id, tuple(files)))
         else:
             _list(files)
         return
-    fetch = _fetch(wiring, run, path, download)
+    fetch = Fetch(run, asked.store, download, asked.joined(asked.path.rpartition("/")[0]), asked.hashes)
     wanted = files if force else fetch.missing(files)
     _bring(wiring, fetch, wanted)
     if json:
@@ -61,14 +119,13 @@ def artifacts(
     wiring.reporter.done(f"{output.count(len(wanted), 'file')}, {size}, fetched into {download}{there}")
 
 
-def _fetch(wiring: Wiring, run: Run, path: str, folder: Path) -> Fetch:
+def _hashes(wiring: Wiring, run: Run) -> Mapping[str, str]:
+    """What the run's record knows of its files."""
     from runproj.core.record import RunRecord
-    from runproj.fetching import Fetch
     from runproj.references import read_document
 
     record = read_document(RunRecord, run, "runproj/record.json", wiring.artifacts, wiring.settings.cache / "views")
-    hashes = {item.path: item.sha256 for item in record.outputs} if record else {}
-    return Fetch(run, wiring.artifacts, folder, path.rpartition("/")[0], hashes)
+    return {item.path: item.sha256 for item in record.outputs} if record else {}
 
 
 def _bring(wiring: Wiring, fetch: Fetch, files: Sequence[ArtifactInfo]) -> None:
@@ -84,7 +141,7 @@ def _bring(wiring: Wiring, fetch: Fetch, files: Sequence[ArtifactInfo]) -> None:
 
 def _list(files: Sequence[ArtifactInfo]) -> None:
     if not files:
-        output.say("The run has no files.")
+        output.say("There are no files.")
         return
     output.table(("SIZE", "PATH"), [(_size(entry.size or 0), entry.path) for entry in files], right=(0,))
     output.say(f"{output.count(len(files), 'file')}, {_size(sum(entry.size or 0 for entry in files))}.")

@@ -11,6 +11,7 @@ import typer
 
 from runproj.cli import complete, output
 from runproj.cli import options as opt
+from runproj.cli.artifacts import model_artifacts
 from runproj.errors import AlreadyExistsError, NotFoundError, UsageError
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def register(app: typer.Typer) -> None:
     models = typer.Typer(help="Look at registered models and their versions.", rich_markup_mode=None, no_args_is_help=True)
     models.command("list")(list_models)
     models.command("show")(show_model)
+    models.command("artifacts")(model_artifacts)
     app.add_typer(models, name="models")
 
 

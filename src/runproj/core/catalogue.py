@@ -88,6 +88,9 @@ class Shelf(Protocol):
     def versions_from(self, run: Run) -> Sequence[ModelVersion]:
         """The versions of any registered model that a run made."""
 
+    def logged(self, model_id: str) -> LoggedModel:
+        """A logged model.  Raises `NotFoundError`."""
+
     def logged_by(self, run: Run) -> Sequence[LoggedModel]:
         """The models that a run logged."""
 

@@ -41,7 +41,10 @@ class RunView:
 
 @dataclass(frozen=True)
 class ArtifactList:
-    """`runs artifacts`.  `folder` is where they were fetched to, and `fetched` how many were not there before."""
+    """`runs artifacts`, `models artifacts`.  `run` is the id of whose they are: a run, or a logged model (`m-…`).
+
+    folder, fetched: where they were fetched to, and how many were not there before.
+    """
 
     run: str
     artifacts: tuple[ArtifactInfo, ...]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from runproj.core.catalogue import Catalogue, ExperimentUse
 from runproj.core.models import LoggedModel, ModelVersion, RegisteredModel
@@ -13,7 +14,7 @@ from runproj.errors import NotFoundError, RefusedError
 from runproj.remote import Document, Remote
 from runproj.tracking.full import FullStore
 from runproj.tracking.http import HttpStore, experiment_of
-from runproj.tracking.messages import messages, model_of, number, registered_of, text, version_of
+from runproj.tracking.messages import message_in, messages, model_of, number, registered_of, text, version_of
 from runproj.tracking.names import no_experiment
 
 _EVERYTHING = 1_000_000
@@ -72,6 +73,9 @@ class LocalShelf:
 
     def versions_from(self, run: Run) -> Sequence[ModelVersion]:
         return self._versions(f"run_id = {quoted(run.id)}")
+
+    def logged(self, model_id: str) -> LoggedModel:
+        return self._store.models.get(model_id)
 
     def logged_by(self, run: Run) -> Sequence[LoggedModel]:
         condition = parse_filter(f"source_run_id = {quoted(run.id)}", LOGGED_MODELS)
@@ -144,6 +148,9 @@ class ServerShelf:
 
     def versions_from(self, run: Run) -> Sequence[ModelVersion]:
         return self._versions(f"run_id = {quoted(run.id)}")
+
+    def logged(self, model_id: str) -> LoggedModel:
+        return model_of(message_in(self._remote.get(f"logged-models/{quote(model_id, safe='')}"), "model"))
 
     def logged_by(self, run: Run) -> Sequence[LoggedModel]:
         message = {"experiment_ids": [run.experiment_id], "filter": f"source_run_id = {quoted(run.id)}", "max_results": 50}
