@@ -119,6 +119,30 @@ def missing_input(manifest: dict) -> None:
     manifest["inputs"] = [{"kind": "input", "name": "x", "uri": "x", "sha256": "", "files": [file], "folder": True}]
 
 
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("run.json", b'"created": ', b'"created": 9999999999999999999999'),
+        ("run.json", b'"start": ', b'"start": -9999999999999999999999'),
+        ("metrics.jsonl", b'["a",', b'["a",9999999999999999999999'),
+        ("metrics.jsonl", b",1.5,0]", b',"NaN",0]'),
+        ("metrics.jsonl", b",1.5,0]", b",1.5,7]"),
+        ("metrics.jsonl", b'["a",', b"{"),
+    ],
+)
+def test_a_record_that_no_store_can_hold_is_refused(
+    cli: Cli, made: tuple[Path, str], tmp_path: Path, name: str, old: bytes, new: bytes
+) -> None:
+    capsule, run = made
+    place = f"runs/{run}/{name}"
+    with zipfile.ZipFile(capsule) as archive:
+        content = archive.read(place)
+    assert old in content
+    other = changed(capsule, tmp_path / "other.zip", lambda manifest: None, {place: content.replace(old, new, 1)})
+    result = cli("import", str(other))
+    assert result.returncode == 1 and "Traceback" not in result.stderr, result.stderr
+
+
 def run_elsewhere(manifest: dict) -> None:
     manifest["run"], manifest["runs"] = "../../evil", ["../../evil"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from runproj.capsule.archive import Reader, Writer, document
 from runproj.capsule.names import packed, unpacked
-from runproj.codec import DocumentError, from_json, to_json
+from runproj.codec import DocumentError, from_json, to_json, to_plain
 from runproj.core.capsule import PackedFile, PackedRun
 from runproj.core.models import LoggedModel
 from runproj.core.run import Experiment, Run
@@ -20,6 +21,7 @@ from runproj.core.transfer import Block, Loss, MovedModel, MovedRun, Point, Regi
 from runproj.errors import NotFoundError, StorageError
 
 _BLOCK = 20_000
+_HUGE = 1 << 63
 
 
 def write_run(moved: MovedRun, shelf: Shelf, writer: Writer, scratch: Path) -> PackedRun:
@@ -71,6 +73,8 @@ class CapsuleRecord:
             found = from_json(PackedRun, self._reader.read(packed("runs", run_id, "run.json")), words=True)
         except DocumentError as error:
             raise StorageError(f"The record of run {run_id[:80]} cannot be read", why=str(error)) from error
+        if not _fits(to_plain(found)):
+            raise StorageError(f"The record of run {run_id[:80]} holds numbers that no store takes")
         if found.moved.run.id != run_id:
             raise StorageError(f"The record of run {run_id[:80]} is that of another run")
         return found
@@ -119,9 +123,25 @@ class CapsuleRecord:
         return ()
 
 
+def _fits(plain: object) -> bool:
+    """Whether every whole number has at most 64 bits."""
+    match plain:
+        case int():
+            return -_HUGE <= plain < _HUGE
+        case dict():
+            return all(_fits(value) for value in plain.values())
+        case list() | tuple():
+            return all(_fits(value) for value in plain)
+        case _:
+            return True
+
+
 def _point(line: bytes) -> tuple[str, int, int, float, int]:
     try:
-        return from_json(tuple[str, int, int, float, int], line, words=True)
+        key, timestamp, step, value, kind = from_json(tuple[str, int, int, float, int], line, words=True)
+        if not (abs(timestamp) < _HUGE and abs(step) < _HUGE and kind in (0, 1, 2)) or math.isnan(value):
+            raise DocumentError("a number is out of range")
+        return key, timestamp, step, value, kind
     except DocumentError as error:
         raise StorageError("A point of the capsule cannot be read", why=str(error)) from error
 
