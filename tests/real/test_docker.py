@@ -288,6 +288,7 @@ def test_files_belong_to_the_caller(cli: Cli, contained: Repository) -> None:
 
 
 def test_where_there_is_no_engine_or_no_image_it_is_said(cli: Cli, contained: Repository, repository: Repository) -> None:
+    usual = dict(cli.env)
     cli.env["DOCKER_HOST"] = "unix:///nonexistent/docker.sock"
     result = cli("run", contained.url, "-e", "who")
     assert result.returncode == 125
@@ -295,7 +296,7 @@ def test_where_there_is_no_engine_or_no_image_it_is_said(cli: Cli, contained: Re
     assert "systemctl start docker" in result.stderr
     cli.env["DOCKER_HOST"] = "ssh://user@example.org"
     assert "cannot be used" in cli("run", contained.url, "-e", "who").stderr
-    del cli.env["DOCKER_HOST"]
+    cli.env = usual
     repository.commit({"runproj.yaml": PROJECT.replace("IMAGE", "127.0.0.1:9/no/such:image")})
     result = cli("run", contained.url, "-e", "who")
     assert result.returncode == 125
