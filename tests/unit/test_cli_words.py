@@ -78,6 +78,11 @@ def test_a_list_of_commands_says_whole_sentences(cli: Cli, group: tuple[str, ...
     assert not [line for line in shown.splitlines() if line.endswith("...") and "Usage" not in line]
 
 
+@pytest.mark.parametrize("command", ["run", "gc", "server", "runs list", "runs search", "runs correlate", "user token"])
+def test_options_say_what_they_take_in_words(cli: Cli, command: str) -> None:
+    assert not re.findall(r"<(?:str|int|float)[^>]*>", cli(*command.split(), "-h").stdout)
+
+
 def test_a_wrong_command_line_is_told_where_the_right_one_is(cli: Cli) -> None:
     assert cli.json("runs", "list", "--limit", "0")["error"]["fix"] == "runproj runs list --help"
     assert cli.json("plan")["error"]["fix"] == "runproj plan --help"

@@ -36,7 +36,7 @@ AtLeast = Annotated[
         autocompletion=complete.words("R4", "R3", "R2", "R1", "R0"),
     ),
 ]
-Times = Annotated[int, typer.Option("--times", "-n", min=0, help="How often it is repeated; 0 for not at all.")]
+Times = Annotated[int, typer.Option("--times", "-n", metavar="N", min=0, help="How often it is repeated; 0 for not at all.")]
 Junit = Annotated[Path | None, typer.Option("--junit", metavar="FILE", help="Write run and checks as JUnit XML.")]
 Report = Annotated[Path | None, typer.Option("--report", metavar="FILE.html|.md", help="Write the report of the run.")]
 Capsule = Annotated[Path | None, typer.Option("--capsule", metavar="FILE.zip", help="Write the capsule of the run.")]

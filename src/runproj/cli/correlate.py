@@ -47,8 +47,10 @@ def correlate(
             autocompletion=complete.words("strength", "p", "name"),
         ),
     ] = "strength",
-    least: Annotated[int, typer.Option("--min-runs", min=1, help="Say nothing of parameters that fewer runs have.")] = 3,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Look at the newest N runs that fit.")] = _MOST,
+    least: Annotated[
+        int, typer.Option("--min-runs", metavar="N", min=1, help="Say nothing of parameters that fewer runs have.")
+    ] = 3,
+    limit: Annotated[int, typer.Option("--limit", "-n", metavar="N", min=1, help="Look at the newest N runs that fit.")] = _MOST,
     experiment: Experiments = None,
     plot: Annotated[
         Path | None, typer.Option("--plot", metavar="FILE", help="Write a picture too: FILE.png, FILE.svg or FILE.html.")

@@ -83,7 +83,7 @@ def show(digest: Digest, json: opt.Json = False) -> None:
 
 
 def prune(
-    days: Annotated[float, typer.Option("--days", min=0, help="Those unused for this long.")] = 30,
+    days: Annotated[float, typer.Option("--days", metavar="DAYS", min=0, help="Those unused for this long.")] = 30,
     dry_run: opt.WouldRemove = False,
     json: opt.Json = False,
 ) -> None:

@@ -18,7 +18,9 @@ def register(app: typer.Typer) -> None:
 
 
 def gc(
-    days: Annotated[float, typer.Option("--days", min=0, help="Environments, checkouts, refusals unused for this long.")] = 30,
+    days: Annotated[
+        float, typer.Option("--days", metavar="DAYS", min=0, help="Environments, checkouts, refusals unused for this long.")
+    ] = 30,
     deleted: Annotated[bool, typer.Option("--deleted", help="Remove deleted runs, models, experiments for good, too.")] = False,
     store: Annotated[
         str | None, typer.Option("--store", metavar="URL", help="A server's database; the configured one otherwise.")

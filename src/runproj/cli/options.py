@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output; words go to standard error.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say only notes and what went wrong.")]
 Uri = Annotated[str, typer.Argument(metavar="URI", help="Git URL, folder or .zip; '#sub/dir' names a folder inside it.")]
-EntryPoint = Annotated[str, typer.Option("--entry-point", "-e", help="Entry point of the project, or a script of it (train.py).")]
+EntryPoint = Annotated[
+    str, typer.Option("--entry-point", "-e", metavar="NAME", help="Entry point of the project, or a script of it (train.py).")
+]
 Revision = Annotated[
     str | None,
     typer.Option("--version", "-v", "--rev", metavar="REV", help="Branch, tag, commit (full or short), HEAD~1, refs/…."),
@@ -50,18 +52,19 @@ Installer = Annotated[
     typer.Option("--installer", metavar="uv|pip", help="Who installs packages.", autocompletion=complete.words("uv", "pip")),
 ]
 Offline = Annotated[bool, typer.Option("--offline", help="Use only what is cached.")]
-Backend = Annotated[str, typer.Option("--backend", "-b", help="Where to run.")]
+Backend = Annotated[str, typer.Option("--backend", "-b", metavar="NAME", help="Where to run.")]
 Experiment = Annotated[
     str | None,
     typer.Option(
         "--experiment-name",
         "--experiment",
+        metavar="NAME",
         envvar="MLFLOW_EXPERIMENT_NAME",
         help="Experiment; made if new.",
         autocompletion=complete.active_experiments,
     ),
 ]
-RunName = Annotated[str | None, typer.Option("--run-name", help="Name of the run; one is made up otherwise.")]
+RunName = Annotated[str | None, typer.Option("--run-name", metavar="NAME", help="Name of the run; one is made up otherwise.")]
 Tags = Annotated[list[str] | None, typer.Option("--tag", metavar="NAME=VALUE", help="A tag of the run.")]
 Timeout = Annotated[str | None, typer.Option("--timeout", metavar="TIME", help="Stop the run after this long (90, 30m, 2h).")]
 Grace = Annotated[

@@ -47,17 +47,22 @@ def register(app: typer.Typer) -> None:
 
 
 def list_(
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many, newest first.")] = 20,
+    limit: Annotated[int, typer.Option("--limit", "-n", metavar="N", min=1, help="How many, newest first.")] = 20,
     experiment: Annotated[
         str | None,
         typer.Option(
-            "--experiment-name", "--experiment", help="Only of this experiment.", autocompletion=complete.active_experiments
+            "--experiment-name",
+            "--experiment",
+            metavar="NAME",
+            help="Only of this experiment.",
+            autocompletion=complete.active_experiments,
         ),
     ] = None,
     status: Annotated[
         list[str] | None,
         typer.Option(
             "--status",
+            metavar="STATUS",
             help="Only with this status (RUNNING, FAILED, …).",
             autocompletion=complete.words("SCHEDULED", "RUNNING", "FINISHED", "FAILED", "KILLED"),
         ),

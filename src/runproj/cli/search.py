@@ -32,7 +32,7 @@ def search(
             autocompletion=complete.keys,
         ),
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many.")] = 100,
+    limit: Annotated[int, typer.Option("--limit", "-n", metavar="N", min=1, help="How many.")] = 100,
     experiment: Experiments = None,
     columns: Annotated[
         list[str] | None,

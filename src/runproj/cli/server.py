@@ -24,15 +24,15 @@ def register(app: typer.Typer) -> None:
 
 
 def server(
-    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", "-p", min=0, max=65535, help="Port; 0 takes a free one.")] = 5000,
+    host: Annotated[str, typer.Option("--host", metavar="ADDRESS", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", "-p", metavar="PORT", min=0, max=65535, help="Port; 0 takes a free one.")] = 5000,
     store: Annotated[
         str | None, typer.Option("--store", metavar="URL", help="The database; the configured one otherwise.")
     ] = None,
     artifacts: Annotated[
         str | None, typer.Option("--artifacts", metavar="URL", help="Where files go; the configured place otherwise.")
     ] = None,
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes; more than one needs PostgreSQL.")] = 1,
+    workers: Annotated[int, typer.Option("--workers", metavar="N", min=1, help="Processes; more than one needs PostgreSQL.")] = 1,
     allowed_host: Annotated[
         list[str] | None, typer.Option("--allowed-host", metavar="NAME[:PORT]", help="A further host name to answer to.")
     ] = None,
@@ -42,7 +42,9 @@ def server(
         typer.Option("--artifact-root", metavar="URL", help="Clients may choose locations below it for new experiments."),
     ] = None,
     max_upload: Annotated[str, typer.Option("--max-upload", metavar="SIZE", help="Largest file that is taken.")] = "1TiB",
-    max_connections: Annotated[int, typer.Option("--max-connections", min=1, help="Connections of a process.")] = 1000,
+    max_connections: Annotated[
+        int, typer.Option("--max-connections", metavar="N", min=1, help="Connections of a process.")
+    ] = 1000,
     no_backup: Annotated[
         bool, typer.Option("--no-backup", help="Bring a PostgreSQL database up to date even where it cannot be dumped first.")
     ] = False,

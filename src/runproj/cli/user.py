@@ -76,7 +76,9 @@ def password(
 
 def token(
     name: Name,
-    days: Annotated[int | None, typer.Option("--days", min=1, help="Days that it is good for; for ever otherwise.")] = None,
+    days: Annotated[
+        int | None, typer.Option("--days", metavar="DAYS", min=1, help="Days that it is good for; for ever otherwise.")
+    ] = None,
     called: Annotated[str, typer.Option("--name", metavar="TEXT", help="What it is for: laptop, ci; to know it by.")] = "",
     store: Store = None,
     json: opt.Json = False,
