@@ -67,6 +67,11 @@ class CapsuleRecord:
         self.name = f"capsule {reader.sha256}"
         self._reader = reader
         self._runs = [self._read(run_id) for run_id in reader.manifest.runs]
+        self._trees: dict[str, list[PackedFile]] = {}
+        for file in reader.files.values():
+            owner, below, _ = file.path.partition("/artifacts/")
+            if below:
+                self._trees.setdefault(owner, []).append(file)
 
     def _read(self, run_id: str) -> PackedRun:
         try:
@@ -117,7 +122,7 @@ class CapsuleRecord:
         return ()
 
     def tree(self, owner: Run | LoggedModel) -> Tree:
-        return _PackedTree(self._reader, f"{owner.artifact_uri}/artifacts/")
+        return _PackedTree(self._reader, f"{owner.artifact_uri}/artifacts/", self._trees.get(owner.artifact_uri, []))
 
     def beyond(self) -> Iterable[Loss]:
         return ()
@@ -149,13 +154,13 @@ def _point(line: bytes) -> tuple[str, int, int, float, int]:
 class _PackedTree:
     """The files of a run or model in a capsule."""
 
-    def __init__(self, reader: Reader, folder: str) -> None:
+    def __init__(self, reader: Reader, folder: str, files: list[PackedFile]) -> None:
         self._reader = reader
         self._folder = folder
+        self._files = files
 
     def files(self) -> Iterable[ArtifactInfo]:
-        found: list[PackedFile] = [file for file in self._reader.files.values() if file.path.startswith(self._folder)]
-        return [ArtifactInfo(unpacked(file.path.removeprefix(self._folder)), file.size) for file in found]
+        return [ArtifactInfo(unpacked(file.path.removeprefix(self._folder)), file.size) for file in self._files]
 
     def fetch(self, path: str, into: Path) -> Path:
         into.unlink(missing_ok=True)
