@@ -222,6 +222,9 @@ def tree_size(path: Path) -> int:
     return sum(tree_size(Path(folder, name)) for folder, _, names in os.walk(path) for name in names)
 
 
+_HEX = frozenset("0123456789abcdef")
+
+
 class Objects:
     """A content-addressed store: `ab/cdef…`, read-only, written beside and moved, so that a name is always its content."""
 
@@ -229,7 +232,9 @@ class Objects:
         self.root = root
 
     def path(self, digest: str) -> Path:
-        """Where the object of that sha256 is, or would be."""
+        """Where the object of that sha256 is, or would be.  Raises `StorageError` for a name that is none."""
+        if len(digest) != 64 or not set(digest) <= _HEX:
+            raise StorageError(f"{digest[:80]!r} is no sha256, so nothing is stored under it")
         return self.root / digest[:2] / digest[2:]
 
     def put(self, source: Path | bytes) -> str:

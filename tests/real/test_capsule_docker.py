@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import tarfile
+from io import BytesIO
 from pathlib import Path
 
 import docker
@@ -76,6 +79,33 @@ def test_an_image_of_a_registry_is_believed_with_trust(
     again = there("rerun", run, "--offline")
     assert again.returncode == 0 and again.stdout == "from a registry", again.stderr
     engine.client.images.remove(image.id, force=True)
+
+
+@pytest.mark.parametrize(
+    ("member", "content"),
+    [
+        ("manifest.json", [{"Config": "x", "RepoTags": ["python:3.11"]}]),
+        ("./manifest.json", [{"Config": "x", "RepoTags": ["python:3.11"]}]),
+        ("././manifest.json", [{"Config": "x", "RepoTags": ["python:3.11"]}]),
+        ("link/manifest.json", [{"Config": "x", "RepoTags": ["python:3.11"]}]),
+        ("manifest.json", [{"Config": "x", "repoTags": ["python:3.11"]}]),
+        ("manifest.json", [{"Config": "x", "RepoTag\u017f": ["python:3.11"]}]),
+        ("index.json", {"Manifests": [{"Annotations": {"io.containerd.image.name": "python:3.11"}}]}),
+        ("repositories", {"python": {"3.11": "x"}}),
+    ],
+)
+def test_no_way_of_naming_an_image_is_overlooked(tmp_path: Path, member: str, content: object) -> None:
+    from runproj.engine import Engine, Where
+    from runproj.environments import image_archive
+    from runproj.errors import EnvironmentFailure
+
+    text = json.dumps(content).encode()
+    with tarfile.open(tmp_path / "image.tar", "w") as archive:
+        info = tarfile.TarInfo(member)
+        info.size = len(text)
+        archive.addfile(info, BytesIO(text))
+    with pytest.raises(EnvironmentFailure, match="is refused"):
+        image_archive.load(Engine(Where("unix:///nowhere")), tmp_path / "image.tar")
 
 
 def test_an_archive_that_names_images_is_refused(engine: Docker, tmp_path: Path) -> None:

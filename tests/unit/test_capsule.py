@@ -147,9 +147,24 @@ def run_elsewhere(manifest: dict) -> None:
     manifest["run"], manifest["runs"] = "../../evil", ["../../evil"]
 
 
+def mark_elsewhere(manifest: dict) -> None:
+    manifest["run"] = "../../evil"
+
+
+def unnamed_run(manifest: dict) -> None:
+    manifest["runs"] = []
+
+
+def content_elsewhere(manifest: dict) -> None:
+    wheel = {"path": "wheels/a-1-py3-none-any.whl", "sha256": "../../evil"}
+    manifest["environment"]["wheels"] = [wheel]
+
+
 @pytest.mark.parametrize(
     "change",
     [
+        mark_elsewhere,
+        unnamed_run,
         bundle_elsewhere,
         other_commit,
         option_as_commit,
@@ -170,6 +185,16 @@ def test_a_manifest_that_means_harm_gets_nothing(
     assert cli.json("runs", "list")["runs"] == []
     assert not [path for path in tmp_path.rglob("*evil*") if path.name != "hostile.zip"]
     assert cli.json("import", str(made[0]))["verified"]  # and nothing of it is in the way of the real one
+
+
+def test_no_content_of_this_machine_is_taken_for_that_of_a_capsule(cli: Cli, made: tuple[Path, str], tmp_path: Path) -> None:
+    """What was brought goes with its run: a name that leads elsewhere would take that with it."""
+    hostile = changed(made[0], tmp_path / "h.zip", content_elsewhere, {"wheels/a-1-py3-none-any.whl": b"evil"})
+    with zipfile.ZipFile(hostile) as archive:
+        assert "wheels/a-1-py3-none-any.whl" in archive.namelist()
+    refused = cli("import", str(hostile))
+    assert refused.returncode == 1 and "a-1-py3-none-any.whl" in refused.stderr
+    assert not Path(cli.env["RUNPROJ_HOME"], "capsules", "runs").exists()
 
 
 def test_an_import_that_was_killed_is_completed_by_the_next(cli: Cli, made: tuple[Path, str]) -> None:

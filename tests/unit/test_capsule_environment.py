@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,21 @@ def test_wheels_source_archives_and_the_project_itself_are_carried(
     onward.mkdir()
     again = there.cache.pack(lock, project, onward, silent)
     assert {(wheel.path, wheel.sha256) for wheel in again.wheels} == {(wheel.path, wheel.sha256) for wheel in packed.wheels}
+
+
+def test_a_lock_that_bears_the_digest_of_another_gets_an_environment_of_its_own(
+    tmp_path: Path, index: PackageIndex, project: Path
+) -> None:
+    """A plan comes from anybody, and says what its digest is: it must not stand in for what others trust."""
+    machine = Machine(tmp_path / "here", index)
+    index.add_wheel("other", "1.0", other="")
+    lock, foreign = machine.lock(project, "greet"), machine.lock(project, "other")
+    machine.cache.ensure(replace(foreign, digest=lock.digest), project, silent)
+    assert said(machine.cache.ensure(lock, project, silent), "import greet; print(greet.hello())", project) == "hello"
+    environment = machine.cache.ensure(replace(foreign, digest="../../elsewhere"), project, silent)
+    assert environment.path and environment.path.is_relative_to(tmp_path / "here" / "envs")
+    assert len(machine.cache.list()) == 2
+    assert machine.cache.examine(replace(lock, digest="../../elsewhere")) is None
 
 
 def test_packages_of_repositories_and_of_addresses_are_carried(

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
+from runproj.core.environment import CondaPackage
 from runproj.environments.channels import Channels, Unmapped
+from runproj.environments.conda_child import Rattler
 from runproj.environments.conda_worker import Failed, match_spec
-from runproj.errors import EnvironmentFailure, UsageError
+from runproj.errors import EnvironmentFailure, RunprojError, UsageError
 from runproj.settings import load
 
 
@@ -89,3 +94,22 @@ def test_what_people_write_as_dependencies_is_understood(written: str, name: str
 def test_what_cannot_be_understood_is_named() -> None:
     with pytest.raises(Failed, match="numpy ==>1"):
         match_spec("numpy ==>1")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"file": "../../evil-1-0.conda"},
+        {"file": "/evil-1-0.conda"},
+        {"file": "evil"},
+        {"subdir": "../.."},
+        {"sha256": "../../../evil"},
+    ],
+)
+def test_a_lock_that_leads_elsewhere_is_refused_before_anything_is_fetched(tmp_path: Path, change: dict[str, str]) -> None:
+    sound = CondaPackage("evil", "1", "0", "noarch", "here", "evil-1-0.conda", "0" * 64)
+    conda, places = Rattler(tmp_path / "home", {}), {"here": (tmp_path / "channel").as_uri()}
+    into = tmp_path / "into"
+    with pytest.raises(RunprojError, match=r"not a name that|no sha256"):
+        conda.fetch([replace(sound, **change)], places, into, offline=False, progress=lambda _: None)
+    assert list(tmp_path.rglob("*evil*")) == []

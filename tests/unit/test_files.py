@@ -102,6 +102,16 @@ def test_read_only_folders_are_removed_and_links_are_not_followed(isolated: Path
     assert [name for name in os.listdir(isolated) if name.startswith(".trash")] == []
 
 
+@pytest.mark.parametrize("name", ["", "..", "../../evil", "../" + "a" * 61, "/" + "a" * 63, "A" * 64, "a" * 63, "é" * 64])
+def test_what_is_no_sha256_leads_nowhere(tmp_path: Path, name: str) -> None:
+    (tmp_path / "evil").write_text("stays")
+    objects = Objects(tmp_path / "a" / "b")
+    for use in (objects.path, objects.get):
+        with pytest.raises(StorageError, match="no sha256"):
+            use(name)
+    assert (tmp_path / "evil").read_text() == "stays"
+
+
 def test_objects_are_stored_once_read_only_and_checked(isolated: Path) -> None:
     objects = Objects(isolated / "objects")
     digest = objects.put(b"content")

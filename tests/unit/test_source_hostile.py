@@ -7,6 +7,7 @@ import stat
 import subprocess
 import zipfile
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -336,6 +337,14 @@ def test_an_archive_is_a_tree(home: Path, tmp_path: Path) -> None:
     sources.discard(checkout)
     assert (store(home).checkout(checkout.pin, tmp_path / "w").project / "m.bin").exists()
     assert os.listdir(home / "checkouts") == []
+
+
+@pytest.mark.parametrize("where", ["..", "a/../../b", "/etc", ".git"])
+def test_a_plan_cannot_have_its_project_elsewhere(home: Path, tmp_path: Path, where: str) -> None:
+    archive = make_zip(tmp_path / "p.zip", ("a.py", b"1", FILE))
+    pin = store(home).fetch(Source(str(archive))).pin
+    with pytest.raises(SourceError, match="is not a sub-folder"):
+        store(home).checkout(replace(pin, subdirectory=where), tmp_path / "w")
 
 
 def test_archives_over_http(home: Path, tmp_path: Path) -> None:

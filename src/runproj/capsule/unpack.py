@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _CODE = re.compile(r"code/(\d+\.bundle|lfs/[0-9a-f]{64})")
 _WHEEL = re.compile(r"wheels/(?:built/[0-9a-f]{1,16}/)?([A-Za-z0-9_.=+-]+\.(?:whl|conda|tar\.bz2))")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_RUN = re.compile(r"[0-9A-Za-z_-]{1,80}")
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class Unpacking:
         """All of it.  Raises `StorageError` where it is not what its manifest says, `SourceError` for unfit code."""
         self.use.reporter.progress("checking every file of the capsule")
         self.reader.verify()
+        self._require_names()
         signature = provenance.check(self.reader, self.use.signer)
         if signature and not signature.trusted:
             self.notes.append(f"Signed with the key {signature.key}, which you have not named (--signer): it may be anybody's.")
@@ -91,6 +93,17 @@ class Unpacking:
             signature=signature,
             notes=tuple(self.notes),
         )
+
+    def _require_names(self) -> None:
+        """What things are called is made names of files here.  Raises `StorageError` for names that nothing of a capsule has."""
+        for run in self.manifest.runs:
+            if not _RUN.fullmatch(run):
+                raise StorageError(f"{run[:80]!r} is not a name that a run has")
+        if self.manifest.run not in self.manifest.runs:
+            raise StorageError(f"The capsule says that it is of run {self.manifest.run[:80]!r}, which it does not hold")
+        for wheel in self.manifest.environment.wheels:
+            if self.reader.files[self._named(wheel.path)].sha256 != wheel.sha256:
+                raise StorageError(f"{wheel.path[:200]} is not what the capsule says of its environment")
 
     def _arrived(self, report: TransferReport) -> tuple[str, bool]:
         """What the run is called here, and whether it came by this capsule: another's inputs are not to be touched."""
@@ -131,7 +144,10 @@ class Unpacking:
             raise StorageError(f"{wheel.path[:200]!r} is not a name that a package has in a capsule")
         digest = self._take(wheel.path, scratch)
         if wheel.of:
-            self.kept.keep_wheel(wheel.of, BuiltWheel(unpacked(match[1]), digest))
+            name = unpacked(match[1])
+            if "/" in name:
+                raise StorageError(f"{name[:200]!r} is not a name that a package has")
+            self.kept.keep_wheel(wheel.of, BuiltWheel(name, digest))
 
     def _take_image(self, scratch: Path) -> None:
         """An image is what its id says; which one a registry's digest means, only the maker of the capsule says."""

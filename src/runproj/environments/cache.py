@@ -25,7 +25,7 @@ from runproj.core.environment import (
     Progress,
 )
 from runproj.environments import requests
-from runproj.environments.digests import platform_name
+from runproj.environments.digests import lock_digest, platform_name
 from runproj.environments.editable import Root, python_path, roots
 from runproj.environments.folders import EnvironmentFolder, Manifest
 from runproj.environments.pythons import Pythons
@@ -186,7 +186,7 @@ class EnvironmentCache:
 
         Raises `EnvironmentFailure` or `StorageError`.
         """
-        builder = self._builder(lock.manager)
+        lock, builder = _own(lock), self._builder(lock.manager)
         if lock.manager is EnvManager.SYSTEM:
             if problem := builder.problem(lock, self._home):
                 raise EnvironmentFailure(
@@ -223,6 +223,7 @@ class EnvironmentCache:
         """Check every file of the environment of `lock` (see `Environments.examine`)."""
         if lock.manager is EnvManager.SYSTEM or lock.place is EnvPlace.IMAGE:
             return None  # `ensure` compares all that is known of it
+        lock = _own(lock)
         folder = self._folder(lock.digest)
         manifest = folder.manifest()
         if manifest is None:
@@ -238,13 +239,13 @@ class EnvironmentCache:
 
     def release(self, lock: EnvLock) -> None:
         """Give back what `ensure` leased."""
-        if lease := self._leases.pop(self._folder(lock.digest).name, None):
+        if lease := self._leases.pop(self._folder(_own(lock).digest).name, None):
             lease.release()
 
     @contextlib.contextmanager
     def hold(self, lock: EnvLock) -> Iterator[None]:
         """Keep the environment of `lock` from being pruned for a while."""
-        with Lock(self._folder(lock.digest).used) as lease:
+        with Lock(self._folder(_own(lock).digest).used) as lease:
             lease.release()
             lease.acquire(shared=True)
             yield
@@ -344,6 +345,11 @@ class EnvironmentCache:
 def chosen_manager(spec: EnvSpec, options: LockOptions) -> EnvManager:
     """Who makes the environment, where it can be told from the request alone."""
     return options.manager or spec.manager
+
+
+def _own(lock: EnvLock) -> EnvLock:
+    """The lock under the digest of what it says.  A plan may come from anybody, and states a digest as it likes."""
+    return replace(lock, digest=lock_digest(lock))
 
 
 def _in_use(folder: EnvironmentFolder) -> EnvironmentFailure:

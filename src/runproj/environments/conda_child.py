@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from runproj.environments.uvtool import scrub
 from runproj.errors import EnvironmentFailure, RunprojError, StorageError
 from runproj.files import Objects
 
+_FILE = re.compile(r"[A-Za-z0-9_.!+-]+\.(?:conda|tar\.bz2)")
+_PLAIN = re.compile(r"[a-z0-9_-]+")
 _WORKER = Path(__file__).with_name("conda_worker.py")
 REACH_SECONDS = 3.0
 """How long a channel may take to answer before it counts as out of reach."""
@@ -85,7 +88,12 @@ class Rattler:
         self._ask(request, "The packages of the conda environment cannot be had", progress)
 
     def _described(self, package: CondaPackage, channel: str) -> dict[str, object]:
-        """A package with the place of its file: here, where a capsule brought it, else in its channel."""
+        """A package with the place of its file: here, where a capsule brought it, else in its channel.
+
+        Raises `EnvironmentFailure` for names that would lead the file to another place.
+        """
+        if not _FILE.fullmatch(package.file) or not _PLAIN.fullmatch(package.subdir):
+            raise EnvironmentFailure(f"{package.subdir[:80]}/{package.file[:80]} is not a name that a conda package has")
         brought = Objects(self.home / "objects").path(package.sha256)
         url = brought.as_uri() if brought.exists() else f"{channel}/{package.subdir}/{package.file}"
         return {**codec.to_plain(package), "url": url, "place": scrub(channel)}

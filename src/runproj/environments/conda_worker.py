@@ -176,28 +176,6 @@ def match_spec(text: str) -> MatchSpec:
         raise Failed("spec", f"{text!r}: {error}") from error
 
 
-class _Folder:
-    """A channel in a folder, as it was: the time that counts is that of the package.  The time at which the folder was listed
-    says nothing, since a folder is listed anew whenever something is put into it."""
-
-    def __init__(self, url: str, gateway: Gateway) -> None:
-        self._url = url
-        self._gateway = gateway
-
-    async def fetch_package_records(self, platform: Subdir, name: PackageName) -> list[RepoDataRecord]:
-        import rattler
-
-        found = await self._gateway.query([rattler.Channel(self._url)], [platform], [rattler.MatchSpec(name.normalized)], False)
-        records = [record for group in found for record in group]
-        for record in records:
-            record.indexed_timestamp = None
-        return records
-
-    def package_names(self, platform: Subdir) -> list[str]:
-        listed = json.loads(_local(f"{self._url}/{platform}/repodata.json").read_bytes())
-        return sorted({item["name"] for key in ("packages", "packages.conda") for item in listed.get(key, {}).values()})
-
-
 def client() -> Client:
     """Credentials come from where rattler's own tools keep them (`RATTLER_AUTH_FILE`, keyring), proxies from the variables."""
     from rattler.networking import Client

@@ -50,7 +50,7 @@ def _require_nameless(archive: Path) -> None:
     try:
         with tarfile.open(archive, "r:") as members:
             for member in members:
-                name = member.name.removeprefix("./")
+                name = member.name.rpartition("/")[2]  # wherever it lies: links may lead the engine to it
                 if name in ("manifest.json", "index.json", "repositories") and _names(_read(members, member)):
                     raise EnvironmentFailure(
                         "The image of the capsule is refused", why="It would give names to images of this machine."
@@ -63,13 +63,21 @@ def _read(members: tarfile.TarFile, member: tarfile.TarInfo) -> Any:  # whatever
     content: IO[bytes] | None = members.extractfile(member) if member.isfile() and member.size <= _LARGEST else None
     if content is None:
         raise ValueError(f"{member.name} is no list")
-    return json.loads(content.read())
+    return json.loads(content.read(), object_pairs_hook=_folded)
+
+
+def _folded(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object as the engine reads it, to which keys in capitals are the same."""
+    found = {key.casefold(): value for key, value in pairs}
+    if len(found) != len(pairs):
+        raise ValueError("a list says something twice")
+    return found
 
 
 def _names(listed: Any) -> bool:  # whatever JSON holds
     """Whether a list of an archive names an image."""
     if isinstance(listed, list):  # manifest.json
-        return any(not isinstance(item, dict) or bool(item.get("RepoTags")) for item in listed)
+        return any(not isinstance(item, dict) or bool(item.get("repotags")) for item in listed)
     manifests = listed.get("manifests", []) if isinstance(listed, dict) else [listed]
     if isinstance(listed, dict) and "manifests" not in listed:  # repositories
         return bool(listed)

@@ -111,7 +111,7 @@ def require_hashes(text: str, name: str) -> None:
 
 def file_name(file: dict[str, Any]) -> str:  # a TOML table
     """The name of a wheel or source archive of a lock, whose address ends in it."""
-    return str(file.get("name") or unquote(urlsplit(str(file.get("url", ""))).path).rpartition("/")[2])
+    return str(file.get("name") or unquote(urlsplit(str(file.get("url", ""))).path)).rpartition("/")[2]
 
 
 def wheels(package: dict[str, Any]) -> list[dict[str, Any]]:  # TOML tables

@@ -93,6 +93,7 @@ class SourceStore:
 
     def checkout(self, pin: Pin, into: Path) -> Checkout:
         """As `Sources.checkout`."""
+        uris.require_inside(pin.subdirectory, pin.uri)
         with _git_words(f"Cannot lay out {pin.uri}"):
             if root := self._take(pin):
                 self._move(root, into)

@@ -191,6 +191,11 @@ def split_link(link: str, names: frozenset[str]) -> tuple[str, str]:
     return parts[0], _subdirectory("/".join(parts[1:]), link)
 
 
+def require_inside(text: str, base: str) -> None:
+    """Raise `SourceError` for a sub-folder, of a plan from anybody, that leads out of its repository."""
+    _subdirectory(text, base)
+
+
 def _subdirectory(text: str, base: str) -> str:
     if not text:
         return ""
