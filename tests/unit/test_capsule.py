@@ -18,6 +18,7 @@ import pytest
 from conftest import HOSTILE, Repository
 from runproj.core.capsule import MANIFEST
 from support.program import SYSTEM, Cli
+from support.team import team_server
 
 FILES = {
     "runproj.yaml": "name: small\nentry_points: {main: {command: [python, main.py], outputs: [out.txt]}}\n",
@@ -74,6 +75,24 @@ def test_taken_in_twice_it_is_there_once(cli: Cli, made: tuple[Path, str]) -> No
     assert [item["id"] for item in cli.json("runs", "list")["runs"]] == [run]
     again = cli.json("rerun", run, "--offline")
     assert again["run"]["status"] == "FINISHED" and again["plan"]["rerun_of"] == run
+
+
+def test_a_run_is_carried_from_a_server_to_a_server(cli: Cli, project: Repository, tmp_path: Path) -> None:
+    project.commit({"runproj.yaml": FILES["runproj.yaml"], "main.py": FILES["main.py"]})
+    capsule = tmp_path / "capsule.zip"
+    with team_server(home=tmp_path / "served") as team:
+        served = {"RUNPROJ_TRACKING_URI": team.url}
+        cli.env |= served
+        run = cli.json("run", project.url, *SYSTEM)
+        assert cli("export", run["run"]["id"], str(capsule)).returncode == 0
+        del cli.env["RUNPROJ_TRACKING_URI"]
+        found = cli.json("import", str(capsule))
+        assert found["verified"] and found["run"] == run["run"]["id"]
+        assert cli.json("runs", "show", found["run"])["run"]["metrics"] == run["run"]["metrics"]
+        again = cli.json("import", str(capsule), "--into", team.url)
+        assert again["verified"] and again["run"] != found["run"]
+        cli.env |= served
+        assert cli.json("reproduce", again["run"])["level"] == "R4"
 
 
 def test_a_run_that_was_changed_here_stays_as_it_is(cli: Cli, made: tuple[Path, str], tmp_path: Path) -> None:
