@@ -257,6 +257,20 @@ def start(
     )
 
 
+def converse(argv: Sequence[str | Path], *, cwd: Path, env: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
+    """Start a program to speak with over its input and output, in a session of its own: a Ctrl-C is for us to pass on."""
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [os.fspath(part) for part in argv],
+            cwd=cwd,
+            env=dict(env),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=output,
+            start_new_session=True,
+        )
+
+
 def environment_of(pid: int) -> dict[str, str]:
     """The environment a process was started with; empty where it is gone or not ours to read."""
     try:

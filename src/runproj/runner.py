@@ -42,8 +42,14 @@ class Planned:
     checkout: Checkout | None = None
 
 
-def plan(request: Request, use: Services) -> Planned:
-    """Decide everything, start nothing.  A request that cannot be run fails here, in seconds, and leaves no trace."""
+Choose = Callable[[Project, EntryPoint], Sequence[Given]]
+
+
+def plan(request: Request, use: Services, choose: Choose | None = None) -> Planned:
+    """Decide everything, start nothing.  A request that cannot be run fails here, in seconds, and leaves no trace.
+
+    choose: makes the values of what was given, once it is known what the entry point declares.
+    """
     report = use.reporter
     report.phase("source", f"Resolving {request.source.revision or 'the default branch'}")
     checkout = use.sources.fetch(request.source)
@@ -52,7 +58,8 @@ def plan(request: Request, use: Services) -> Planned:
         report.done(f"{(pin.commit or pin.tree)[:12]}{' (dirty)' if pin.dirty else ''}  {pin.uri}")
         project = use.projects.read(checkout.project, request.entry_point)
         entry_point = find_entry_point(project, request.entry_point)
-        call, notes = bind(entry_point, request.parameters, strict=request.strict)
+        given = choose(project, entry_point) if choose else request.parameters
+        call, notes = bind(entry_point, given, strict=request.strict)
         call = use.projects.resolve_paths(call, checkout.project, use.cwd)
         backend_of(request.options.backend, use)
         report.phase("lock", f"Pinning the environment ({project.environment.origin})")
@@ -78,7 +85,7 @@ def plan(request: Request, use: Services) -> Planned:
         raise
     for note in decided.notes:
         report.note(note)
-    return Planned(decided, _secrets(call, request.parameters), checkout)
+    return Planned(decided, _secrets(call, given), checkout)
 
 
 def _require_trust(decided: Plan, use: Services, *, granted: bool, project: Path | None = None) -> None:
@@ -127,9 +134,9 @@ def backend_of(name: str, use: Services) -> Backend:
 def start(planned: Planned, use: Services, leases: Leases, *, attached: bool = True, on_created: Callable[[Run], None]) -> Run:
     """Record the run, then hand it to its machine.  Attached, it has ended on return."""
     decided = planned.plan
-    _require_secrets(planned)
+    require_secrets(planned)
     token = tokens.token_hex(8)
-    new = _new_run(decided, use, token)  # asks the store for the experiment: one that does not answer leaves no lease behind
+    new = new_run(decided, use, token)  # asks the store for the experiment: one that does not answer leaves no lease behind
     lease = leases.take(token, use.tracking_uri)
     run: Run | None = None
     try:
@@ -137,7 +144,7 @@ def start(planned: Planned, use: Services, leases: Leases, *, attached: bool = T
         on_created(run)
         folder = use.runs / run.id
         lease.update(run_id=run.id, folder=folder)
-        _store_plan(decided, run, use)
+        store_plan(decided, run, use)
         use.reporter.phase("start", f"{run.name} ({run.id})")
         backend = backend_of(decided.options.backend, use)
         handle = backend.submit(Job(run.id, lease.info.token, folder, decided.entry_point.resources, attached, planned.secrets))
@@ -166,7 +173,8 @@ def _close_unstarted(run: Run | None, outcome: Outcome, use: Services) -> None:
             use.tracking.update(run.id, changes)
 
 
-def _require_secrets(planned: Planned) -> None:
+def require_secrets(planned: Planned) -> None:
+    """Raise `ParameterError` where the plan names a secret whose value is not given."""
     needed = {value.name for value in planned.plan.call.values if value.type is ParameterType.SECRET}
     if missing := sorted(needed - set(planned.secrets)):
         raise ParameterError(
@@ -176,7 +184,7 @@ def _require_secrets(planned: Planned) -> None:
         )
 
 
-def _store_plan(decided: Plan, run: Run, use: Services) -> None:
+def store_plan(decided: Plan, run: Run, use: Services) -> None:
     """Keep with the run what a rerun needs: plan, lock and patch.  The executor reads the plan from the run's folder."""
     folder = use.runs / run.id
     atomic_write(folder / "plan.json", to_json(decided, pretty=True))
@@ -302,7 +310,8 @@ def restore_patch(run: Run, old: Plan, use: Services) -> None:
         raise DamagedError(f"The patch of run {run.id} is not the one that was recorded", why=f"Its sha256 is {stored}.")
 
 
-def _new_run(decided: Plan, use: Services, token: str) -> NewRun:
+def new_run(decided: Plan, use: Services, token: str) -> NewRun:
+    """What the run of a plan starts with; `token` is of its lease."""
     named = decided.options.experiment
     experiment_id = use.experiment_id if use.experiment_id and not named else use.tracking.experiment(named or use.experiment).id
     local = not use.tracking_uri.startswith("http")

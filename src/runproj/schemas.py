@@ -16,6 +16,7 @@ from runproj.core.differences import Diff, Why
 from runproj.core.environment import LockFile
 from runproj.core.plan import Plan
 from runproj.core.record import RunRecord
+from runproj.core.sweep import SweepView
 from runproj.core.transfer import TransferReport
 from runproj.core.verdict import NoiseFloor, Verdict
 from runproj.core.views import (
@@ -53,6 +54,7 @@ DOCUMENTS: Mapping[str, type] = {
     "doctor": Checkup,
     "reproduce": Verdict,
     "run-repeat": NoiseFloor,
+    "sweep": SweepView,
     "why": Why,
     "diff": Diff,
     "sync": SyncReport,
@@ -80,6 +82,7 @@ def generate() -> dict[str, str]:
 
 _ANY_NUMBER = {
     "Metric": ("value",),
+    "TrialView": ("value",),
     "Measure": ("value",),
     "MetricCheck": ("original", "replay", "low", "high"),
     "Noise": ("mean", "sd", "cv", "least", "greatest"),

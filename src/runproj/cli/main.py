@@ -19,6 +19,8 @@ COMMANDS = {
     "run": "run",
     "plan": "run",
     "rerun": "run",
+    "sweep": "sweep",
+    "sweep-worker": "sweep",
     "reproduce": "reproduce",
     "why": "reproduce",
     "diff": "reproduce",
@@ -46,7 +48,7 @@ COMMANDS = {
 
 In the order in which help lists them."""
 
-STARTING = frozenset({"run", "plan", "lock", "rerun", "reproduce", "why", "diff", "wait", "ci", "execute-job"})
+STARTING = frozenset({"run", "plan", "lock", "rerun", "sweep", "reproduce", "why", "diff", "wait", "ci", "execute-job"})
 """Commands that start a project, or decide how it would be started: only these end with 125, where `git bisect run` skips."""
 
 

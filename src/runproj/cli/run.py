@@ -78,7 +78,7 @@ def run(
     The exit code is the project's own; 128+n after signal n; 124 after a timeout; 125 if it could not be started; 2 for a wrong
     command line.
     """
-    request = _request(
+    request = make_request(
         uri,
         entry_point,
         revision,
@@ -89,7 +89,7 @@ def run(
             env_manager, extra, as_of, relock=relock, strict=strict, installer=installer, offline=offline, locked=locked
         ),
         trust=trust,
-        options=_run_options(
+        options=make_options(
             backend,
             experiment,
             run_name,
@@ -131,7 +131,7 @@ def plan(
     quiet: opt.Quiet = False,
 ) -> int:
     """Decide everything that `run` would, print the plan, and start nothing."""
-    request = _request(
+    request = make_request(
         uri,
         entry_point,
         revision,
@@ -142,7 +142,7 @@ def plan(
             env_manager, extra, as_of, relock=relock, strict=strict, installer=installer, offline=offline, locked=locked
         ),
         trust=trust,
-        options=_run_options(
+        options=make_options(
             backend,
             None,
             None,
@@ -188,7 +188,7 @@ def rerun(
     wiring.recover()
     old = wiring.find_run(reference)
     changes = opt.given(param, params_file)
-    new_options = _run_options(
+    new_options = make_options(
         backend,
         experiment,
         run_name,
@@ -312,7 +312,7 @@ def _show_plan(planned: Planned, *, as_json: bool) -> None:
     output.say("Nothing was started.  --json prints the whole plan.")
 
 
-def _request(
+def make_request(
     uri: str,
     entry_point: str,
     revision: str | None,
@@ -324,13 +324,14 @@ def _request(
     options: RunOptions,
     trust: bool,
 ) -> Request:
+    """What was asked for, from options."""
     from runproj.core.plan import Request
     from runproj.core.source import Source
 
     return Request(Source(uri, revision), entry_point, given, strict, require_clean, lock, options, trust)
 
 
-def _run_options(
+def make_options(
     backend: str,
     experiment: str | None,
     run_name: str | None,
@@ -344,6 +345,7 @@ def _run_options(
     docker_args: list[str] | None,
     audit: str = "never",
 ) -> RunOptions:
+    """How to run it, from options."""
     import os
 
     from runproj.core.plan import RunOptions

@@ -121,11 +121,31 @@ class EntryPoint:
 
 
 @dataclass(frozen=True)
+class SweepWishes:
+    """How to search, where somebody said so: on the command line, or under `sweep:` of an entry point.  `max_time` in seconds."""
+
+    method: str | None = None
+    metric: str | None = None
+    goal: str | None = None
+    trials: int | None = None
+    parallel: int | None = None
+    seed: int | None = None
+    prune: str | None = None
+    max_time: float | None = None
+    max_failures: int | None = None
+    space: tuple[tuple[str, str | tuple[str, ...]], ...] = ()
+
+
+@dataclass(frozen=True)
 class Project:
-    """A descriptor, parsed.  `descriptor` is its file name, or None for a bare repository."""
+    """A descriptor, parsed.  `descriptor` is its file name, or None for a bare repository.
+
+    sweeps: how entry points are to be searched, by name.
+    """
 
     name: str
     entry_points: tuple[EntryPoint, ...]
     environment: EnvSpec
     descriptor: str | None = None
     notes: tuple[str, ...] = ()
+    sweeps: tuple[tuple[str, SweepWishes], ...] = ()

@@ -166,3 +166,8 @@ class TagName:
     VERDICT = "runproj.verdict"
     DURATIONS = "runproj.durations"
     HANDLE = "runproj.handle"
+    SWEEP = "runproj.sweep"
+    TRIAL = "runproj.trial"
+    TRIALS = "runproj.trials"
+    PRUNED = "runproj.pruned"
+    BEST = "runproj.best"

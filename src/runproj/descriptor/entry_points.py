@@ -8,7 +8,17 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 
 from runproj.core.parameters import KEY, LIST_OF, problem_with
-from runproj.core.project import Command, EntryPoint, Expectation, InputSpec, MetricSpec, Parameter, ParameterType, Resources
+from runproj.core.project import (
+    Command,
+    EntryPoint,
+    Expectation,
+    InputSpec,
+    MetricSpec,
+    Parameter,
+    ParameterType,
+    Resources,
+    SweepWishes,
+)
 from runproj.core.template import Hole, parse, suggestion
 from runproj.descriptor.problems import Problems
 from runproj.descriptor.shapes import Table
@@ -58,6 +68,35 @@ def entry_point(
         resources=_resources(resources) if resources else Resources(),
         timeout=table.number("timeout"),
     )
+
+
+def sweeps(points: Table | None) -> tuple[tuple[str, SweepWishes], ...]:
+    """How entry points of `runproj.yaml` are to be searched; which values fit is told when somebody does."""
+    found = []
+    for name, value in points.values.items() if points else ():
+        if isinstance(value, Table) and (table := value.table("sweep")):
+            space = table.table("space")
+            axes = [(key, item) for key, item in space.values.items()] if space else []
+            texts = tuple((key, tuple(map(str, item)) if isinstance(item, list) else str(item)) for key, item in axes)
+            wishes = SweepWishes(
+                method=table.text("method"),
+                metric=table.text("metric"),
+                goal=table.text("goal"),
+                trials=_whole(table, "trials"),
+                parallel=_whole(table, "parallel"),
+                seed=_whole(table, "seed"),
+                prune=table.text("prune"),
+                max_time=table.number("max_time"),
+                max_failures=_whole(table, "max_failures"),
+                space=texts,
+            )
+            found.append((name, wishes))
+    return tuple(found)
+
+
+def _whole(table: Table, key: str) -> int | None:
+    number = table.number(key)
+    return None if number is None else int(number)
 
 
 def ml_entry_point(name: str, table: Table | None, problems: Problems) -> EntryPoint:

@@ -155,6 +155,24 @@ _RESOURCES = Record(
         "partition": Field(Text(), "The queue or partition of the cluster."),
     }
 )
+_SWEEP = Record(
+    {
+        "method": Field(Word(("grid", "random", "tpe", "cmaes")), "Who chooses the values: grid where they can be counted."),
+        "metric": Field(Text(), "The metric to look at."),
+        "goal": Field(Word(("maximize", "minimize")), "What is better."),
+        "trials": Field(Number(least=1, whole=True), "How many trials."),
+        "parallel": Field(Number(least=1, whole=True), "How many at a time."),
+        "seed": Field(Number(whole=True), "What random choices come from."),
+        "prune": Field(Word(("none", "median", "asha")), "How hopeless trials are found while they run."),
+        "max_time": Field(Duration(), "No further trial is begun after that long."),
+        "max_failures": Field(Number(least=1, whole=True), "So many failed trials end the sweep."),
+        "space": Field(
+            MapOf(Either((Text(any_scalar=True), ListOf(Text(any_scalar=True), least=1)))),
+            "What is tried for each parameter: a list of values, or a text like 2..8, 0.1..0.9:0.1, 1e-4..1:log.",
+            nullable=True,
+        ),
+    }
+)
 _COMMAND = Either((Text(), ListOf(Text(any_scalar=True), least=1)))
 _ENTRY_POINT = Record(
     {
@@ -180,6 +198,7 @@ _ENTRY_POINT = Record(
         "timeout": Field(Duration(), 'Stop the command after that long: seconds, or "90s", "30m", "2h".'),
         "resources": Field(_RESOURCES, "What the command needs.", nullable=True),
         "expect": Field(MapOf(Either((Number(), _EXPECT))), "What metrics should come out as, with tolerances.", nullable=True),
+        "sweep": Field(_SWEEP, "What `runproj sweep` searches, and how.", nullable=True),
         "help": Field(Text(any_scalar=True), "What the entry point does, for people."),
     }
 )

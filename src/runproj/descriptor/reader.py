@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from runproj.core.environment import DockerSpec, EnvManager, EnvSpec, ImageBuild
-from runproj.core.project import EntryPoint, Project
+from runproj.core.project import EntryPoint, Project, SweepWishes
 from runproj.core.template import suggestion
 from runproj.descriptor import entry_points, environment_files, scripts
 from runproj.descriptor.grammar import MLPROJECT, RUNPROJ, VERSION
@@ -44,7 +44,8 @@ def read_project(project: Path, *, entry_point: str | None = None) -> Project:
     if chosen and chosen.name.endswith(".ipynb"):
         spec = scripts.with_notebook_tools(spec)
     notes = (*parsed.notes, *(str(warning) for warning in warnings), *spec.notes)
-    return Project(parsed.name or project.resolve().name, tuple(found.values()), spec, parsed.file, notes)
+    name = parsed.name or project.resolve().name
+    return Project(name, tuple(found.values()), spec, parsed.file, notes, parsed.sweeps)
 
 
 def problems_of(path: Path) -> tuple[Problem, ...]:
@@ -71,6 +72,7 @@ class _Parsed:
     environment: EnvSpec | None = None
     problems: tuple[Problem, ...] = ()
     notes: tuple[str, ...] = ()
+    sweeps: tuple[tuple[str, SweepWishes], ...] = ()
 
 
 def _parse(project: Path, file: str | None = None, *, thorough: bool = False) -> _Parsed:
@@ -102,7 +104,8 @@ def _parse(project: Path, file: str | None = None, *, thorough: bool = False) ->
         return _Parsed(chosen, problems=tuple(problems.found), notes=notes)
     points = _ours(table, problems) if is_ours else _theirs(table, problems)
     environment = _environment(project, table, problems)
-    return _Parsed(chosen, table.text("name") or "", points, environment, _in_order(problems.found), notes)
+    sweeps = entry_points.sweeps(table.table("entry_points")) if is_ours else ()
+    return _Parsed(chosen, table.text("name") or "", points, environment, _in_order(problems.found), notes, sweeps)
 
 
 def _in_order(problems: Sequence[Problem]) -> tuple[Problem, ...]:

@@ -1,0 +1,119 @@
+"""The processes that run trials on this machine: each takes one trial at a time, and they are started once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from runproj import proc
+from runproj.codec import from_json, to_json
+from runproj.sweeps.worker import Answer, Order
+
+_STALLED = 120.0
+"""Seconds that a process that was told to end is waited for before it is killed; its trial's own grace is shorter."""
+
+
+@dataclass
+class _Worker:
+    process: subprocess.Popen[bytes]
+    number: int | None = None
+    buffer: bytes = b""
+
+
+class Pool:
+    """Up to `size` processes.  `folder` holds the plan that all trials share."""
+
+    def __init__(self, folder: Path, home: Path, size: int) -> None:
+        self._folder, self._home, self._size = folder, home, size
+        self._workers: list[_Worker] = []
+        self._selector = selectors.DefaultSelector()
+
+    @property
+    def free(self) -> int:
+        return self._size - len(self.running)
+
+    @property
+    def running(self) -> list[int]:
+        return [worker.number for worker in self._workers if worker.number is not None]
+
+    def start(self, order: Order) -> None:
+        """Have a process that is free run a trial."""
+        worker = next((one for one in self._workers if one.number is None), None) or self._hire()
+        worker.number = order.number
+        assert worker.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it is gone, which its output will tell
+            worker.process.stdin.write(to_json(order).encode() + b"\n")
+            worker.process.stdin.flush()
+
+    def _hire(self) -> _Worker:
+        command = [sys.executable, "-m", "runproj.cli.main", "sweep-worker", str(self._folder / "plan.json")]
+        environment = {**os.environ, "RUNPROJ_HOME": str(self._home)}
+        process = proc.converse(command, cwd=self._folder, env=environment, log=self._folder / "workers.log")
+        worker = _Worker(process)
+        assert process.stdout is not None
+        os.set_blocking(process.stdout.fileno(), False)
+        self._selector.register(process.stdout, selectors.EVENT_READ, worker)
+        self._workers.append(worker)
+        return worker
+
+    def answers(self, patience: float) -> Iterator[Answer]:
+        """What the processes say, within so many seconds.  One that vanished is said to have ended its trial, with an error."""
+        for key, _ in self._selector.select(patience):
+            worker: _Worker = key.data
+            assert worker.process.stdout is not None
+            data = worker.process.stdout.read()
+            if data == b"":
+                self._selector.unregister(worker.process.stdout)
+                self._workers.remove(worker)
+                worker.process.wait()
+                if worker.number is not None:
+                    yield Answer(worker.number, ended=True, error="its process vanished")
+                continue
+            *lines, worker.buffer = (worker.buffer + (data or b"")).split(b"\n")
+            for line in lines:
+                answer = from_json(Answer, line)
+                if answer.ended:
+                    worker.number = None
+                yield answer
+
+    def signal(self, number: int, trial: int | None = None) -> None:
+        """Send a signal to the process of a trial, or to all that run one."""
+        busy = [one for one in self._workers if one.number is not None and trial in (None, one.number)]
+        proc.send([one.process.pid for one in busy], number)
+
+    def stop(self) -> Iterator[Answer]:
+        """Stop every trial and tell what became of it; a Ctrl-C meanwhile does not wait for their grace."""
+        self.signal(signal.SIGTERM)
+        deadline = time.monotonic() + _STALLED
+        while self.running:
+            try:
+                yield from self.answers(0.5)
+            except KeyboardInterrupt:
+                self.signal(signal.SIGINT)
+                deadline = min(deadline, time.monotonic() + 10)
+            if time.monotonic() > deadline:
+                self.signal(signal.SIGKILL)
+
+    def close(self) -> None:
+        """Let all processes go, which run nothing any more."""
+        for worker in self._workers:
+            for pipe in (worker.process.stdin, worker.process.stdout):
+                assert pipe is not None
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
+        for worker in self._workers:
+            try:
+                worker.process.wait(10)
+            except subprocess.TimeoutExpired:
+                worker.process.kill()
+                worker.process.wait()
+        self._workers.clear()
+        self._selector.close()
