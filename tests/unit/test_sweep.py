@@ -90,6 +90,8 @@ def test_rows_failures_and_the_end_by_failures(cli: Cli, toy: Repository) -> Non
     assert result.returncode == 1
     assert "FAILED (2 trials failed): 2 finished, 2 failed of 5" in result.stdout
     assert "exit code 3" in result.stderr
+    result = cli("sweep", toy.url, *SYSTEM, "-P", "a=1,2", "-P", "b=9", "--metric", "scores", "--minimize")
+    assert "2 of 2 trials that finished have no metric 'scores'; metrics: score." in result.stderr
 
 
 @pytest.mark.parametrize(

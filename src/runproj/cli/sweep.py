@@ -335,6 +335,8 @@ def _show(view: SweepView, *, as_json: bool) -> int:
     if rows:
         output.table(["trial", "run", "status", view.sweep.metric or "value", *names], rows, right=(0, 3))
     _show_importance(view)
+    for note in view.notes:
+        output.say(f"note: {note}")
     if view.rerun:
         output.write(f"Run the best again: {view.rerun}")
     return 0

@@ -71,6 +71,7 @@ class Engine:
         self._recover: Callable[[], object] = lambda: None
         self._begun = time.monotonic()
         self._why = ""
+        self._stopping = False
 
     def start(self, recover: Callable[[], object]) -> Run:
         """Record the sweep and run it to its end; returns its run."""
@@ -123,7 +124,7 @@ class Engine:
             params = {param.key: param.value for param in run.params}
             state.values[number] = tuple((name, params[name]) for name in self._sweep.space.names if name in params)
             if record.counts(run):
-                seen = state.ended[number] = record.trial_view(run, self._sweep)
+                seen = state.ended[number] = record.trial_view(self._with_reason(run), self._sweep)
                 self._sampler.tell(number, state.values[number], seen.value)
                 if self._sweep.prune is not Pruning.NONE:
                     state.curves[number] = self._curve(run.id)
@@ -144,6 +145,7 @@ class Engine:
             outcome = self._outcome()
         except BaseException as error:
             outcome = outcome_of(error)
+            self._stopping = True
             for answer in pool.stop():
                 self._take(answer)
             raise
@@ -211,21 +213,29 @@ class Engine:
         if not answer.ended:
             return
         run_id = state.runs.get(answer.number)
+        if run_id is None and self._stopping:  # it had not begun
+            return
         if run_id is None:
             raise TrackingError(f"Trial {answer.number} could not be recorded", why=answer.error)
         run = self._use.tracking.get_run(run_id)
         if not run.status.final:  # its process vanished
             self._recover()
             run = self._use.tracking.get_run(run_id)
-        if (step := state.pruned.get(answer.number)) is not None and run.status is RunStatus.KILLED:
-            tag = Tag(TagName.REASON, f"pruned at step {step}")
-            self._use.tracking.update(run_id, RunChanges(tags=(tag,)))
-            run = replace(run, tags=(*(one for one in run.tags if one.key != tag.key), tag))
-        seen = state.ended[answer.number] = record.trial_view(run, self._sweep)
+        seen = state.ended[answer.number] = record.trial_view(self._with_reason(run), self._sweep)
         self._sampler.tell(answer.number, state.values[answer.number], seen.value)
         if self._sweep.prune is not Pruning.NONE:
             state.curves[answer.number] = self._curve(run_id)
         self._watcher.ended(seen)
+
+    def _with_reason(self, run: Run) -> Run:
+        """Have a pruned trial say so, where it says yet that a signal stopped it."""
+        step = run.tag(TagName.PRUNED)
+        reason = f"pruned at step {step}"
+        if step is None or run.status is not RunStatus.KILLED or run.tag(TagName.REASON) == reason:
+            return run
+        tag = Tag(TagName.REASON, reason)
+        self._use.tracking.update(run.id, RunChanges(tags=(tag,)))
+        return replace(run, tags=(*(one for one in run.tags if one.key != tag.key), tag))
 
     def _curve(self, run_id: str) -> Curve:
         points = self._use.tracking.history(run_id, self._sweep.metric or "")

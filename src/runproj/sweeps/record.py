@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -88,7 +88,7 @@ def value_of(run: Run, sweep: Sweep) -> float | None:
 
 
 def trial_view(run: Run, sweep: Sweep) -> TrialView:
-    pruned = run.tag(TagName.PRUNED)
+    pruned = run.tag(TagName.PRUNED) if run.status is RunStatus.KILLED else None
     tried = set(sweep.space.names)
     return TrialView(
         number=number_of(run),
@@ -129,7 +129,15 @@ def view(parent: Run, sweep: Sweep, use: Services) -> SweepView:
         rerun=f"runproj rerun {best[0].run[:8]}" if best else "",
         importance=importance,
         stopped=parent.tag(TagName.REASON) or "",
+        notes=tuple(_notes(finished, sweep)),
     )
+
+
+def _notes(finished: Sequence[Run], sweep: Sweep) -> Iterator[str]:
+    without = sum(value_of(run, sweep) is None for run in finished) if sweep.metric else 0
+    if without:
+        known = ", ".join(sorted({metric.key for run in finished for metric in run.metrics})) or "none"
+        yield f"{without} of {len(finished)} trials that finished have no metric {sweep.metric!r}; metrics: {known}."
 
 
 def close(parent: Run, sweep: Sweep, outcome: Outcome, best: TrialView | None, use: Services) -> None:
