@@ -236,4 +236,8 @@ def test_rules_of_pruning() -> None:
         assert hopeless(rule, Goal.MINIMIZE, 0, curves) is None
         assert hopeless(rule, Goal.MAXIMIZE, 0, {0: curves[0], 1: curves[1]}) is None
         assert hopeless(rule, Goal.MAXIMIZE, 0, {}) is None
+    late = {**curves, 6: [(step, 0.0 if step < 5 else 99.0) for step in range(10)]}
+    assert hopeless(Pruning.ASHA, Goal.MAXIMIZE, 6, late) is None  # its ninth value is the best of all, its third the worst
+    assert hopeless(Pruning.ASHA, Goal.MAXIMIZE, 0, late) == 8
+    assert hopeless(Pruning.ASHA, Goal.MAXIMIZE, 6, {**curves, 6: late[6][:4]}) == 2
     assert hopeless(Pruning.NONE, Goal.MAXIMIZE, 0, curves) is None

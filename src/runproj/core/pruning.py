@@ -49,20 +49,21 @@ def _median(goal: Goal, mine: Curve, others: Sequence[Curve]) -> int | None:
 
 
 def _asha(goal: Goal, mine: Curve, others: Sequence[Curve]) -> int | None:
-    """Successive halving without waiting: at each rung (its 1st, 3rd, 9th… step) only the best third goes on.
+    """Successive halving without waiting: at each rung (its 3rd, 9th, 27th… value) only the best third goes on.
 
-    After Li et al., A System for Massively Parallel Hyperparameter Tuning (2020).
+    After Li et al., A System for Massively Parallel Hyperparameter Tuning (2020).  Here trials are looked at from time to time,
+    so that one may have passed several rungs: the last of them that enough others have reached decides.
     """
-    steps = [step for step, _ in mine]
-    rung = 1
-    while rung <= len(steps):
-        step = steps[rung - 1]
-        own = _best(goal, mine, step)
-        there = [best for curve in others if (best := _best(goal, curve, step)) is not None]
-        if len(there) >= ENOUGH - 1:
-            kept = max(1, (len(there) + 1) // _REDUCTION)
-            ahead = sum(goal.better(best, than=own) for best in there) if own is not None else len(there)
-            if ahead >= kept:
-                return step
+    rungs = []
+    rung = _REDUCTION
+    while rung <= len(mine):
+        rungs.append(mine[rung - 1][0])
         rung *= _REDUCTION
+    for step in reversed(rungs):
+        there = [best for curve in others if (best := _best(goal, curve, step)) is not None]
+        if len(there) < ENOUGH:
+            continue
+        own = _best(goal, mine, step)
+        ahead = len(there) if own is None else sum(goal.better(best, than=own) for best in there)
+        return step if ahead >= max(1, (len(there) + 1) // _REDUCTION) else None
     return None
