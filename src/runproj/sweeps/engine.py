@@ -20,6 +20,7 @@ from runproj.core.sweep import Pruning, Sweep, TrialView
 from runproj.errors import NotFoundError, TrackingError, UsageError
 from runproj.files import remove_tree
 from runproj.leases import Lease, Leases
+from runproj.supervise import Deferred
 from runproj.sweeps import record
 from runproj.sweeps.deciding import Binder
 from runproj.sweeps.pool import Pool
@@ -137,16 +138,23 @@ class Engine:
         use = self._use
         self._recover = recover
         pool = Pool(use.runs / parent.id, use.home, self._sweep.parallel)
+        with Deferred() as deferred:  # what an order or an answer means is never known by half
+            self._through(parent, pool, lease, deferred)
+        return use.tracking.get_run(parent.id)
+
+    def _through(self, parent: Run, pool: Pool, lease: Lease, deferred: Deferred) -> None:
+        use = self._use
         outcome = Outcome(RunStatus.FAILED, 1, "the sweep could not be ended in order")
         try:
             self._watcher.begun(parent, self._sweep, len(self._state.ended))
-            self._ready()
-            self._loop(parent, pool)
+            with deferred.lifted():
+                self._ready()
+            self._loop(parent, pool, deferred)
             outcome = self._outcome()
         except BaseException as error:
             outcome = outcome_of(error)
             self._stopping = True
-            for answer in pool.stop():
+            for answer in pool.stop(deferred):
                 self._take(answer)
             raise
         finally:
@@ -157,7 +165,6 @@ class Engine:
             with contextlib.suppress(OSError):
                 remove_tree(use.runs / parent.id)
             lease.end()
-        return use.tracking.get_run(parent.id)
 
     def _ready(self) -> None:
         """Have the environment there once, and see what keeps it from being built, before many trials want it."""
@@ -166,7 +173,7 @@ class Engine:
         checkout = self._planned.checkout or use.sources.checkout(plan.code, use.sources.scratch())
         use.environments.ensure(plan.lock, checkout.project, use.reporter.progress)
 
-    def _loop(self, parent: Run, pool: Pool) -> None:
+    def _loop(self, parent: Run, pool: Pool, deferred: Deferred) -> None:
         looked = time.monotonic()
         while True:
             while pool.free and (number := self._next()) is not None:
@@ -174,7 +181,9 @@ class Engine:
                 self._watcher.started(number, self._state.values[number])
             if not pool.running:
                 return
-            for answer in pool.answers(_LOOK):
+            with deferred.lifted():
+                pool.wait(_LOOK)
+            for answer in pool.answers():
                 self._take(answer)
             self._watcher.passing()
             if self._sweep.prune is not Pruning.NONE and time.monotonic() - looked >= _LOOK:

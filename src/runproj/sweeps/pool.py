@@ -15,6 +15,7 @@ from pathlib import Path
 
 from runproj import proc
 from runproj.codec import from_json, to_json
+from runproj.supervise import Deferred
 from runproj.sweeps.worker import Answer, Order
 
 _STALLED = 120.0
@@ -64,9 +65,13 @@ class Pool:
         self._workers.append(worker)
         return worker
 
-    def answers(self, patience: float) -> Iterator[Answer]:
-        """What the processes say, within so many seconds.  One that vanished is said to have ended its trial, with an error."""
-        for key, _ in self._selector.select(patience):
+    def wait(self, patience: float) -> None:
+        """Return when a process has said something, or after so many seconds.  An interruption here loses nothing."""
+        self._selector.select(patience)
+
+    def answers(self) -> Iterator[Answer]:
+        """What the processes have said.  One that vanished is said to have ended its trial, with an error."""
+        for key, _ in self._selector.select(0):
             worker: _Worker = key.data
             assert worker.process.stdout is not None
             data = worker.process.stdout.read()
@@ -84,23 +89,27 @@ class Pool:
                     worker.number = None
                 yield answer
 
-    def signal(self, number: int, trial: int | None = None) -> None:
-        """Send a signal to the process of a trial, or to all that run one."""
-        busy = [one for one in self._workers if one.number is not None and trial in (None, one.number)]
-        proc.send([one.process.pid for one in busy], number)
+    def _hurry(self) -> None:
+        """Have every trial that is being stopped be killed."""
+        proc.send([one.process.pid for one in self._workers if one.number is not None], signal.SIGINT)
 
-    def stop(self) -> Iterator[Answer]:
+    def stop(self, deferred: Deferred) -> Iterator[Answer]:
         """Stop every trial and tell what became of it; a Ctrl-C meanwhile does not wait for their grace."""
-        self.signal(signal.SIGTERM)
+        for worker in self._workers:  # the end of its orders is what stops a worker, with its trial or before it
+            assert worker.process.stdin is not None
+            with contextlib.suppress(BrokenPipeError):
+                worker.process.stdin.close()
         deadline = time.monotonic() + _STALLED
         while self.running:
             try:
-                yield from self.answers(0.5)
+                with deferred.lifted():
+                    self.wait(0.5)
             except KeyboardInterrupt:
-                self.signal(signal.SIGINT)
+                self._hurry()
                 deadline = min(deadline, time.monotonic() + 10)
+            yield from self.answers()
             if time.monotonic() > deadline:
-                self.signal(signal.SIGKILL)
+                proc.send([worker.process.pid for worker in self._workers], signal.SIGKILL)
 
     def close(self) -> None:
         """Let all processes go, which run nothing any more."""

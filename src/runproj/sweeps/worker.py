@@ -72,6 +72,8 @@ def serve(plan: Path, use: Services, leases: Leases, incoming: BinaryIO, outgoin
         if order is None:
             return
         busy.set()
+        if closed.is_set():  # the reader looks at `busy` after it has said so: one of the two sees the other
+            return
         _one(order, base, use, leases, say)
         busy.clear()
 
