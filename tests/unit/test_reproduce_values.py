@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import pickle
+import struct
 import sys
 import tarfile
 import zipfile
@@ -58,6 +59,8 @@ def test_equal_by_value(tmp_path: Path, name: str, first: bytes | str, second: b
         ("a.csv", "1,2\n", "2,1\n"),
         ("a.csv", "x\n1_0\n", "x\n10\n"),
         ("a.csv", "x,y\n1,2\n", "x,y\n1\n"),
+        ("a.csv", "id\n9007199254740993\n", "id\n9007199254740992\n"),
+        ("a.csv", "x\n1e400\n", "x\ninf\n"),
         ("a.txt", "x", "x\n"),
         ("a.gz", gzip.compress(b"x"), gzip.compress(b"y")),
         ("a.json.gz", gzip.compress(b'{"a":1}'), gzip.compress(b'{"a":2}')),
@@ -190,6 +193,17 @@ def test_pictures_by_their_pixels(tmp_path: Path) -> None:
     other = pixels.copy()
     other[3, 3] ^= 1
     assert not compare(tmp_path, "a.png", plain, png(other, 4, 9, b"")).equal
+
+
+def test_pictures_that_move_are_more_than_their_first_frame(tmp_path: Path) -> None:
+    def moving(second: bytes) -> bytes:
+        still = png(numpy.zeros((2, 2), numpy.uint8), 0, 1, b"x")
+        chunk = b"fdAT" + second
+        at = len(still) - 12  # before the end
+        return still[:at] + struct.pack(">I", len(second)) + chunk + struct.pack(">I", zlib.crc32(chunk)) + still[at:]
+
+    assert compare(tmp_path, "a.png", moving(b"a"), moving(b"a")).equal
+    assert not compare(tmp_path, "a.png", moving(b"a"), moving(b"b")).equal
 
 
 def test_pictures_that_a_library_drew(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from runproj.reproduce.unreadable import Unreadable
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+_BESIDE = frozenset((b"IEND", b"tEXt", b"zTXt", b"iTXt", b"tIME", b"pHYs", b"eXIf"))
+"""Chunks that say who drew a picture, when, and for what size; all others decide how it looks, further frames among them."""
 _LARGEST = 256 << 20
 _MOST_UNFILTERED = 32 << 20
 """Bytes of pixels that are worked out one by one where two encoders chose other filters."""
@@ -45,7 +47,7 @@ def _read(content: memoryview) -> _Picture:
             header = data
         elif kind == b"IDAT":
             packed.append(data)
-        elif kind in (b"PLTE", b"tRNS", b"gAMA", b"sRGB"):
+        elif kind not in _BESIDE:
             looks.append((kind, data))
     if len(header) != 13 or not packed:
         raise Unreadable("it is a damaged PNG")

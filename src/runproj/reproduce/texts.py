@@ -127,11 +127,17 @@ def _names(row: list[str]) -> bool:
     return len(set(row)) == len(row) and all(_number(cell) is None for cell in row)
 
 
-def _number(cell: str) -> float | None:
+def _number(cell: str) -> float | int | None:
+    """The value of a cell, whole numbers as exact as they stand there; None for what is none, or more than a double holds."""
     try:
-        return float(cell)
+        return int(cell)
+    except ValueError:
+        pass
+    try:
+        found = float(cell)
     except ValueError:
         return None
+    return None if math.isinf(found) and "inf" not in cell.lower() else found
 
 
 def _same_cell(one: str, other: str) -> bool:
