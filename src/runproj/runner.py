@@ -88,13 +88,15 @@ def plan(request: Request, use: Services, choose: Choose | None = None) -> Plann
     return Planned(decided, _secrets(call, given), checkout)
 
 
-def _require_trust(decided: Plan, use: Services, *, granted: bool, project: Path | None = None) -> None:
+def _require_trust(
+    decided: Plan, use: Services, *, granted: bool, project: Path | None = None, changes: Sequence[Given] = ()
+) -> None:
     """Refuse what the project asks of this machine, unless the user trusts it; a host's environment asks for nothing."""
     if decided.lock.image is not None:
         from runproj import trust
 
         if decided.rerun_of and trust.is_strangers(decided.rerun_of, use.home):
-            trust.require_word(decided, granted=granted)
+            trust.require_word(decided, granted=granted, typed=[item.name for item in changes])
         if granted:
             trust.grant(decided.code, use.home)
         trust.require(decided, use.home, project)
@@ -284,7 +286,7 @@ def rerun(run: Run, changes: Sequence[Given], use: Services, options: RunOptions
         docker_args=options.docker_args or old.options.docker_args,
     )
     decided = replace(old, call=call, options=options, rerun_of=run.id, runproj=__version__)
-    _require_trust(decided, use, granted=trust)
+    _require_trust(decided, use, granted=trust, changes=changes)
     return Planned(decided, _secrets(call, changes), checkout)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -52,9 +53,14 @@ def is_strangers(run_id: str, home: Path) -> bool:
     return (home / "capsules" / "runs" / f"{run_id}.json").exists()
 
 
-def require_word(plan: Plan, *, granted: bool) -> None:
-    """As `require`, for the plan of a stranger: what was granted to that URL and commit does not count for it."""
-    asked = [*_asked(plan, None), *(f"what its maker gave to the container: -A {text}" for text in plan.options.docker_args)]
+def require_word(plan: Plan, *, granted: bool, typed: Collection[str] = ()) -> None:
+    """As `require`, for the plan of a stranger: what was granted to that URL and commit does not count for it.
+
+    typed: the parameters that the user has given now; all others are the stranger's, whatever the plan says of them.
+    """
+    values = tuple(replace(value, source="default") for value in plan.call.values if value.name not in typed)
+    foreign = replace(plan, call=replace(plan.call, values=values))
+    asked = [*_asked(foreign, None), *(f"what its maker gave to the container: -A {text}" for text in plan.options.docker_args)]
     if asked and not granted:
         raise TrustError(
             "The run came in a capsule, and asks for more than a container of its own",

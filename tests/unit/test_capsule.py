@@ -216,6 +216,23 @@ def test_no_content_of_this_machine_is_taken_for_that_of_a_capsule(cli: Cli, mad
     assert not Path(cli.env["RUNPROJ_HOME"], "capsules", "runs").exists()
 
 
+def test_every_run_of_a_capsule_is_known_as_a_strangers(
+    cli: Cli, repository: Repository, made: tuple[Path, str], tmp_path: Path
+) -> None:
+    begun = "import runproj\nwith runproj.start_run(nested=True):\n    runproj.log_metrics({'b': 1})\n"
+    repository.commit({**FILES, "main.py": begun + FILES["main.py"]})
+    run = cli.json("run", repository.url, *SYSTEM)["run"]["id"]
+    cli.json("export", run, str(tmp_path / "two.zip"))
+    with zipfile.ZipFile(tmp_path / "two.zip") as archive:
+        runs = json.loads(archive.read(MANIFEST))["runs"]
+    assert len(runs) == 2
+    there = Cli(cli.home)
+    there.env = {**cli.env, "RUNPROJ_HOME": str(tmp_path / "elsewhere")}
+    there.json("import", str(tmp_path / "two.zip"))
+    marks = tmp_path / "elsewhere" / "capsules" / "runs"
+    assert {path.stem for path in marks.iterdir()} == set(runs)
+
+
 def test_an_import_that_was_killed_is_completed_by_the_next(cli: Cli, made: tuple[Path, str]) -> None:
     capsule, run = made
     for pause in (0.15, 0.3, 0.4, 0.5):

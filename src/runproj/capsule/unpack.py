@@ -78,6 +78,8 @@ class Unpacking:
                     self._take_wheel(wheel, scratch)
                 self._take_image(scratch)
                 self._take_inputs(scratch)
+            for run in self.manifest.runs:  # all of them have plans of a stranger
+                collect.note(self.use.home, collect.Brought(run, self.use.store, self.manifest.environment.digest))
             collect.note(self.use.home, collect.Brought.of(self.manifest, self.use.store))
         report = self.use.move(record)
         run_id, arrived = self._arrived(report)
