@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from runproj.proc import start_time
 from support.team import team_server
 
 
@@ -195,7 +196,7 @@ def test_several_workers_serve_one_address_and_are_replaced(isolated, postgres):
         assert float(logged.rpartition(" ")[2]) > 0
         code, said = team.stop()
         assert code == 0, said
-        assert not any(Path(f"/proc/{pid}").exists() for pid in now)
+        assert not any(start_time(pid) for pid in now)
 
 
 def test_workers_answer_what_has_begun_when_a_terminal_stops_all_of_them(isolated, postgres):
@@ -221,9 +222,9 @@ def test_workers_end_when_their_parent_is_killed(isolated, postgres):
         team.process.kill()
         team.process.wait()
         deadline = time.monotonic() + 30
-        while time.monotonic() < deadline and any(Path(f"/proc/{pid}").exists() for pid in workers):
+        while time.monotonic() < deadline and any(start_time(pid) for pid in workers):
             time.sleep(0.1)
-        assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+        assert not any(start_time(pid) for pid in workers)
 
 
 def children(pid: int) -> list[int]:
