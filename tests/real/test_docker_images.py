@@ -297,3 +297,31 @@ def test_images_are_shown_with_the_environments(cli: Cli, built: Repository, eng
     assert engine.client.images.get(engine.base)
     with pytest.raises(ImageNotFound):
         engine.client.images.get(second["path"])
+
+
+def test_who_lacks_the_sdk_is_told_what_to_install(cli: Cli, built: Repository, repository: Repository, tmp_path: Path) -> None:
+    (tmp_path / "without").mkdir()
+    (tmp_path / "without/docker.py").write_text("raise ModuleNotFoundError('No module named docker')\n")
+    cli.env["PYTHONPATH"] = str(tmp_path / "without")
+    result = cli("run", built.url)
+    assert (result.returncode, result.stderr.count("Traceback")) == (125, 0), result.stderr
+    assert "the docker SDK, which is not installed" in result.stderr
+    assert "fix: pip install 'runproj[docker]'" in result.stderr
+    repository.commit(
+        {"runproj.yaml": "environment: {docker: '127.0.0.1:9/no/such:image'}\nentry_points: {main: {command: x}}\n"}
+    )
+    assert "pip install 'runproj[docker]'" in cli("run", repository.url).stderr
+
+
+@pytest.mark.network
+def test_a_base_image_that_does_not_fit_is_told_with_the_way_to_another(cli: Cli, repository: Repository, engine: Docker) -> None:
+    cli.env["RUNPROJ_DOCKER_BASE"] = "127.0.0.1:9/no/python:{python}"
+    repository.commit({"runproj.yaml": "environment: {python: '3.12'}\nentry_points: {main: {command: [python3, -V]}}\n"})
+    absent = cli("run", repository.url, "--env-manager", "docker").stderr
+    assert "The image 127.0.0.1:9/no/python:3.12 is not here" in absent
+    cli.env["RUNPROJ_DOCKER_BASE"] = engine.base
+    other = cli("run", repository.url, "--env-manager", "docker").stderr
+    assert "The base image has Python 3.11, and 3.12 is wanted" in other
+    for said in (absent, other):
+        assert "fix: Set RUNPROJ_DOCKER_BASE to an image that is here" in said
+        assert "[91m" not in said

@@ -103,7 +103,7 @@ def ci(
 
     level = _level(at_least)
     if report and report.suffix.lower() not in (".html", ".htm", ".md"):
-        raise UsageError(f"{report} is neither a name of HTML nor of Markdown", fix=f"--report {report}.html")
+        raise UsageError(f"{report} is neither a name of HTML nor of Markdown", fix=f"--report {report.with_suffix('.html')}")
     options = RunOptions(
         experiment=experiment,
         timeout=parse_duration(timeout) if timeout else None,

@@ -57,7 +57,9 @@ def dim(text: str) -> str:
 
 
 def write(text: str) -> None:
-    """A line of the result."""
+    """A line of the result; it takes the place of the line that moves, if there is one."""
+    if _MOVING.pop("line", False):
+        _tell("\r\x1b[K")
     sys.stdout.write(text + "\n")
 
 

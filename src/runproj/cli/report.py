@@ -33,7 +33,7 @@ def report(
     from runproj.wiring import Wiring
 
     if into is not None and into.suffix.lower() not in (".html", ".htm", ".md"):
-        raise UsageError(f"{into} is neither a name of HTML nor of Markdown", fix=f"-o {into}.html")
+        raise UsageError(f"{into} is neither a name of HTML nor of Markdown", fix=f"-o {into.with_suffix('.html')}")
     carrying = Carrying(Wiring(load(), output.TerminalReporter()), Path.cwd())
     carrying.wiring.recover()
     text = carrying.report(reference, markdown=into is None or into.suffix.lower() == ".md")

@@ -198,7 +198,7 @@ def why(
     from runproj.reproduce.why import explain
 
     wiring = _wiring(quiet=quiet or not bisect, offline=offline)
-    found, pair = explain(*_two(first, second, wiring), wiring.services())
+    found, pair = explain(*_two("why", first, second, wiring), wiring.services())
     if bisect:
         from runproj.reproduce.bisect import Laboratory
 
@@ -211,7 +211,7 @@ def why(
     return 0
 
 
-def _two(first: str, second: str | None, wiring: Wiring) -> tuple[Run, Run]:
+def _two(command: str, first: str, second: str | None, wiring: Wiring) -> tuple[Run, Run]:
     """The runs that are meant: both, or a repetition behind what it repeats."""
     from runproj.core.run import TagName
 
@@ -220,7 +220,9 @@ def _two(first: str, second: str | None, wiring: Wiring) -> tuple[Run, Run]:
         return run, wiring.find_run(second)
     original = run.tag(TagName.RERUN_OF)
     if original is None:
-        raise UsageError(f"Run {run.id[:8]} repeats no other run", fix=f"Name the one to compare it with: {run.id[:8]} RUN")
+        raise UsageError(
+            f"Run {run.id[:8]} repeats no other run", fix=f"Name the one to compare it with: runproj {command} {run.id[:8]} RUN"
+        )
     return wiring.find_run(original), run
 
 
@@ -263,7 +265,7 @@ def diff(
     from runproj.reproduce.diff import diff as compare
 
     wiring = looking()
-    found = compare(*_two(first, second, wiring), wiring.services())
+    found = compare(*_two("diff", first, second, wiring), wiring.services())
     if json:
         output.write_json(found)
     else:

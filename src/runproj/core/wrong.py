@@ -58,6 +58,8 @@ def hint_for_field(key: str, names: Sequence[str], entities: Sequence[str] = ())
     """entities: what a name that is like none of `names` may be the name of."""
     from difflib import get_close_matches
 
+    if key.endswith("."):
+        return f"Write a name after the point: {key}NAME."
     close = get_close_matches(key[:100].lower(), names, 1)
     quoted = key if re.fullmatch(r"\w[\w.]*", key) else f"`{key}`"
     meant = close or ([f"{entity}.{quoted}" for entity in entities] if len(key) <= 100 and "`" not in key else [])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -117,11 +117,13 @@ class DockerBuilder:
         """The lock of an image that has what a virtualenv's lock says; it is built unless there is one."""
         called = self._base.replace("{python}", locked_image.minor(lock))
         offline = self._offline or options.offline
-        base = (called, self._pinned(DockerSpec(called), options, offline=offline).reference)
+        with _on_a_base(""):
+            base = (called, self._pinned(DockerSpec(called), options, offline=offline).reference)
         inputs = locked_image.inputs(lock, base)
         found = self._inspect(f"{BUILT}:{inputs[:32]}")
         if found is None:
-            found = self._make_of_lock(lock, base, inputs, project, self._progress)
+            with _on_a_base(locked_image.WRONG_PYTHON):
+                found = self._make_of_lock(lock, base, inputs, project, self._progress)
         pin = ImagePin(found["Id"], found["Id"], DockerSpec(), inputs, (base,))
         made = replace(lock, manager=EnvManager.DOCKER, place=EnvPlace.IMAGE, image=pin, installer="pip")
         return replace(made, digest=lock_digest(made))
@@ -285,6 +287,18 @@ class DockerBuilder:
             return self._engine.get(path, **query)
         except EngineAway as error:
             raise engines.unreachable(self._engine.where, error) from error
+
+
+@contextlib.contextmanager
+def _on_a_base(sign: str) -> Iterator[None]:
+    """Errors that are the base image's, as `sign` in them shows, say how to have another one."""
+    try:
+        yield
+    except EnvironmentFailure as error:
+        if sign in error.why:
+            other = "Set RUNPROJ_DOCKER_BASE to an image that is here and has the Python of the lock."
+            error.fix = "\n".join(filter(None, (error.fix, other)))
+        raise
 
 
 def _notes(asked: DockerSpec) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import docker
 
 _LINES = 30
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class Images:
@@ -32,12 +34,8 @@ class Images:
 
     @cached_property
     def _client(self) -> docker.APIClient:
-        try:
-            import docker
-        except ImportError as error:
-            raise EnvironmentFailure(
-                "Pulling and building images needs the docker SDK, which is not installed", fix="pip install 'runproj[docker]'"
-            ) from error
+        import docker
+
         tls: Any = False
         if folder := self._where.certificates:
             pair = (f"{folder}/cert.pem", f"{folder}/key.pem")
@@ -124,8 +122,13 @@ def _advice(said: str) -> str:
 @contextlib.contextmanager
 def _explained(what: str, fix: str = "", said: Sequence[str] = ()) -> Iterator[None]:
     """The SDK's errors in the user's words, after the last of what was said before."""
-    import docker.errors
-    import requests
+    try:
+        import docker.errors
+        import requests
+    except ImportError as error:
+        raise EnvironmentFailure(
+            f"{what}: pulling and building need the docker SDK, which is not installed", fix="pip install 'runproj[docker]'"
+        ) from error
 
     try:
         yield
@@ -159,4 +162,5 @@ def _building(events: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     for event in events:
         if problem := event.get("error"):
             raise _Said(problem)
-        yield from filter(None, (line.strip() for line in str(event.get("stream") or "").splitlines()))
+        said = _COLOUR.sub("", str(event.get("stream") or ""))
+        yield from filter(None, (line.strip() for line in said.splitlines()))

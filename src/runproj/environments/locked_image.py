@@ -29,13 +29,17 @@ def minor(lock: EnvLock) -> str:
     return ".".join(map(str, version[:2]))
 
 
+WRONG_PYTHON = "The base image has Python"
+"""How the build's complaint begins when its base image has another Python than the lock."""
+
+
 def _dockerfile(lock: EnvLock, base: str) -> str:
     python = minor(lock)
     lines = [
         f"FROM {base}",
         "ENV PIP_BREAK_SYSTEM_PACKAGES=1 PIP_ROOT_USER_ACTION=ignore",
         f"""RUN python3 -c "import sys; found = '%d.%d' % sys.version_info[:2]; sys.exit(found != '{python}' and """
-        f"""'The base image has Python ' + found + ', and {python} is wanted')\"""",
+        f"""'{WRONG_PYTHON} ' + found + ', and {python} is wanted')\"""",
         "COPY requirements.txt /tmp/runproj/",
         f"RUN {_PIP} --no-deps --require-hashes -r /tmp/runproj/requirements.txt",
     ]
