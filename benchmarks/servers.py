@@ -60,7 +60,7 @@ class Server:
 
 
 def connect(port: int) -> http.client.HTTPConnection:
-    return http.client.HTTPConnection("127.0.0.1", port, timeout=600)
+    return http.client.HTTPConnection("127.0.0.1", port, timeout=600, blocksize=1 << 20)
 
 
 def call(connection: http.client.HTTPConnection, method: str, path: str, document: Mapping[str, object] | None = None) -> dict:
@@ -123,7 +123,7 @@ def _serve(name: str, command: list[str], environ: Mapping[str, str], folder: Pa
 
 def _answers(port: int) -> bool:
     with contextlib.suppress(OSError, http.client.HTTPException):
-        probe = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        probe = http.client.HTTPConnection("127.0.0.1", port, timeout=5, blocksize=1 << 20)
         probe.request("GET", "/health")
         return probe.getresponse().status == 200
     return False
