@@ -154,7 +154,7 @@ def test_a_metric_that_the_store_refuses_costs_only_itself(cli: Cli, repository:
 def test_a_run_that_does_not_come_to_its_executor_is_closed_with_the_reason(
     cli: Cli, project: Repository, what: str, status: str, code: int, words: str
 ) -> None:
-    before = f"from runproj import runner\ndef fails(*_):\n    {what}\nrunner._store_plan = fails"
+    before = f"from runproj import runner\ndef fails(*_):\n    {what}\nrunner.store_plan = fails"
     assert program(cli, before, "run", project.url, *SYSTEM).returncode == code
     view = cli.json("runs", "show", "@last")
     assert (view["run"]["status"], view["exit_code"], view["reason"]) == (status, code, words)

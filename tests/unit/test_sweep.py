@@ -143,7 +143,11 @@ def test_a_sweep_that_is_stopped_goes_on_to_exactly_what_was_wanted(cli: Cli, to
         assert f"runproj sweep resume {sweep}" in errors
         parent = cli.json("runs", "show", sweep)
         assert (parent["run"]["status"], parent["reason"]) == ("KILLED", "stopped by SIGINT")
-        assert {run["status"] for run in runs_of(cli, parent["run"]["id"])} <= {"FINISHED", "KILLED"}
+        assert {run["status"] for run in runs_of(cli, parent["run"]["id"])} <= {
+            "FINISHED",
+            "KILLED",
+            "FAILED",
+        }  # a worker that the signal met first
     result = cli("sweep", "resume", sweep, "-P", "key=hush-hush", "--json")
     assert result.returncode == 0, result.stderr
     view = json.loads(result.stdout)

@@ -117,8 +117,9 @@ def sweep(
     json: opt.Json = False,
     quiet: opt.Quiet = False,
 ) -> int:
-    """Run a project many times with other parameters: each trial is a run, and all are children of one.
+    """Run a project many times with other parameters, as trials.
 
+    Each trial is a run, and all are children of one.
     Code and environment are pinned once. `sweep resume SWEEP` goes on after a crash or a Ctrl-C, `sweep show SWEEP` tells what
     came of it. The exit code is 0 where a trial finished, 1 where none did or too many failed.
     """
