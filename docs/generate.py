@@ -129,7 +129,7 @@ def error_list() -> str:
         "| --- | --- | --- |",
     ]
     lines += [f"| `{kind.kind}` | {kind.exit_code} | {_cell(inspect.getdoc(kind))} |" for kind in _first_of_each(kinds)]
-    starting = ", ".join(f"`{name}`" for name in sorted(STARTING - {"execute-job"}))
+    starting = ", ".join(f"`{name}`" for name in sorted(STARTING - {"execute-job", "execute-parcel"}))
     lines += [
         "",
         f"125 is for commands that start a project or decide how it would be started: {starting}.",

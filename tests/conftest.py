@@ -11,7 +11,7 @@ import pytest
 
 from support.program import PROJECT, Cli
 
-pytest_plugins = ["support.docker", "support.mlflow", "support.postgres", "support.s3", "support.teamserver"]
+pytest_plugins = ["support.docker", "support.mlflow", "support.placing", "support.postgres", "support.s3", "support.teamserver"]
 
 COSTLY = ("mlflow_server", "engine")
 """Fixtures that take long to make, or that tests of several modules share: the tests of each run in one process."""

@@ -2,6 +2,9 @@
 
 `active/<token>.json` is written and locked before the run is recorded anywhere, and removed after its final state is stored.
 A lease whose lock is free therefore names a run that somebody must close, and all that is known about it.
+
+Unless it says where its job is (`handle`): then an engine runs the job, maybe on another machine, and nobody here holds the
+lock but for the moment in which it looks what has become of it.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from pathlib import Path
 
 from runproj import proc
 from runproj.codec import DocumentError, from_json, to_json
+from runproj.core.backend import JobHandle
 from runproj.errors import NotFoundError
 from runproj.files import Lock, LockedElsewhere, atomic_write
 
@@ -39,6 +43,7 @@ class LeaseInfo:
     tracking_uri: str
     run_id: str = ""
     folder: str = ""
+    handle: JobHandle | None = None
 
 
 class Lease:
@@ -63,6 +68,17 @@ class Lease:
         """Say which run it is, now that it has been recorded."""
         self.info = replace(self.info, run_id=run_id, folder=str(folder))
         atomic_write(self.path, to_json(self.info), mode=_MODE)
+
+    def intend(self, handle: JobHandle) -> None:
+        """Say to which engine the job is about to be given; from now on it is the engine that knows what becomes of it."""
+        self.info = replace(self.info, handle=handle)
+        atomic_write(self.path, to_json(self.info), mode=_MODE)
+
+    def place(self, handle: JobHandle) -> None:
+        """Say where the job is, and let go."""
+        self.free_ballast()
+        self.intend(handle)
+        self.hand_over()
 
     def beat(self) -> None:
         """Give signs of life in the background until the lease ends."""
@@ -157,7 +173,7 @@ class Leases:
                 continue
             except DocumentError:  # written by a version we do not know: not ours to close
                 continue
-            if info.host != socket.gethostname() and silence < EXPIRY:
+            if info.handle is not None or (info.host != socket.gethostname() and silence < EXPIRY):
                 continue
             lock = Lock(path.with_suffix(".lock"))
             try:
@@ -170,6 +186,20 @@ class Leases:
                 lock.path.unlink(missing_ok=True)
                 lock.release()
         self._sweep()
+
+    def seize(self, token: str) -> Lease | None:
+        """The lease of a job that is elsewhere, locked for the caller; None where somebody else has it, or it has ended."""
+        lock = Lock(self.folder / f"{token}.lock")
+        try:
+            lock.acquire(wait=False)
+        except LockedElsewhere:
+            return None
+        try:
+            return Lease(self.folder, self.read(token), lock)
+        except NotFoundError:
+            lock.path.unlink(missing_ok=True)
+            lock.release()
+            return None
 
     def _sweep(self) -> None:
         """Remove what holders left that were killed while they took or ended a lease."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from runproj import __version__, leftovers
 from runproj.codec import DocumentError, from_json, to_json
-from runproj.core.backend import Backend, Job, JobHandle, JobState
+from runproj.core.backend import Backend, Demand, Job, JobHandle, JobState, checked, resources_with
 from runproj.core.call import Call, Given
 from runproj.core.environment import EnvLock
 from runproj.core.outcome import Outcome, outcome_of
@@ -23,12 +23,13 @@ from runproj.core.parameters import bind
 from runproj.core.plan import PLAN_VERSION, Plan, Request, RunOptions
 from runproj.core.project import EntryPoint, ParameterType, Project
 from runproj.core.recipe import recipe_of
-from runproj.core.run import NewRun, Param, Phase, Run, RunChanges, Tag, TagName
+from runproj.core.run import NewRun, Param, Phase, Run, RunChanges, RunStatus, Tag, TagName
 from runproj.core.services import Services
 from runproj.core.source import Checkout, PinKind
-from runproj.errors import DamagedError, DescriptorError, NotFoundError, ParameterError, RunprojError, TrackingError, UsageError
+from runproj.errors import DamagedError, DescriptorError, NotFoundError, ParameterError, RunprojError, TrackingError
 from runproj.files import atomic_write
-from runproj.leases import Leases
+from runproj.leases import Lease, Leases
+from runproj.parcels import FreshParcel
 
 _POLL = 0.2
 
@@ -61,12 +62,11 @@ def plan(request: Request, use: Services, choose: Choose | None = None) -> Plann
         given = choose(project, entry_point) if choose else request.parameters
         call, notes = bind(entry_point, given, strict=request.strict)
         call = use.projects.resolve_paths(call, checkout.project, use.cwd)
-        backend_of(request.options.backend, use)
+        use.backends.open(request.options.backend)
         report.phase("lock", f"Pinning the environment ({project.environment.origin})")
         when = datetime.datetime.fromisoformat(pin.committed_at) if pin.committed_at and not pin.dirty else None
         lock = use.environments.lock(project.environment, checkout.project, when, request.lock)
         report.done(_environment_words(lock))
-        backend_of(request.options.backend, use).check(lock.place, entry_point.resources)
         _require_watchable(request.options, lock)
         decided = Plan(
             code=pin,
@@ -79,6 +79,8 @@ def plan(request: Request, use: Services, choose: Choose | None = None) -> Plann
             notes=(*pin.notes, *project.notes, *notes, *lock.notes),
             runproj=__version__,
         )
+        backend = use.backends.open(decided.options.backend)
+        backend.check(demand_of(decided, backend))
         _require_trust(decided, use, granted=request.trust, project=checkout.project)
     except BaseException:
         use.sources.discard(checkout)
@@ -126,19 +128,23 @@ def find_entry_point(project: Project, name: str) -> EntryPoint:
     )
 
 
-def backend_of(name: str, use: Services) -> Backend:
-    """The backend of that name.  Raises `UsageError`."""
-    if name not in use.backends:
-        raise UsageError(f"There is no backend {name!r}", fix=f"Backends: {', '.join(sorted(use.backends))}.")
-    return use.backends[name]()
+def demand_of(decided: Plan, backend: Backend) -> Demand:
+    """What the job of a plan asks of its backend.  Raises `UsageError` for options that it does not have."""
+    options = decided.options.backend_options
+    resources = resources_with(decided.entry_point.resources, options)
+    own = checked(options, backend.options, decided.options.backend)
+    image = decided.lock.image.reference if decided.lock.image else ""
+    return Demand(decided.lock.place, resources, own, decided.options.timeout, image)
 
 
 def start(planned: Planned, use: Services, leases: Leases, *, attached: bool = True, on_created: Callable[[Run], None]) -> Run:
-    """Record the run, then hand it to its machine.  Attached, it has ended on return."""
+    """Record the run, then hand it to its machine.  Attached, it has ended on return, unless its job is elsewhere."""
     decided = planned.plan
     require_secrets(planned)
     token = tokens.token_hex(8)
-    new = new_run(decided, use, token)  # asks the store for the experiment: one that does not answer leaves no lease behind
+    backend = use.backends.open(decided.options.backend)
+    # asks the store for the experiment: one that does not answer leaves no lease behind
+    new = new_run(decided, use, token, waits=backend.elsewhere)
     lease = leases.take(token, use.tracking_uri)
     run: Run | None = None
     try:
@@ -148,19 +154,43 @@ def start(planned: Planned, use: Services, leases: Leases, *, attached: bool = T
         lease.update(run_id=run.id, folder=folder)
         store_plan(decided, run, use)
         use.reporter.phase("start", f"{run.name} ({run.id})")
-        backend = backend_of(decided.options.backend, use)
-        handle = backend.submit(Job(run.id, lease.info.token, folder, decided.entry_point.resources, attached, planned.secrets))
+        handle = _submit(run, planned, backend, use, lease, attached=attached)
     except BaseException as error:
         lease.free_ballast()
         _close_unstarted(run, outcome_of(error), use)
         lease.abandon()  # the next command does what could not be done, and removes what is left
         raise
-    if attached and (outcome := leftovers.outcome_of(folder)):  # it has ended; only its record has to wait
+    here = attached and not backend.elsewhere
+    if here and (outcome := leftovers.outcome_of(folder)):  # it has ended; only its record has to wait
         return replace(run, status=outcome.status, tags=(*run.tags, *_ending(outcome)))
     run = use.tracking.get_run(run.id)
     if not run.status.final:
-        use.tracking.update(run.id, RunChanges(tags=(Tag(TagName.HANDLE, to_json(handle)),)))
+        tag = Tag(TagName.HANDLE, to_json(handle))
+        use.tracking.update(run.id, RunChanges(tags=(tag,)))
+        run = replace(run, tags=(*run.tags, tag))
     return run
+
+
+def _submit(run: Run, planned: Planned, backend: Backend, use: Services, lease: Lease, *, attached: bool) -> JobHandle:
+    """Give the job to its backend.  The lease says so first: whatever is killed, the engine is asked what it knows."""
+    decided, folder = planned.plan, use.runs / run.id
+    job = Job(
+        run_id=run.id,
+        token=lease.info.token,
+        folder=folder,
+        parcel=FreshParcel(run, decided, planned.secrets, use),
+        name=run.name,
+        demand=demand_of(decided, backend),
+        grace=decided.options.grace,
+        attached=attached,
+        secrets=planned.secrets,
+    )
+    if backend.elsewhere:
+        lease.intend(JobHandle(decided.options.backend, "", run_id=run.id))
+    (handle,) = backend.submit([job])
+    if backend.elsewhere:
+        lease.place(handle)
+    return handle
 
 
 def _ending(outcome: Outcome) -> tuple[Tag, ...]:
@@ -230,9 +260,13 @@ def follow(run: Run, use: Services, deadline: float | None = None) -> Run:
     A run whose executor vanished is returned as it is: whoever recovers closes it.
     """
     handle = handle_of(run)
-    backend = backend_of(handle.backend, use)
+    backend = use.backends.open(handle.backend)
     while not run.status.final and (deadline is None or time.monotonic() < deadline):
-        gone = backend.status([handle])[0] in (JobState.ENDED, JobState.LOST)
+        gone = False
+        if backend.elsewhere:
+            use.look()
+        else:
+            gone = backend.status([handle])[0].state in (JobState.ENDED, JobState.LOST)
         run = use.tracking.get_run(run.id)  # looked at after the job, so that a job that has just ended is not called lost
         if gone or run.status.final:
             break
@@ -245,7 +279,7 @@ def handle_of(run: Run) -> JobHandle:
     if text := run.tag(TagName.HANDLE):
         return from_json(JobHandle, text)
     if backend := run.tag(TagName.PROJECT_BACKEND):  # attached: nobody but its own process needed a handle
-        return JobHandle(backend, run.id)
+        return JobHandle(backend, "", run_id=run.id)
     raise NotFoundError(f"Run {run.id} was not started by runproj", fix="It can be shown and compared, not stopped or followed.")
 
 
@@ -312,8 +346,8 @@ def restore_patch(run: Run, old: Plan, use: Services) -> None:
         raise DamagedError(f"The patch of run {run.id} is not the one that was recorded", why=f"Its sha256 is {stored}.")
 
 
-def new_run(decided: Plan, use: Services, token: str) -> NewRun:
-    """What the run of a plan starts with; `token` is of its lease."""
+def new_run(decided: Plan, use: Services, token: str, *, waits: bool = False) -> NewRun:
+    """What the run of a plan starts with; `token` is of its lease.  waits: it does not run yet."""
     named = decided.options.experiment
     experiment_id = use.experiment_id if use.experiment_id and not named else use.tracking.experiment(named or use.experiment).id
     local = not use.tracking_uri.startswith("http")
@@ -324,6 +358,7 @@ def new_run(decided: Plan, use: Services, token: str) -> NewRun:
         id=run_id,
         name=decided.options.run_name,
         user=_user(),
+        status=RunStatus.SCHEDULED if waits else RunStatus.RUNNING,
         params=tuple(Param(value.name, value.value) for value in decided.call.values if value.value is not None),
         tags=tuple(Tag(key, value) for key, value in _tags(decided, token).items() if value),
     )

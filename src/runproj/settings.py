@@ -22,6 +22,8 @@ class Settings:
     capture_limit: bytes of a local folder above which its capture is refused.
     docker_base:  the image that `--env-manager docker` builds on; `{python}` in it is the version that is wanted.
     conda_channels: where conda's channels are: name → URL, folder, or another name;  conda_alias: the URL the others are below.
+    backends:     backend → options that hold unless something else is said;
+    profiles:     name → a backend (`backend`) and options for it, chosen by `--backend NAME`.
     own_spool:    where processes outside of runs keep what they logged until it was sent; in `home` without it.
     """
 
@@ -37,6 +39,8 @@ class Settings:
     conda_channels: Mapping[str, str] = field(default_factory=dict)
     conda_alias: str = ""
     docker_base: str = ""
+    backends: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    profiles: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def cache(self) -> Path:
@@ -83,6 +87,8 @@ def load(environ: Mapping[str, str] | None = None, home: Path | None = None) -> 
         capture_limit=parse_size(limit) if limit else 512 * 1024 * 1024,
         own_spool=Path(spool).absolute() if (spool := variables.get("RUNPROJ_SPOOL")) else None,
         conda_channels=parse_channels(channels) if channels else _channels(config.get("conda_channels")),
+        backends=_tables(config, "backends"),
+        profiles=_tables(config, "profiles"),
         docker_base=variables.get("RUNPROJ_DOCKER_BASE") or config.get("docker_base") or "",
         conda_alias=(variables.get("RUNPROJ_CONDA_ALIAS") or config.get("conda_alias") or "").rstrip("/"),
         plain=bool(variables.get("CI") or variables.get("NO_COLOR") or variables.get("TERM") == "dumb"),
@@ -132,6 +138,14 @@ def _channels(table: object) -> dict[str, str]:
     return table
 
 
+def _tables(config: Mapping[str, Any], name: str) -> dict[str, dict[str, Any]]:
+    """A table of tables, as `[profiles.gpu]`."""
+    table = config.get(name) or {}
+    if not isinstance(table, dict) or not all(isinstance(inner, dict) for inner in table.values()):
+        raise UsageError(f"{name} has to be a table of tables", fix=f'[{name}.NAME]\npartition = "gpu"')
+    return table
+
+
 def _config(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
@@ -150,6 +164,8 @@ def _config(path: Path) -> dict[str, Any]:
         "conda_channels",
         "conda_alias",
         "docker_base",
+        "backends",
+        "profiles",
     }
     if unknown := sorted(set(content) - known):
         raise UsageError(f"{path} has unknown keys: {', '.join(unknown)}", fix=f"Known keys: {', '.join(sorted(known))}")

@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING
 
 from runproj.core.run import RunQuery
 from runproj.core.services import ProjectReader, Reporter, Services
-from runproj.errors import RefusedError, StorageError, TrackingError, UsageError
-from runproj.files import Objects, tree_size
+from runproj.errors import TrackingError, UsageError
+from runproj.files import Objects
 from runproj.leases import Leases
 from runproj.settings import Settings
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from runproj.artifacts.direct import DirectArtifacts
+    from runproj.backends.catalogue import Catalogue
     from runproj.core.backend import Backend, Job
     from runproj.core.call import Call
     from runproj.core.environment import LockOptions
@@ -29,8 +30,9 @@ if TYPE_CHECKING:
     from runproj.core.services import Endpoint
     from runproj.core.tracking import ArtifactStore, TrackingStore
     from runproj.core.transfer import TransferReport
-    from runproj.core.views import Check, GcReport, LockReport, RunView, SyncedSpool
+    from runproj.core.views import Check, LockReport, RunView, SyncedSpool
     from runproj.environments import EnvironmentCache
+    from runproj.placed import Placed
     from runproj.recovery import Stores
     from runproj.source import SourceStore
     from runproj.tracking.full import FullStore
@@ -49,16 +51,19 @@ class Wiring:
         offline: bool = False,
         require_clean: bool = False,
         tee: tuple[int | None, int | None] = (None, None),
+        environ: Mapping[str, str] = os.environ,
     ) -> None:
         self.settings = settings
         self.reporter = reporter
         self.offline = offline or settings.offline
         self.require_clean = require_clean
         self.tee = tee
+        self.environ = environ
         self.leases = Leases(settings.home / "active")
 
     @property
-    def _remote(self) -> bool:
+    def remote(self) -> bool:
+        """Whether runs are recorded on a server."""
         return self.settings.tracking_uri.startswith("http")
 
     @cached_property
@@ -70,14 +75,14 @@ class Wiring:
         from runproj.tracking import open_store
 
         settings = self.settings
-        return open_store(settings.tracking_uri, home=settings.home, environ=os.environ, note=self.reporter.note)
+        return open_store(settings.tracking_uri, home=settings.home, environ=self.environ, note=self.reporter.note)
 
     @cached_property
     def artifacts(self) -> ArtifactStore:
         from runproj.artifacts import open_artifacts
 
         settings = self.settings
-        return open_artifacts(settings.tracking_uri, home=settings.home, environ=os.environ, place=settings.artifacts_uri)
+        return open_artifacts(settings.tracking_uri, home=settings.home, environ=self.environ, place=settings.artifacts_uri)
 
     @cached_property
     def sources(self) -> SourceStore:
@@ -109,7 +114,7 @@ class Wiring:
 
     def services(self) -> Services:
         """What the runner and the executor work with."""
-        remote = self._remote
+        remote = self.remote
         return Services(
             home=self.settings.home,
             cwd=_here(),
@@ -117,17 +122,24 @@ class Wiring:
             sources=self.sources,
             projects=ProjectReader(_read_project, _resolve_paths),
             environments=self.environments,
-            backends={"local": self._local_backend},
+            backends=self.backends,
             tracking=self.tracking,
             artifacts=self.artifacts,
             tracking_uri=self.settings.tracking_uri,
             reporter=self.reporter,
             endpoint=None if remote else self._endpoint,
-            child_env={name: os.environ[name] for name in _REMOTE_VARIABLES if name in os.environ} if remote else {},
+            child_env={name: self.environ[name] for name in _REMOTE_VARIABLES if name in self.environ} if remote else {},
             tee=self.tee,
+            look=self.recover,
             experiment=self.settings.experiment,
             experiment_id=self.settings.experiment_id,
         )
+
+    @cached_property
+    def backends(self) -> Catalogue:
+        from runproj.backends.catalogue import BackendContext, Catalogue
+
+        return Catalogue(BackendContext(self.settings.home, self.environ), {"local": self._local_backend})
 
     def _local_backend(self) -> Backend:
         from runproj.backends.local import LocalBackend
@@ -173,7 +185,7 @@ class Wiring:
         uri, home = self.database_uri(store), self.settings.home
         if artifacts and ":" not in artifacts:
             artifacts = str(_here() / artifacts)
-        files = open_direct(uri, home=home, environ=os.environ, place=artifacts or self.settings.artifacts_uri)
+        files = open_direct(uri, home=home, environ=self.environ, place=artifacts or self.settings.artifacts_uri)
         opened = open_full_store(uri, home=home, note=self.reporter.note)
         with contextlib.closing(opened):
             opened.experiments.get("0")
@@ -200,6 +212,13 @@ class Wiring:
             )
         return store
 
+    def close(self) -> None:
+        """Let go of the store; what it holds is then in one file where it is an SQLite database."""
+        from runproj.tracking.store import SqlStore
+
+        if "tracking" in self.__dict__ and isinstance(self.tracking, SqlStore):
+            self.tracking.close()
+
     def stores(self, tracking_uri: str) -> Stores:
         """The stores of a tracking URI, ours or one that an earlier command used."""
         from runproj.artifacts import open_artifacts
@@ -209,8 +228,8 @@ class Wiring:
         if tracking_uri == self.settings.tracking_uri:
             return Stores(self.tracking, self.artifacts)
         return Stores(
-            open_store(tracking_uri, home=self.settings.home, environ=os.environ),
-            open_artifacts(tracking_uri, home=self.settings.home, environ=os.environ, place=self.settings.artifacts_uri),
+            open_store(tracking_uri, home=self.settings.home, environ=self.environ),
+            open_artifacts(tracking_uri, home=self.settings.home, environ=self.environ, place=self.settings.artifacts_uri),
         )
 
     def recover(self, *, everywhere: bool = False) -> list[str]:
@@ -229,9 +248,32 @@ class Wiring:
             raise TrackingError(f"{tracking_uri} is not the store of this command")  # the lease stays
 
         closed = recover(self.leases, self.settings.runs, stores)
+        if any(info.handle for info in self.leases.all()):
+            closed += self.placed.look()
         for run_id in closed:
             self.reporter.note(f"Run {run_id[:8]} was left open by an executor that is gone; it is closed now.")
         return closed
+
+    @cached_property
+    def placed(self) -> Placed:
+        """What looks after jobs that are elsewhere."""
+        from runproj.placed import Placed
+        from runproj.relay import Relay
+        from runproj.transfer import Surroundings, open_target
+
+        def relay(tracking_uri: str) -> Relay:
+            use = Surroundings(self.settings.home, self.settings.home, self.environ, (), self.settings.artifacts_uri)
+            tracking = self.stores(tracking_uri).tracking
+            return Relay(tracking, lambda: open_target(tracking_uri, use, into_ours=True), self.settings.cache)
+
+        return Placed(self.settings.home, self.leases, self.backends, self.stores, relay, self.reporter)
+
+    def cancel(self, run: Run) -> None:
+        """Have the job of a run stopped, wherever it is."""
+        from runproj.placed import cancel
+        from runproj.runner import handle_of
+
+        cancel(run, handle_of(run), self.settings.home, self.backends)
 
     def unsent(self) -> int:
         """How many processes that are gone have left something to send."""
@@ -272,7 +314,7 @@ class Wiring:
         """The runs that a filter of the search language finds.  Raises `UsageError` for one that has no meaning."""
         from runproj.tracking.finder import open_finder
 
-        return open_finder(self.settings.tracking_uri, home=self.settings.home, environ=os.environ).find_runs(search)
+        return open_finder(self.settings.tracking_uri, home=self.settings.home, environ=self.environ).find_runs(search)
 
     def view(self, run: Run) -> RunView:
         """A run with what is stored beside it, as `--json` prints it."""
@@ -287,7 +329,7 @@ class Wiring:
         return examine(self.settings, self._store_state, self.environments.interpreters, self.unsent)
 
     def _store_state(self) -> str:
-        if self._remote:
+        if self.remote:
             from runproj.remote import scrubbed
 
             self.tracking.search(RunQuery(limit=1))
@@ -307,7 +349,7 @@ class Wiring:
         from runproj.transfer.engine import Transfer
         from runproj.transfer.journal import Journal
 
-        use = Surroundings(self.settings.home, _here(), os.environ, artifacts, self.settings.artifacts_uri)
+        use = Surroundings(self.settings.home, _here(), self.environ, artifacts, self.settings.artifacts_uri)
         configured = self.settings.tracking_uri
         source, target = (configured if where is None else where for where in (source, target))
         check_places(source, target, use)
@@ -316,56 +358,12 @@ class Wiring:
         with Journal(self.settings.home / "transfers", reading.name, writing.name) as known:
             return Transfer(reading, writing, known, self.reporter, wishes).move()
 
-    def collect_garbage(self, *, days: float, deleted: bool, dry_run: bool) -> GcReport:
-        """Remove what no run needs."""
-        from runproj import garbage
-        from runproj.core.views import GcReport
-
-        live = [info.run_id for info in self.leases.all()]
-        items = list(garbage.leftovers(self.settings.home, self.settings.spools, live, days))
-        freed = sum(tree_size(item.path) for item in items)
-        if not dry_run:
-            garbage.remove(items)
-        removed = [item.why for item in items]
-        for view in self.environments.prune(days=days, dry_run=dry_run):
-            removed.append(f"environment {view.digest[:12]} ({view.origin})")
-            freed += view.size or 0
-        for what, size in () if live else self.sources.prune(days=days, dry_run=dry_run):
-            removed.append(what)
-            freed += size
-        for what, size in self._purged(dry_run=dry_run) if deleted else ():
-            removed.append(what)
-            freed += size
-        if not self._remote and (size := self._direct_artifacts().collect(dry_run=dry_run)):
-            removed.append("contents of artifacts that are gone")
-            freed += size
-        return GcReport(tuple(removed), freed, dry_run)
-
-    def _purged(self, *, dry_run: bool) -> Iterator[tuple[str, int]]:
-        """Remove what is marked as deleted; says what, and the bytes that this frees."""
-        if self._remote:
-            raise UsageError("What is deleted on a remote server is removed by that server", fix="Leave out --deleted.")
-        from runproj.tracking import open_database
-        from runproj.tracking.purge import find_deleted, purge
-
-        database = open_database(self.settings.tracking_uri, home=self.settings.home)
-        artifacts = self._direct_artifacts()
-        for item in find_deleted(database):
-            size, left = 0, ""
-            if not dry_run:
-                if not purge(database, item):
-                    continue
-                try:  # last: a record needs its files
-                    size = artifacts.delete_at(item.artifact_uri, item.id) if item.artifact_uri else 0
-                except (RefusedError, StorageError) as error:
-                    left = f" without its files: {error}"
-            yield f"{item.kind.value} {item.id[:8]} ({item.name}){left}", size
-
-    def _direct_artifacts(self) -> DirectArtifacts:
+    def direct_artifacts(self) -> DirectArtifacts:
+        """The artifacts of a store that is not a server's."""
         from runproj.artifacts import open_direct
 
         settings = self.settings
-        return open_direct(settings.tracking_uri, home=settings.home, environ=os.environ, place=settings.artifacts_uri)
+        return open_direct(settings.tracking_uri, home=settings.home, environ=self.environ, place=settings.artifacts_uri)
 
 
 _REMOTE_VARIABLES = (

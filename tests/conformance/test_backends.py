@@ -11,8 +11,7 @@ import pytest
 
 from conftest import Repository
 from runproj.codec import from_json
-from runproj.core.backend import Backend, JobHandle, JobState
-from runproj.core.environment import EnvPlace
+from runproj.core.backend import Backend, Demand, JobHandle, JobState
 from runproj.core.project import Resources
 from runproj.core.run import RunStatus
 from runproj.errors import BackendError
@@ -48,7 +47,7 @@ def wiring(isolated: Path) -> Wiring:
 
 @pytest.fixture
 def backend(wiring: Wiring, name: str) -> Backend:
-    return wiring.services().backends[name]()
+    return wiring.backends.open(name)
 
 
 def submitted(cli: Cli, project: Repository, name: str, entry_point: str) -> str:
@@ -67,15 +66,15 @@ def waiting(cli: Cli, project: Repository, wiring: Wiring, backend: Backend, nam
 
 def until(backend: Backend, handle: JobHandle, state: JobState) -> None:
     deadline = time.monotonic() + 60
-    while backend.status([handle])[0] is not state:
+    while backend.status([handle])[0].state is not state:
         assert time.monotonic() < deadline, f"never became {state.value}"
         time.sleep(0.05)
 
 
 def test_check_refuses_what_can_never_run(backend: Backend) -> None:
-    backend.check(EnvPlace.HOST, Resources())
+    backend.check(Demand())
     with pytest.raises(BackendError):
-        backend.check(EnvPlace.HOST, Resources(nodes=10_000))
+        backend.check(Demand(resources=Resources(nodes=10_000)))
 
 
 def test_a_handle_is_plain_data_that_finds_the_job_from_another_process(backend: Backend, waiting: JobHandle) -> None:
@@ -90,7 +89,8 @@ def test_status_of_many_in_their_order(
 ) -> None:
     over = handle_of(wiring.tracking.get_run(submitted(cli, project, name, "main")))
     until(backend, over, JobState.ENDED)
-    assert list(backend.status([over, waiting, over])) == [JobState.ENDED, JobState.RUNNING, JobState.ENDED]
+    found = [status.state for status in backend.status([over, waiting, over])]
+    assert found == [JobState.ENDED, JobState.RUNNING, JobState.ENDED]
     assert list(backend.status([])) == []
 
 
@@ -99,7 +99,7 @@ def test_cancel_ends_the_job_as_killed_and_may_be_repeated(backend: Backend, wai
     next(iter(backend.logs(waiting, follow=True)))
     backend.cancel(waiting)
     until(backend, waiting, JobState.ENDED)
-    assert wiring.tracking.get_run(waiting.id).status is RunStatus.KILLED
+    assert wiring.tracking.get_run(waiting.run_id).status is RunStatus.KILLED
     backend.cancel(waiting)
 
 
@@ -112,7 +112,7 @@ def test_logs_follow_to_the_end(backend: Backend, waiting: JobHandle) -> None:
 
 
 def test_a_job_of_nobody(backend: Backend, name: str) -> None:
-    nobody = JobHandle(name, "0" * 32)
-    assert backend.status([nobody])[0] in (JobState.ENDED, JobState.UNKNOWN)
+    nobody = JobHandle(name, "0" * 32, run_id="0" * 32)
+    assert backend.status([nobody])[0].state in (JobState.ENDED, JobState.UNKNOWN)
     backend.cancel(nobody)
     assert list(backend.logs(nobody, follow=False)) == []

@@ -22,6 +22,7 @@ TOP_LEVEL = {
     "README.md",
     "benchmarks",
     "docs",
+    "example_backends",
     "example_projects",
     "pyproject.toml",
     "schemas",

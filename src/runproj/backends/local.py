@@ -12,16 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runproj import proc
+from runproj.backends.shared import follow_file
 from runproj.codec import to_json
-from runproj.core.backend import Job, JobHandle, JobState
-from runproj.core.environment import EnvPlace
+from runproj.core.backend import Demand, Job, JobHandle, JobState, JobStatus, Option
 from runproj.core.project import Resources
 from runproj.errors import BackendError, NotFoundError
 from runproj.files import atomic_write
 from runproj.leases import Lease, LeaseInfo, Leases
 from runproj.settings import parse_size
-
-_POLL = 0.1
 
 
 @dataclass(frozen=True)
@@ -31,17 +29,23 @@ class LocalBackend:
     leases: Leases
     runs: Path
     execute: Callable[[Job], None]
+    options: tuple[Option, ...] = ()
+    elsewhere: bool = False
 
-    def check(self, place: EnvPlace, resources: Resources) -> None:
-        del place  # both: whether there is an engine for images has been found out by who pinned one
-        for what, asked, there in _needs(resources):
+    def check(self, demand: Demand) -> None:
+        # host or image: whether there is an engine for images has been found out by who pinned one
+        for what, asked, there in _needs(demand.resources):
             if asked > there:
                 raise BackendError(
                     f"The entry point needs more {what} than this machine has: {asked:g}, not {there:g}",
                     fix="Run it on a larger machine, or ask for less under 'resources:' of the descriptor.",
                 )
 
-    def submit(self, job: Job) -> JobHandle:
+    def submit(self, jobs: Sequence[Job], *, at_once: int | None = None) -> Sequence[JobHandle]:
+        del at_once  # attached jobs run one after another; the others are as many as there are
+        return [self._submit(job) for job in jobs]
+
+    def _submit(self, job: Job) -> JobHandle:
         if job.attached:
             self.execute(job)
             return self._handle(job)
@@ -77,11 +81,11 @@ class LocalBackend:
 
     @staticmethod
     def _handle(job: Job) -> JobHandle:
-        return JobHandle("local", job.run_id, socket.gethostname())
+        return JobHandle("local", job.run_id, socket.gethostname(), job.run_id)
 
-    def status(self, handles: Sequence[JobHandle]) -> Sequence[JobState]:
+    def status(self, handles: Sequence[JobHandle]) -> Sequence[JobStatus]:
         held = {info.run_id: info for info in self.leases.all()}
-        return [self._state(handle, held.get(handle.id)) for handle in handles]
+        return [JobStatus(self._state(handle, held.get(_run_id(handle)))) for handle in handles]
 
     @staticmethod
     def _state(handle: JobHandle, info: LeaseInfo | None) -> JobState:
@@ -94,15 +98,23 @@ class LocalBackend:
 
     def cancel(self, handle: JobHandle) -> None:
         for info in self.leases.all():
-            if info.run_id == handle.id:
+            if info.run_id == _run_id(handle):
                 if info.host != socket.gethostname():
-                    raise BackendError(f"The run is on {info.host}", fix=f"Run `runproj runs stop {handle.id[:8]}` there.")
+                    raise BackendError(f"The run is on {info.host}", fix=f"Run `runproj runs stop {info.run_id[:8]}` there.")
                 if info.process.alive:
                     proc.send([info.process.pid], signal.SIGTERM)
 
-    def logs(self, handle: JobHandle, *, follow: bool) -> Iterator[bytes]:
-        path = self.runs / handle.id / "logs" / "stdout.log"
-        return follow_file(path, lambda: follow and self.status([handle])[0] is JobState.RUNNING)
+    def logs(self, handle: JobHandle, *, stream: str = "stdout", follow: bool = False) -> Iterator[bytes]:
+        path = self.runs / _run_id(handle) / "logs" / f"{stream}.log"
+        return follow_file(path, lambda: follow and self.status([handle])[0].state is JobState.RUNNING)
+
+    def collect(self, handle: JobHandle, into: Path) -> None:
+        """Nothing is to be brought: the executor records by itself."""
+
+
+def _run_id(handle: JobHandle) -> str:
+    """Handles of older records have it as the id of the job."""
+    return handle.run_id or handle.id
 
 
 def _needs(resources: Resources) -> Iterator[tuple[str, float, float]]:
@@ -115,24 +127,3 @@ def _needs(resources: Resources) -> Iterator[tuple[str, float, float]]:
         yield "GPUs", resources.gpus, len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
     if resources.memory:
         yield "bytes of memory", parse_size(resources.memory), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def follow_file(path: Path, going_on: Callable[[], bool]) -> Iterator[bytes]:
-    """What is in a file and what comes, until `going_on` says no; a file that is moved when it is complete is read to its end."""
-    while True:
-        more_may_come = going_on()
-        try:
-            file = path.open("rb")
-            break
-        except FileNotFoundError:
-            if not more_may_come:
-                return
-            time.sleep(_POLL)
-    with file:
-        while True:
-            more_may_come = going_on()
-            while data := file.read(1 << 16):
-                yield data
-            if not more_may_come:
-                return
-            time.sleep(_POLL)

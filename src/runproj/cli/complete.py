@@ -96,3 +96,18 @@ def _recent() -> Sequence[Run]:
 def words(*choices: str) -> Callable[[str], list[str]]:
     """Offers fixed words."""
     return lambda incomplete: [word for word in choices if word.startswith(incomplete)]
+
+
+def backends(incomplete: str) -> list[str]:
+    """Where a run can be: backends, and profiles of the user."""
+    from runproj.cli import output
+    from runproj.errors import RunprojError
+    from runproj.settings import load
+    from runproj.wiring import Wiring
+
+    try:
+        settings = load()
+        names = {*Wiring(settings, output.TerminalReporter(quiet=True)).backends.names(), *settings.profiles}
+    except RunprojError:
+        return []
+    return sorted(name for name in names if name.startswith(incomplete))

@@ -1,7 +1,8 @@
-"""`execute-job`: the executor in a process of its own, as the local backend starts it.  Not for people."""
+"""`execute-job`, `execute-parcel`: the executor in a process of its own, as backends start it.  Not for people."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,6 +10,7 @@ import typer
 
 def register(app: typer.Typer) -> None:
     app.command("execute-job", hidden=True)(execute_job)
+    app.command("execute-parcel", hidden=True)(execute_parcel)
 
 
 def execute_job(token: Annotated[str, typer.Argument()], descriptor: Annotated[int, typer.Argument()]) -> int:
@@ -18,3 +20,15 @@ def execute_job(token: Annotated[str, typer.Argument()], descriptor: Annotated[i
     from runproj.wiring import Wiring
 
     return Wiring(load(), TerminalReporter()).take_over(token, descriptor)
+
+
+def execute_parcel(
+    folder: Annotated[Path, typer.Argument(help="The parcel: what the job needs, and where its record is written.")],
+    tee: Annotated[bool, typer.Option("--tee", help="Copy the output of the command to this process's own.")] = False,
+) -> int:
+    """Execute the job that a parcel holds, on the machine that an engine has chosen."""
+    from runproj.cli.output import TerminalReporter
+    from runproj.errands import Errand
+    from runproj.parcels import Received
+
+    return Errand(Received(folder.absolute()), TerminalReporter(), (1, 2) if tee else (None, None)).execute()

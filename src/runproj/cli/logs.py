@@ -62,8 +62,7 @@ def logs(
     if follow and not run.status.final:
         if timestamps:
             raise UsageError("--follow cannot be combined with --timestamps", fix="Follow first, then print with -t.")
-        names = ("stdout.log", "stderr.log") if both else ("stderr.log",) if stderr else ("stdout.log",)
-        if _follow(wiring, run, [live / name for name in names]):
+        if _follow(wiring, run, ("stdout", "stderr") if both else ("stderr",) if stderr else ("stdout",)):
             return
         run = wiring.tracking.get_run(run.id)  # it may have ended before its output could be opened
     with _log_folder(wiring, run, live) as folder:
@@ -76,32 +75,30 @@ def logs(
                 output.say(f"The run failed; what it wrote to standard error: runproj runs logs --stderr {run.id[:8]}")
 
 
-def _follow(wiring: Wiring, run: Run, paths: Sequence[Path]) -> bool:
-    """Print what comes in any of the files; whether there was anything."""
+def _follow(wiring: Wiring, run: Run, streams: Sequence[str]) -> bool:
+    """Print what comes in any of the streams; whether there was anything."""
     from threading import Thread
 
-    from runproj.backends.local import follow_file
-    from runproj.core.backend import JobState
-    from runproj.runner import backend_of, handle_of
+    from runproj.runner import handle_of
 
     handle = handle_of(run)
-    backend = backend_of(handle.backend, wiring.services())
+    backend = wiring.backends.open(handle.backend)
     some = set()
 
-    def copy(path: Path) -> None:
-        for data in follow_file(path, lambda: backend.status([handle])[0] is JobState.RUNNING):
-            some.add(path)
+    def copy(stream: str) -> None:
+        for data in backend.logs(handle, stream=stream, follow=True):
+            some.add(stream)
             sys.stdout.buffer.write(data)
             sys.stdout.buffer.flush()
 
-    def copy_beside(path: Path) -> None:
+    def copy_beside(stream: str) -> None:
         with contextlib.suppress(BrokenPipeError):
-            copy(path)
+            copy(stream)
 
-    others = [Thread(target=copy_beside, args=(path,), daemon=True) for path in paths[1:]]
+    others = [Thread(target=copy_beside, args=(stream,), daemon=True) for stream in streams[1:]]
     for other in others:
         other.start()
-    copy(paths[0])
+    copy(streams[0])
     for other in others:
         other.join()
     return bool(some)

@@ -43,12 +43,15 @@ COMMANDS = {
     "server-worker": "server",
     "user": "user",
     "execute-job": "job",
+    "execute-parcel": "job",
 }
 """Which module of this package has a command: only that one is imported, so that a command pays for itself alone.
 
 In the order in which help lists them."""
 
-STARTING = frozenset({"run", "plan", "lock", "rerun", "sweep", "reproduce", "why", "diff", "wait", "ci", "execute-job"})
+STARTING = frozenset(
+    {"run", "plan", "lock", "rerun", "sweep", "reproduce", "why", "diff", "wait", "ci", "execute-job", "execute-parcel"}
+)
 """Commands that start a project, or decide how it would be started: only these end with 125, where `git bisect run` skips."""
 
 

@@ -37,6 +37,7 @@ def gc(
     the same --store and --artifacts.
     """
     from runproj.carrying import Carrying
+    from runproj.collecting import collect_garbage
     from runproj.settings import load
     from runproj.wiring import Wiring
 
@@ -48,7 +49,7 @@ def gc(
             place = artifacts if ":" in artifacts else str(Path.cwd() / artifacts)
         served = replace(wiring.settings, tracking_uri=wiring.database_uri(store), artifacts_uri=place)
         wiring = Wiring(served, wiring.reporter)
-    report = wiring.collect_garbage(days=days, deleted=deleted, dry_run=dry_run)
+    report = collect_garbage(wiring, days=days, deleted=deleted, dry_run=dry_run)
     carried = list(Carrying(wiring, Path.cwd()).collect(days=days, dry_run=dry_run))
     freed = report.freed + sum(size for _, size in carried)
     report = replace(report, removed=(*report.removed, *(what for what, _ in carried)), freed=freed)

@@ -52,7 +52,14 @@ Installer = Annotated[
     typer.Option("--installer", metavar="uv|pip", help="Who installs packages.", autocompletion=complete.words("uv", "pip")),
 ]
 Offline = Annotated[bool, typer.Option("--offline", help="Use only what is cached.")]
-Backend = Annotated[str, typer.Option("--backend", "-b", metavar="NAME", help="Where to run.")]
+Backend = Annotated[
+    str,
+    typer.Option("--backend", "-b", metavar="NAME", help="Backend, or profile.", autocompletion=complete.backends),
+]
+BackendConfig = Annotated[
+    str | None,
+    typer.Option("--backend-config", "-c", metavar="FILE|JSON", help="Resources, and the backend's own options."),
+]
 Experiment = Annotated[
     str | None,
     typer.Option(

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from runproj.cli import options as opt
-from runproj.cli import output
+from runproj.cli import output, places
 from runproj.cli.lock import lock_options
 from runproj.errors import RunprojError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from runproj.core.call import Given
     from runproj.core.environment import LockOptions
     from runproj.core.plan import Request, RunOptions
@@ -55,6 +57,7 @@ def run(
     installer: opt.Installer = "uv",
     offline: opt.Offline = False,
     backend: opt.Backend = "local",
+    backend_config: opt.BackendConfig = None,
     experiment: opt.Experiment = None,
     run_name: opt.RunName = None,
     tag: opt.Tags = None,
@@ -90,7 +93,7 @@ def run(
         ),
         trust=trust,
         options=make_options(
-            backend,
+            places.chosen(backend, backend_config),
             experiment,
             run_name,
             tag,
@@ -124,6 +127,7 @@ def plan(
     installer: opt.Installer = "uv",
     offline: opt.Offline = False,
     backend: opt.Backend = "local",
+    backend_config: opt.BackendConfig = None,
     deterministic: opt.Deterministic = False,
     docker_args: opt.DockerArgs = None,
     trust: opt.Trust = False,
@@ -143,7 +147,7 @@ def plan(
         ),
         trust=trust,
         options=make_options(
-            backend,
+            places.chosen(backend, backend_config),
             None,
             None,
             None,
@@ -163,6 +167,7 @@ def rerun(
     param: opt.Params = None,
     params_file: opt.ParamsFile = None,
     backend: opt.Backend = "local",
+    backend_config: opt.BackendConfig = None,
     experiment: opt.Experiment = None,
     run_name: opt.RunName = None,
     tag: opt.Tags = None,
@@ -189,7 +194,7 @@ def rerun(
     old = wiring.find_run(reference)
     changes = opt.given(param, params_file)
     new_options = make_options(
-        backend,
+        places.chosen(backend, backend_config),
         experiment,
         run_name,
         tag,
@@ -248,6 +253,10 @@ def _start(planned: Planned, wiring: Wiring, asked: _Asked) -> int:
         raise
     if asked.detach:
         return _detached(run, asked)
+    if not run.status.final:
+        from runproj.cli.attend import attend
+
+        run = attend(run, wiring)
     return _ended(run, wiring, asked)
 
 
@@ -332,7 +341,7 @@ def make_request(
 
 
 def make_options(
-    backend: str,
+    where: tuple[str, Mapping[str, Any]],
     experiment: str | None,
     run_name: str | None,
     tags: list[str] | None,
@@ -352,7 +361,8 @@ def make_options(
     from runproj.settings import parse_duration
 
     return RunOptions(
-        backend=backend,
+        backend=where[0],
+        backend_options=where[1],
         experiment=experiment,
         run_name=run_name,
         tags=tuple(_pair(text) for text in tags or ()),

@@ -285,7 +285,7 @@ def _compared(comparison: Comparison, *, packages: bool) -> None:
 def stop(references: opt.RunReferences, json: opt.Json = False) -> None:
     """Stop runs: everything they started is asked to end, then killed; they end as KILLED."""
     from runproj.core.views import RunList
-    from runproj.runner import backend_of, follow, handle_of
+    from runproj.runner import follow
 
     wiring = looking()
     use = wiring.services()
@@ -293,8 +293,7 @@ def stop(references: opt.RunReferences, json: opt.Json = False) -> None:
     for reference in references:
         run = wiring.find_run(reference)
         if not run.status.final:
-            handle = handle_of(run)
-            backend_of(handle.backend, use).cancel(handle)
+            wiring.cancel(run)
             output.say(f"Stopping {output.clean(run.name)} ({run.id[:8]}) …")
             run = follow(run, use)
         if not run.status.final and wiring.recover():  # its executor was gone before it could be asked

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from runproj.cli import complete, output
+from runproj.cli import complete, output, places
 from runproj.cli import options as opt
 from runproj.cli.lock import lock_options
 from runproj.cli.run import make_options, make_request
@@ -106,6 +106,7 @@ def sweep(
     installer: opt.Installer = "uv",
     offline: opt.Offline = False,
     backend: opt.Backend = "local",
+    backend_config: opt.BackendConfig = None,
     experiment: opt.Experiment = None,
     run_name: opt.RunName = None,
     tag: opt.Tags = None,
@@ -148,7 +149,7 @@ def sweep(
         ),
         trust=trust,
         options=make_options(
-            backend,
+            places.chosen(backend, backend_config),
             experiment,
             run_name,
             tag,

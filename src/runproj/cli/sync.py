@@ -1,4 +1,4 @@
-"""`sync`: send what was logged while the server was away."""
+"""`sync`: send what was logged while the server was away, and bring the records of jobs home that ran elsewhere."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ def sync(
     refused: Annotated[bool, typer.Option("--refused", help="Also try again what a server refused before.")] = False,
     json: opt.Json = False,
 ) -> int:
-    """Send what was logged while the server was away, by processes that have ended; the exit code is 1 if something is left.
+    """Send what was logged while the server was away, and bring the records of jobs here that ran elsewhere.
+
+    The exit code is 1 if something is left.
 
     It can be run at any time and any number of times: everything is recorded once.
     """
@@ -30,6 +32,10 @@ def sync(
     reporter = output.TerminalReporter(quiet=json)
     reporter.phase("sync", "Looking for what was not sent")
     wiring = Wiring(load(), reporter)
+    wiring.recover(everywhere=True)
+    placed = wiring.placed
+    for run_id in placed.brought if not json else ():
+        output.write(f"{run_id[:8]}  the record of its job was brought here")
     found = []
 
     def progress(folder: str, sent: int) -> None:
@@ -45,7 +51,7 @@ def sync(
         if spool.problem:
             output.say(f"  {output.count(spool.left, 'event')} left: {output.clean(spool.problem)}")
     if json:
-        output.write_json(SyncReport(tuple(found)))
-    elif not found:
+        output.write_json(SyncReport(tuple(found), tuple(placed.brought), placed.failed))
+    elif not found and not placed.brought and not placed.failed:
         output.say("Everything was sent already.")
-    return 1 if any(spool.left or spool.problem for spool in found) else 0
+    return 1 if placed.failed or any(spool.left or spool.problem for spool in found) else 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from runproj.core.call import Call, Given
 from runproj.core.environment import EnvLock, LockOptions
@@ -17,10 +19,12 @@ class RunOptions:
     """How to run, as opposed to what.  `timeout` and `grace` in seconds; `keep`: "never", "failed", "always".
 
     docker_args: what the user gives the run's container beside what the project asks for, as `docker run` has it: "memory=2g".
+    backend_options: what was said to the backend, beside `resources`: as in `--backend-config`.
     audit: "never", "note" or "strict": whether files and addresses that nobody declared are noted, or make the run fail.
     """
 
     backend: str = "local"
+    backend_options: Mapping[str, Any] = field(default_factory=dict)
     experiment: str | None = None
     run_name: str | None = None
     tags: tuple[tuple[str, str], ...] = ()

@@ -156,6 +156,8 @@ class TagName:
     EXIT_CODE = "runproj.exit_code"
     SIGNAL = "runproj.signal"
     LOST = "runproj.lost"
+    WAITS = "runproj.waits"
+    RESTARTS = "runproj.restarts"
     SPOOL = "runproj.spool"
     ATTEMPT = "runproj.attempt"
     LOCK = "runproj.lock"

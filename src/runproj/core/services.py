@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -51,6 +51,16 @@ OpenEndpoint = Callable[[socket.socket, str, str, str], Endpoint]
 """(listening socket, token, run id, experiment id) → the endpoint on it."""
 
 
+class Backends(Protocol):
+    """The places where runs can be executed."""
+
+    def names(self) -> Sequence[str]:
+        """What can be asked for, sorted; profiles of the user too."""
+
+    def open(self, name: str) -> Backend:
+        """The backend of that name, made when it is first asked for.  Raises `UsageError`."""
+
+
 class Reporter(Protocol):
     """Told what happens, in words for people.  Never writes to standard output, which belongs to the project."""
 
@@ -82,6 +92,7 @@ class Services:
     home:      where runproj keeps its things;  `cwd` is where the user is.
     endpoint:  None where the child talks to a remote server itself.
     child_env: variables that lead the child to the tracking server, where there is no endpoint.
+    look:      finds out what has become of jobs that are elsewhere, and records it;
     tee:       descriptors that the command's output is copied to while it runs (stdout, stderr); None for none.
     experiment: of runs whose plan names none; `experiment_id` comes before it.
     """
@@ -92,7 +103,7 @@ class Services:
     sources: Sources
     projects: ProjectReader
     environments: Environments
-    backends: Mapping[str, Callable[[], Backend]]
+    backends: Backends
     tracking: TrackingStore
     artifacts: ArtifactStore
     tracking_uri: str
@@ -100,6 +111,7 @@ class Services:
     endpoint: OpenEndpoint | None = None
     child_env: Mapping[str, str] = field(default_factory=dict)
     tee: tuple[int | None, int | None] = (None, None)
+    look: Callable[[], object] = lambda: None
     experiment: str = "Default"
     experiment_id: str | None = None
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from runproj.core.capsule import PackedCode
 
 
 @dataclass(frozen=True)
@@ -112,6 +115,15 @@ class Sources(Protocol):
 
     def scratch(self) -> Path:
         """A path for a working tree that is removed by `discard`, or once this process has ended."""
+
+    def pack(self, checkout: Checkout, into: Path) -> PackedCode:
+        """Write the code to the empty folder `into`, for `unpack` to take over elsewhere; uncommitted changes stay a patch.
+
+        Raises `SourceError`.
+        """
+
+    def unpack(self, code: PackedCode, folder: Path) -> None:
+        """Take over code that `pack` wrote.  Raises `SourceError` where it is not fit to be laid out."""
 
     def discard(self, checkout: Checkout) -> None:
         """Remove a working tree that nobody needs any more; does nothing where it is gone already."""

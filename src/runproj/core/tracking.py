@@ -16,6 +16,9 @@ class TrackingStore(Protocol):
     def experiment(self, name: str, *, make: bool = True) -> Experiment:
         """The experiment of that name, made if there is none; or, without `make`, a `NotFoundError`."""
 
+    def experiment_by_id(self, experiment_id: str) -> Experiment:
+        """The experiment.  Raises `NotFoundError`."""
+
     def create_run(self, new: NewRun) -> Run:
         """Record a run.  On return it is durable and visible to every reader."""
 

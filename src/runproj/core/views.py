@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 
 from runproj.core.plan import Plan
@@ -187,6 +188,8 @@ class SyncReport:
     """`sync`."""
 
     spools: tuple[SyncedSpool, ...]
+    runs: tuple[str, ...] = ()
+    failed: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -265,7 +265,7 @@ class Engine:
             use.tracking.update(run_id, RunChanges(tags=(Tag(TagName.PRUNED, str(step)),)))
             name = self._planned.plan.options.backend
             with contextlib.suppress(NotFoundError):
-                runner.backend_of(name, use).cancel(JobHandle(name, run_id))
+                use.backends.open(name).cancel(JobHandle(name, run_id, run_id=run_id))
 
     def _outcome(self) -> Outcome:
         statuses = [one.status for one in self._state.ended.values()]

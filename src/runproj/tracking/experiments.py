@@ -34,7 +34,7 @@ class Experiments:
     def get(self, experiment_id: str) -> Experiment:
         """The experiment, deleted or not.  Raises `NotFoundError`, or `RefusedError` for what can be no id."""
         with self.database.reading() as connection:
-            return _get(connection, experiment_id)
+            return get(connection, experiment_id)
 
     def named(self, name: str) -> Experiment | None:
         """The experiment of that name, deleted or not."""
@@ -113,7 +113,7 @@ class Experiments:
     def set_lifecycle(self, experiment_id: str, lifecycle: Lifecycle) -> None:
         """Delete or restore an experiment together with its runs.  Raises `NotFoundError` where it is in that state already."""
         with self.database.writing() as connection:
-            experiment = _get(connection, experiment_id)
+            experiment = get(connection, experiment_id)
             if experiment.lifecycle is lifecycle:
                 raise NotFoundError(f"The experiment with id {experiment_id} is {lifecycle.value} already")
             now = _now()
@@ -184,7 +184,8 @@ def number_of(experiment_id: str) -> int:
     return number
 
 
-def _get(connection: Connection, experiment_id: str) -> Experiment:
+def get(connection: Connection, experiment_id: str) -> Experiment:
+    """The experiment, deleted or not.  Raises `NotFoundError`."""
     found = connection.execute(
         f"SELECT {rows.EXPERIMENT_COLUMNS} FROM experiments e WHERE e.id = ?", (number_of(experiment_id),)
     ).fetchall()
@@ -195,7 +196,7 @@ def _get(connection: Connection, experiment_id: str) -> Experiment:
 
 def active(connection: Connection, experiment_id: str) -> Experiment:
     """The experiment, which must not be deleted.  Raises `NotFoundError` and `RefusedError`."""
-    experiment = _get(connection, experiment_id)
+    experiment = get(connection, experiment_id)
     if experiment.lifecycle is Lifecycle.DELETED:
         raise RefusedError(f"The experiment {experiment_id} must be in the 'active' state. Current state is deleted.")
     return experiment

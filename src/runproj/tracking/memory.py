@@ -33,11 +33,16 @@ class MemoryStore:
                 self._experiments[name] = Experiment(number, name, f"mlflow-artifacts:/{number}", created=now, updated=now)
             return self._experiments[name]
 
+    def experiment_by_id(self, experiment_id: str) -> Experiment:
+        with self._lock:
+            found = next((item for item in self._experiments.values() if item.id == experiment_id), None)
+        if found is None:
+            raise NotFoundError(f"There is no experiment with id {experiment_id!r}")
+        return found
+
     def create_run(self, new: NewRun) -> Run:
         with self._lock:
-            home = next((item for item in self._experiments.values() if item.id == new.experiment_id), None)
-            if home is None:
-                raise NotFoundError(f"There is no experiment with id {new.experiment_id!r}")
+            home = self.experiment_by_id(new.experiment_id)
             run_id = new.id or os.urandom(16).hex()
             if run_id in self._runs:
                 raise RefusedError(f"There is already a run with id {run_id}")

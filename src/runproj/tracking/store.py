@@ -48,6 +48,10 @@ class SqlStore:
             raise RefusedError(f"The experiment {name!r} was deleted", fix=fix)
         return found
 
+    def experiment_by_id(self, experiment_id: str) -> Experiment:
+        with self.database.reading() as connection:
+            return experiments.get(connection, experiment_id)
+
     def create_run(self, new: NewRun) -> Run:
         run_id = new.id or os.urandom(16).hex()
         with self.database.writing() as connection:

@@ -1,0 +1,41 @@
+"""`--backend NAME` and `--backend-config`: where to run, and what is said to whom runs it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from runproj.errors import UsageError
+
+
+def chosen(name: str, config: str | None) -> tuple[str, dict[str, Any]]:
+    """The backend that a name stands for, and its options: what was typed comes before the profile, that before its defaults."""
+    from runproj.settings import load
+
+    settings = load()
+    profile = dict(settings.profiles.get(name, {}))
+    backend = str(profile.pop("backend", name))
+    return backend, {**settings.backends.get(backend, {}), **profile, **_given(config)}
+
+
+def _given(text: str | None) -> dict[str, Any]:
+    """The options of a JSON text, or of a file of JSON, YAML or TOML."""
+    if not text:
+        return {}
+    source, path = text, Path(text)
+    if not text.lstrip().startswith("{"):
+        try:
+            source = path.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            why = getattr(error, "strerror", None) or str(error)
+            raise UsageError(f"{text} cannot be read", why=why, fix='Name a file, or write JSON like {"cpus": 2}.') from None
+    try:
+        if path.suffix == ".toml":
+            import tomllib
+
+            return tomllib.loads(source)
+        from runproj.codec import from_json
+
+        return from_json(dict[str, Any], source.encode())
+    except ValueError as error:
+        raise UsageError("--backend-config cannot be understood", why=str(error), fix="Write JSON, or a file of TOML.") from None

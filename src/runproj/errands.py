@@ -1,0 +1,132 @@
+"""The executor of a job that an engine started: reads its parcel, executes, and leaves a record that can be brought home.
+
+It records into the tracking server where it reaches one; else into a store of its own beside the parcel, which nobody else
+writes.  The file of an embedded store is never written from two machines.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runproj.core.outcome import Outcome, outcome_of
+from runproj.core.run import NewRun, RunChanges, RunStatus, Tag, TagName
+from runproj.errors import NotFoundError, RunprojError
+from runproj.files import remove_tree
+from runproj.leases import Leases
+from runproj.parcels import Received
+from runproj.relay import ARTIFACTS, RECORD, SNAPSHOT
+from runproj.settings import Settings, load
+from runproj.wiring import Wiring
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from runproj.core.run import Run
+    from runproj.core.services import Reporter
+
+
+@dataclass(frozen=True)
+class Errand:
+    """One execution of a parcel."""
+
+    parcel: Received
+    reporter: Reporter
+    tee: tuple[int | None, int | None] = (None, None)
+
+    def execute(self) -> int:
+        """Execute the job; returns its exit code.  On return everything it recorded can be brought home."""
+        parcel = self.parcel
+        parcel.waybill  # noqa: B018 - a parcel that was given up is refused before anything else
+        if (before := parcel.ended) is not None:  # started again by an engine that did not hear that it had ended
+            return before.exit_code
+        remove_tree(parcel.record / "active")
+        with self._stores() as (wiring, run):
+            try:
+                outcome = self._execute(wiring, run)
+            except BaseException as error:
+                parcel.end(outcome_of(error))
+                raise
+        parcel.end(outcome)
+        return outcome.exit_code
+
+    def _execute(self, wiring: Wiring, run: Run) -> Outcome:
+        from runproj.executor import execute
+
+        if run.status.final:
+            return Outcome(run.status, 1, "the run was closed before its job began")
+        self._take_code(wiring)
+        token = run.tag(TagName.ATTEMPT) or run.id[:16]
+        lease = wiring.leases.take(token, wiring.settings.tracking_uri)
+        lease.update(run_id=run.id, folder=wiring.settings.runs / run.id)
+        return execute(self.parcel.plan, run, wiring.services(), lease, self.parcel.secrets.parameters)
+
+    def _take_code(self, wiring: Wiring) -> None:
+        """Have the code at hand that came with the parcel."""
+        if (code := self.parcel.waybill.code) is not None:
+            wiring.sources.unpack(code, self.parcel.folder / "code")
+            if (patch := self.parcel.folder / "code.patch").exists():
+                wiring.objects.put(patch)
+
+    @contextlib.contextmanager
+    def _stores(self) -> Iterator[tuple[Wiring, Run]]:
+        """What the executor works with, and the run in the store that it records in; all of it is on disk after the block."""
+        parcel, base = self.parcel, self._settings()
+        variables = {**os.environ, **parcel.secrets.variables}
+        if parcel.waybill.tracking_uri.startswith(("http://", "https://")):
+            wiring = self._wiring(replace(base, tracking_uri=parcel.waybill.tracking_uri), variables)
+            with contextlib.suppress(RunprojError):
+                run = wiring.tracking.get_run(parcel.waybill.run.id)
+                yield wiring, self._begun(run, wiring)
+                return
+            self.reporter.note("The tracking server cannot be reached from here; the run is recorded beside its job.")
+        record = parcel.record / RECORD
+        private = replace(base, tracking_uri=f"sqlite:///{record}", artifacts_uri=str(parcel.record / ARTIFACTS))
+        wiring = self._wiring(private, variables)
+        from runproj.tracking.snapshot import Snapshots
+
+        run = self._seeded(wiring)
+        snapshots = Snapshots(record, parcel.record / SNAPSHOT)
+        snapshots.start()
+        try:
+            yield wiring, run
+        finally:
+            snapshots.stop()
+            wiring.close()
+
+    def _settings(self) -> Settings:
+        """Those of the home that the job was made in, where it is here; else of this machine's own."""
+        waybill = self.parcel.waybill
+        if waybill.code is None:
+            return replace(load(home=Path(waybill.home)), experiment=waybill.experiment, experiment_id=None)
+        return replace(load(), experiment=waybill.experiment, experiment_id=None)
+
+    def _wiring(self, settings: Settings, variables: dict[str, str]) -> Wiring:
+        wiring = Wiring(settings, self.reporter, tee=self.tee, environ=variables)
+        wiring.leases = Leases(self.parcel.record / "active")
+        return wiring
+
+    def _seeded(self, wiring: Wiring) -> Run:
+        """The run in its own store; an engine that starts a job again finds what was recorded before."""
+        run, tracking = self.parcel.waybill.run, wiring.tracking
+        try:
+            return self._begun(tracking.get_run(run.id), wiring)
+        except NotFoundError:
+            pass
+        experiment = tracking.experiment(self.parcel.waybill.experiment)
+        new = NewRun(experiment.id, run.start, run.id, run.name, run.user, RunStatus.RUNNING, run.params, run.tags)
+        return tracking.create_run(new)
+
+    def _begun(self, run: Run, wiring: Wiring) -> Run:
+        """Say that the run runs now; again, where it did before."""
+        if run.status.final:
+            return run
+        tags: tuple[Tag, ...] = ()
+        if (wiring.settings.runs / run.id / "phase").exists():
+            tags = (Tag(TagName.RESTARTS, str(int(run.tag(TagName.RESTARTS) or 0) + 1)),)
+            remove_tree(wiring.settings.runs / run.id / "work")
+        wiring.tracking.update(run.id, RunChanges(status=RunStatus.RUNNING, tags=tags))
+        return wiring.tracking.get_run(run.id)

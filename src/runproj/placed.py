@@ -1,0 +1,206 @@
+"""Jobs that an engine runs, as seen from here: what has become of them, and their record brought into the store, once."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from runproj.core.backend import JobHandle, JobState, JobStatus
+from runproj.core.outcome import Outcome
+from runproj.core.run import Run, RunChanges, RunStatus, Tag, TagName
+from runproj.core.services import Backends, Reporter
+from runproj.errors import NotFoundError, RunprojError
+from runproj.files import remove_tree
+from runproj.leases import Lease, LeaseInfo, Leases
+from runproj.parcels import Received, folder_of
+from runproj.recovery import Stores
+from runproj.relay import Relay
+
+SHORTEST, LONGEST, GROWTH = 2.0, 30.0, 1.5
+"""Seconds between two questions to an engine: at first, at last, and how they grow while nothing changes."""
+_LATENCY = 5.0
+"""Seconds that a record may take to be seen after its job has ended: shared file systems are slow to tell."""
+
+
+@dataclass
+class _Pace:
+    """When an engine may be asked again."""
+
+    wait: float = SHORTEST
+    next: float = 0.0
+    before: Sequence[JobStatus] = ()
+
+
+@dataclass
+class Placed:
+    """What looks after the jobs of one home folder.
+
+    stores: opens those of a tracking URI;  relay: merges a record;
+    brought: ids of the runs whose record came here whole;  failed: why that of others could not.
+    """
+
+    home: Path
+    leases: Leases
+    backends: Backends
+    stores: Callable[[str], Stores]
+    relay: Callable[[str], Relay]
+    reporter: Reporter
+    brought: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    _paces: dict[str, _Pace] = field(default_factory=dict)
+
+    def look(self) -> list[str]:
+        """Find out what has become of every job; returns the ids of runs that ended in a way that they did not record."""
+        waiting = [info for info in self.leases.all() if info.handle is not None and info.run_id]
+        closed = []
+        for name in {info.handle.backend for info in waiting if info.handle}:
+            mine = [info for info in waiting if info.handle and info.handle.backend == name]
+            for info, status in self._asked(name, mine):
+                if self._settle(info, status):
+                    closed.append(info.run_id)
+        return closed
+
+    def _asked(self, name: str, infos: Sequence[LeaseInfo]) -> Iterator[tuple[LeaseInfo, JobStatus]]:
+        """Each job with what its engine says; nothing new where it is not to be asked yet, or does not answer."""
+        pace = self._paces.setdefault(name, _Pace())
+        statuses: Sequence[JobStatus] = [JobStatus(JobState.UNKNOWN)] * len(infos)
+        if time.monotonic() >= pace.next:
+            with contextlib.suppress(RunprojError):
+                statuses = self.backends.open(name).status([info.handle for info in infos if info.handle])
+            pace.wait = min(LONGEST, pace.wait * GROWTH) if statuses == pace.before else SHORTEST
+            pace.next, pace.before = time.monotonic() + pace.wait, statuses
+        yield from zip(infos, statuses, strict=True)
+
+    def _settle(self, info: LeaseInfo, status: JobStatus) -> bool:
+        """Bring the news of a job into the store; whether it was closed here because nobody else could."""
+        parcel = Received(folder_of(info.run_id, self.home))
+        over = status.state in (JobState.ENDED, JobState.LOST)
+        if status.state is JobState.UNKNOWN and parcel.ended is None and not self._fresh(parcel):
+            return False
+        lease = self.leases.seize(info.token)
+        if lease is None:  # another command does it right now
+            return False
+        try:
+            return self._brought(lease, parcel, status, over=over)
+        except RunprojError as error:
+            why = f"{error.what}. {error.why}".strip()
+            self.reporter.note(f"The record of run {info.run_id[:8]} could not be brought here: {why}")
+            self.failed[info.run_id] = why
+            lease.abandon()
+            return False
+        except BaseException:
+            lease.abandon()
+            raise
+
+    @staticmethod
+    def _fresh(parcel: Received) -> bool:
+        """Whether there is a newer picture of the record than the one that was taken over."""
+        try:
+            return (parcel.record / "snapshot.db").stat().st_mtime_ns != _stamp(parcel.folder / "taken")
+        except OSError:
+            return False
+
+    def _brought(self, lease: Lease, parcel: Received, status: JobStatus, *, over: bool) -> bool:
+        info = lease.info
+        assert info.handle is not None
+        backend = self.backends.open(info.handle.backend)
+        if status.state is not JobState.UNKNOWN:
+            backend.collect(info.handle, parcel.record)
+        stores = self.stores(info.tracking_uri)
+        try:
+            run = stores.tracking.get_run(info.run_id)
+        except NotFoundError:  # removed for good
+            backend.cancel(info.handle)
+            self._end(lease, parcel)
+            return False
+        ended = parcel.ended
+        if ended is None and over and not self._late(parcel):
+            lease.hand_over()
+            return False
+        if ended is None and not over:
+            self._news(run, parcel, status, stores, info)
+            if run.status.final:  # somebody closed it while its job goes on
+                backend.cancel(info.handle)
+            lease.hand_over()
+            return False
+        relay = self.relay(info.tracking_uri)
+        problems = relay.bring(run, parcel)
+        closed = self._close(stores.tracking.get_run(run.id), ended, _told(status, parcel), problems, stores)
+        self._end(lease, parcel)
+        self.brought.append(run.id)
+        return closed
+
+    @staticmethod
+    def _late(parcel: Received) -> bool:
+        """Whether its record would have been seen by now; whoever sees first that the job is over notes when."""
+        seen = parcel.folder / "over"
+        try:
+            return not 0 <= time.time() - seen.stat().st_mtime < _LATENCY
+        except FileNotFoundError:
+            parcel.folder.mkdir(parents=True, exist_ok=True)
+            seen.touch()
+            return False
+
+    def _news(self, run: Run, parcel: Received, status: JobStatus, stores: Stores, info: LeaseInfo) -> None:
+        """Take over what a job has logged by now."""
+        tags = [Tag(TagName.WAITS, status.note)] if status.note and run.tag(TagName.WAITS) != status.note else []
+        begun = status.state is JobState.RUNNING and run.status is RunStatus.SCHEDULED
+        if self._fresh(parcel):
+            stamp = (parcel.record / "snapshot.db").stat().st_mtime_ns
+            self.relay(info.tracking_uri).news(run, parcel)
+            (parcel.folder / "taken").write_text(str(stamp))
+            begun = begun or run.status is RunStatus.SCHEDULED
+        if tags or begun:
+            state = RunStatus.RUNNING if begun else None
+            gone = (TagName.WAITS,) if begun and run.tag(TagName.WAITS) else ()
+            stores.tracking.update(run.id, RunChanges(status=state, tags=() if gone else tuple(tags), deleted_tags=gone))
+
+    @staticmethod
+    def _close(run: Run, ended: Outcome | None, told: Outcome | None, problems: str, stores: Stores) -> bool:
+        """Store the final state where the executor did not; the engine's reason where it knows one."""
+        changes = RunChanges(tags=(Tag("runproj.incomplete", problems[:500]),) if problems else ())
+        if run.status.final:
+            if told and told.reason and run.status is not RunStatus.FINISHED:
+                reason = "\n".join(dict.fromkeys([told.reason, run.tag(TagName.REASON) or ""])).strip()
+                changes = replace(changes, tags=(*changes.tags, Tag(TagName.REASON, reason[:2000])))
+            stores.tracking.update(run.id, changes)
+            return False
+        outcome = ended or told or Outcome(RunStatus.FAILED, 1, "lost: its job ended, or is gone, and nothing says how")
+        tags = [Tag(TagName.EXIT_CODE, str(outcome.exit_code)), Tag(TagName.REASON, outcome.reason[:2000])]
+        tags += [Tag(TagName.LOST, "1")] if not ended and not told else []
+        changes = replace(changes, status=outcome.status, end=int(time.time() * 1000), tags=(*changes.tags, *tags))
+        stores.tracking.update(run.id, changes)
+        return not ended and not told
+
+    def _end(self, lease: Lease, parcel: Received) -> None:
+        with contextlib.suppress(OSError):
+            if lease.info.folder:
+                remove_tree(Path(lease.info.folder))
+            remove_tree(parcel.folder)
+        lease.end()
+
+
+def _told(status: JobStatus, parcel: Received) -> Outcome | None:
+    """How the job ended, as those know who are not its executor: the engine, or whoever stopped it."""
+    if status.outcome is None and parcel.given_up:
+        return Outcome(RunStatus.KILLED, 128 + signal.SIGTERM, "stopped")
+    return status.outcome
+
+
+def _stamp(path: Path) -> int:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return 0
+
+
+def cancel(run: Run, handle: JobHandle, home: Path, backends: Backends) -> None:
+    """Have a job stopped.  One that waits does nothing if it begins after all, and none begins again."""
+    folder = folder_of(run.id, home)
+    if folder.is_dir():
+        Received(folder).give_up()
+    backends.open(handle.backend).cancel(handle)

@@ -1,0 +1,54 @@
+"""The example backend's package, installed, and a project whose runs record everything that a run can."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "example_backends" / "background"
+
+LOGGING = {
+    "MLproject": (
+        "name: placed\n"
+        "entry_points:\n"
+        "  main:\n"
+        "    parameters: {n: {type: int, default: 3}, text: {type: string, default: x}}\n"
+        "    command: python train.py {n} {text}\n"
+        "  endless: {command: python endless.py}\n"
+        "  fail: {command: 'python -c \"import sys; print(1); sys.exit(3)\"'}\n"
+        "  die: {command: 'python -c \"import os; os.kill(os.getpid(), 9)\"'}\n"
+    ),
+    "train.py": (
+        "import os, pathlib, sys\n"
+        "import runproj\n"
+        "n, text = int(sys.argv[1]), sys.argv[2]\n"
+        "print('text', text, flush=True)\n"
+        "print('to stderr', file=sys.stderr)\n"
+        "for step in range(n): runproj.log_metric('loss', 1 / (step + 1), step=step)\n"
+        "runproj.log_param('found', 'yes'); runproj.set_tag('note', text)\n"
+        "pathlib.Path('model.bin').write_bytes(b'weights' * 1000); runproj.log_artifact('model.bin', 'made')\n"
+    ),
+    "endless.py": (
+        "import runproj, signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (print('asked to end', flush=True), sys.exit(0)))\n"
+        "print('begun', flush=True)\n"
+        "for step in range(10_000): runproj.log_metric('loss', step, step=step); time.sleep(0.05)\n"
+    ),
+}
+
+
+@pytest.fixture(scope="session")
+def background(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the example backend as pip installs it."""
+    folder = tmp_path_factory.mktemp("backend") / "site"
+    copy = tmp_path_factory.mktemp("source")
+    for path in PACKAGE.iterdir():
+        if path.is_file():
+            (copy / path.name).write_bytes(path.read_bytes())
+    command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(folder), str(copy)]
+    subprocess.run(command, check=True, env={**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"})
+    return folder
