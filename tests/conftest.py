@@ -11,9 +11,17 @@ import pytest
 
 from support.program import PROJECT, Cli
 
-pytest_plugins = ["support.docker", "support.mlflow", "support.placing", "support.postgres", "support.s3", "support.teamserver"]
+pytest_plugins = [
+    "support.docker",
+    "support.mlflow",
+    "support.placing",
+    "support.postgres",
+    "support.s3",
+    "support.slurm",
+    "support.teamserver",
+]
 
-COSTLY = ("mlflow_server", "engine")
+COSTLY = ("mlflow_server", "engine", "slurm")
 """Fixtures that take long to make, or that tests of several modules share: the tests of each run in one process."""
 
 HOSTILE = 'it\'s a "Größe" $(x) `y`\n;&'

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runproj.core.backend import Engine
 from runproj.core.outcome import Outcome, outcome_of
 from runproj.core.run import NewRun, RunChanges, RunStatus, Tag, TagName
 from runproj.errors import NotFoundError, RunprojError
@@ -25,6 +27,7 @@ from runproj.wiring import Wiring
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from runproj.core.plan import Plan
     from runproj.core.run import Run
     from runproj.core.services import Reporter
 
@@ -50,8 +53,17 @@ class Errand:
             except BaseException as error:
                 parcel.end(outcome_of(error))
                 raise
+            if self._begins_again(outcome):
+                again = RunChanges(status=RunStatus.SCHEDULED, deleted_tags=(TagName.EXIT_CODE, TagName.REASON))
+                wiring.tracking.update(run.id, again)
+                return outcome.exit_code
         parcel.end(outcome)
         return outcome.exit_code
+
+    def _begins_again(self, outcome: Outcome) -> bool:
+        """Whether the engine, not the user, stopped the job, and starts it again."""
+        stopped = outcome.status is RunStatus.KILLED and outcome.exit_code == 128 + signal.SIGTERM
+        return stopped and Engine.REQUEUED in os.environ and not self.parcel.given_up
 
     def _execute(self, wiring: Wiring, run: Run) -> Outcome:
         from runproj.executor import execute
@@ -62,7 +74,18 @@ class Errand:
         token = run.tag(TagName.ATTEMPT) or run.id[:16]
         lease = wiring.leases.take(token, wiring.settings.tracking_uri)
         lease.update(run_id=run.id, folder=wiring.settings.runs / run.id)
-        return execute(self.parcel.plan, run, wiring.services(), lease, self.parcel.secrets.parameters)
+        use = replace(wiring.services(), told=Engine.TOLD in os.environ)
+        return execute(self._limited(self.parcel.plan), run, use, lease, self.parcel.secrets.parameters)
+
+    @staticmethod
+    def _limited(plan: Plan) -> Plan:
+        """The plan with a timeout that comes before the engine's: what it ends by itself cannot be recorded any more."""
+        if not (limit := float(os.environ.get(Engine.LIMIT) or 0)):
+            return plan
+        left = max(1.0, limit - plan.options.grace - min(60.0, limit / 10))
+        if plan.options.timeout is not None and plan.options.timeout <= left:
+            return plan
+        return replace(plan, options=replace(plan.options, timeout=left))
 
     def _take_code(self, wiring: Wiring) -> None:
         """Have the code at hand that came with the parcel."""
@@ -118,15 +141,18 @@ class Errand:
             pass
         experiment = tracking.experiment(self.parcel.waybill.experiment)
         new = NewRun(experiment.id, run.start, run.id, run.name, run.user, RunStatus.RUNNING, run.params, run.tags)
-        return tracking.create_run(new)
+        tracking.create_run(new)
+        return self._begun(tracking.get_run(run.id), wiring)
 
     def _begun(self, run: Run, wiring: Wiring) -> Run:
         """Say that the run runs now; again, where it did before."""
         if run.status.final:
             return run
         tags: tuple[Tag, ...] = ()
-        if (wiring.settings.runs / run.id / "phase").exists():
+        mark = self.parcel.record / "begun"
+        if mark.exists():
             tags = (Tag(TagName.RESTARTS, str(int(run.tag(TagName.RESTARTS) or 0) + 1)),)
             remove_tree(wiring.settings.runs / run.id / "work")
+        mark.touch()
         wiring.tracking.update(run.id, RunChanges(status=RunStatus.RUNNING, tags=tags))
         return wiring.tracking.get_run(run.id)

@@ -80,7 +80,8 @@ class Task:
         options = self.plan.options
         if self.box is None:
             argv = child.resolve(self.argv, variables)
-            yield supervise.CommandSpec(argv, self.checkout.project, variables, options.timeout, options.grace)
+            told = self.use.told
+            yield supervise.CommandSpec(argv, self.checkout.project, variables, options.timeout, options.grace, told=told)
             return
         order = self.box.order(self.argv, variables, child.client_folder(self.use))
         descriptor = os.memfd_create("order")

@@ -51,6 +51,7 @@ class Placed:
     reporter: Reporter
     brought: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
+    _hurried: set[str] = field(default_factory=set)
     _paces: dict[str, _Pace] = field(default_factory=dict)
 
     def look(self) -> list[str]:
@@ -127,12 +128,26 @@ class Placed:
                 backend.cancel(info.handle)
             lease.hand_over()
             return False
+        if ended is not None and ended.status is not RunStatus.FINISHED and not over:  # the engine may know why
+            status = self._asked_once(info.handle)
+            if status.state not in (JobState.ENDED, JobState.LOST) and not self._late(parcel):
+                lease.hand_over()
+                return False
         relay = self.relay(info.tracking_uri)
         problems = relay.bring(run, parcel)
         closed = self._close(stores.tracking.get_run(run.id), ended, _told(status, parcel), problems, stores)
         self._end(lease, parcel)
         self.brought.append(run.id)
         return closed
+
+    def _asked_once(self, handle: JobHandle) -> JobStatus:
+        """What the engine says of a job that ended badly: asked at once, and then at its pace."""
+        pace = self._paces.setdefault(handle.backend, _Pace())
+        if handle.run_id in self._hurried and time.monotonic() < pace.next:
+            return JobStatus(JobState.UNKNOWN)
+        self._hurried.add(handle.run_id)
+        pace.next = time.monotonic() + SHORTEST
+        return self.backends.open(handle.backend).status([handle])[0]
 
     @staticmethod
     def _late(parcel: Received) -> bool:

@@ -56,6 +56,7 @@ class CommandSpec:
 
     guard: the script that runs it and sees to its end;  `keep`: descriptors that it inherits.
     tracer: words that come before those of the guard: a program that looks on.
+    told:    who sends SIGTERM to us sends it to every process below us too: they are not to hear it twice.
     lingers: the guard has something to clear away when all is said; who does not want to wait for that calls `settle` later.
     """
 
@@ -68,6 +69,7 @@ class CommandSpec:
     keep: tuple[int, ...] = ()
     tracer: tuple[str, ...] = ()
     lingers: bool = False
+    told: bool = False
 
 
 _Handler = Callable[[int, FrameType | None], object]
@@ -250,6 +252,7 @@ class _Loop:
         self.deadline = time.monotonic() + spec.timeout if spec.timeout else None
         self.kill_at: float | None = None
         self.stopped: int | None = None
+        self.tell_at: float | None = None
         self.timed_out = False
         out.hurry = err.hurry = self.hurry
 
@@ -288,6 +291,9 @@ class _Loop:
             self.deadline = None
             self.timed_out = True
             self._stop(signal.SIGTERM)
+        if self.tell_at is not None and now >= self.tell_at:
+            self.tell_at = None
+            self._tell(signal.SIGTERM)
         if self.kill_at is not None and now >= self.kill_at:
             self.kill_at = now + 1
             self._tell(signal.SIGKILL)
@@ -303,8 +309,11 @@ class _Loop:
                 self._tell(signal.SIGKILL)
 
     def _stop(self, number: int) -> None:
-        self._tell(number)
         self.kill_at = time.monotonic() + self.spec.grace
+        if self.spec.told and number == signal.SIGTERM and not self.timed_out:
+            self.tell_at = time.monotonic() + self.spec.grace / 2  # whoever still runs then may not have heard it
+        else:
+            self._tell(number)
 
     def _tell(self, number: int) -> None:
         with contextlib.suppress(BrokenPipeError):

@@ -165,6 +165,17 @@ class Backend(Protocol):
         """
 
 
+class Engine:
+    """Variables with which a backend tells its executors about the engine that started them."""
+
+    LIMIT = "RUNPROJ_JOB_LIMIT"
+    """Seconds after which the engine ends the job: the executor ends its command before that."""
+    TOLD = "RUNPROJ_JOB_TOLD"
+    """Set where the engine sends SIGTERM to every process of the job."""
+    REQUEUED = "RUNPROJ_JOB_REQUEUED"
+    """Set where a job that the engine stopped is started again: SIGTERM does not end its run."""
+
+
 RESOURCES = tuple(item.name for item in fields(Resources))
 
 

@@ -94,6 +94,7 @@ class Services:
     child_env: variables that lead the child to the tracking server, where there is no endpoint.
     look:      finds out what has become of jobs that are elsewhere, and records it;
     tee:       descriptors that the command's output is copied to while it runs (stdout, stderr); None for none.
+    told:      who sends SIGTERM to the executor sends it to every process below it too;
     experiment: of runs whose plan names none; `experiment_id` comes before it.
     """
 
@@ -112,6 +113,7 @@ class Services:
     child_env: Mapping[str, str] = field(default_factory=dict)
     tee: tuple[int | None, int | None] = (None, None)
     look: Callable[[], object] = lambda: None
+    told: bool = False
     experiment: str = "Default"
     experiment_id: str | None = None
 
