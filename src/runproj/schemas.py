@@ -21,6 +21,7 @@ from runproj.core.transfer import TransferReport
 from runproj.core.verdict import NoiseFloor, Verdict
 from runproj.core.views import (
     ArtifactList,
+    BackendList,
     Checkup,
     CiView,
     Comparison,
@@ -57,6 +58,7 @@ DOCUMENTS: Mapping[str, type] = {
     "sweep": SweepView,
     "why": Why,
     "diff": Diff,
+    "backends": BackendList,
     "sync": SyncReport,
     "transfer": TransferReport,
     "ci": CiView,

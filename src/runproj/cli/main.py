@@ -36,6 +36,7 @@ COMMANDS = {
     "validate": "project",
     "lock": "lock",
     "ci": "ci",
+    "backends": "backends",
     "env": "env",
     "gc": "maintenance",
     "doctor": "maintenance",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+from runproj.core.backend import Option
 from runproj.core.plan import Plan
 from runproj.core.record import RunRecord
 from runproj.core.run import Run
@@ -181,6 +182,23 @@ class SyncedSpool:
     refused: int
     left: int
     problem: str = ""
+
+
+@dataclass(frozen=True)
+class BackendView:
+    """A place where runs can be.  problem: why it cannot be used here; empty where it can."""
+
+    name: str
+    problem: str
+    options: tuple[Option, ...]
+
+
+@dataclass(frozen=True)
+class BackendList:
+    """`backends`.  profiles: name → backend."""
+
+    backends: tuple[BackendView, ...]
+    profiles: Mapping[str, str]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,60 @@
+"""`backends`: where runs can be, and what can be said to each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from runproj.cli import options as opt
+from runproj.cli import output, places
+
+if TYPE_CHECKING:
+    from runproj.core.backend import Option
+    from runproj.core.views import BackendView
+    from runproj.wiring import Wiring
+
+
+def register(app: typer.Typer) -> None:
+    app.command("backends")(backends)
+
+
+def backends(json: opt.Json = False) -> None:
+    """List where runs can be: which backends can be used here, why the others cannot, their options, and profiles."""
+    from runproj.core.views import BackendList
+    from runproj.settings import load
+    from runproj.wiring import Wiring
+
+    settings = load()
+    wiring = Wiring(settings, output.TerminalReporter(quiet=True))
+    found = BackendList(
+        tuple(_view(name, wiring) for name in wiring.backends.names()),
+        {name: str(profile.get("backend", name)) for name, profile in sorted(settings.profiles.items())},
+    )
+    if json:
+        output.write_json(found)
+        return
+    for view in found.backends:
+        output.write(f"{view.name}  {'can be used' if not view.problem else output.clean(view.problem)}")
+        for option in view.options:
+            output.write(output.dim(f"  {option.name} ({option.kind.value})  {output.clean(option.help)}"))
+    for name, backend in found.profiles.items():
+        output.write(f"{output.clean(name)}  profile of {output.clean(backend)}")
+
+
+def _view(name: str, wiring: Wiring) -> BackendView:
+    """A backend, tried with what `config.toml` says to it."""
+    from runproj.core.backend import Demand, checked, resources_with
+    from runproj.core.project import Resources
+    from runproj.core.views import BackendView
+    from runproj.errors import RunprojError
+
+    known: tuple[Option, ...] = ()
+    try:
+        backend = wiring.backends.open(name)
+        known = backend.options
+        _, options = places.chosen(name, None)
+        backend.check(Demand(resources=resources_with(Resources(), options), options=checked(options, known, name)))
+    except RunprojError as error:
+        return BackendView(name, " ".join(filter(None, [f"{error.what}.", error.why, error.fix])), known)
+    return BackendView(name, "", known)
