@@ -75,7 +75,7 @@ def test_a_server_that_is_away_all_the_time(store: FullStore, home: Path, tmp_pa
         server.start()
         report = cli.json("sync")
         assert [(spool["refused"], spool["left"], spool["problem"]) for spool in report["spools"]] == [(0, 0, "")]
-        assert cli.json("sync") == {"spools": []}
+        assert cli.json("sync") == {"spools": [], "runs": [], "failed": {}}
     is_complete(store)
     assert not spools(home / "spool")
     assert ("sync", "ok", "") in checks(cli)
@@ -252,7 +252,7 @@ with runproj.start_run("last"):
     assert kept.name.startswith("refused-")
     refused = [json.loads(line) for line in (kept / "refused.jsonl").read_text().splitlines()]
     assert [json.loads(entry["event"])[0] for entry in refused] == ["p", "r", "m", "e"]
-    assert cli.json("sync") == {"spools": []}
+    assert cli.json("sync") == {"spools": [], "runs": [], "failed": {}}
     store.create_run(NewRun("0", 1, id="0" * 32))
     again = cli.json("sync", "--refused")["spools"]
     assert [(spool["sent"], spool["refused"], spool["left"]) for spool in again] == [(4, 1, 0)]
