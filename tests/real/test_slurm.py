@@ -316,3 +316,13 @@ def test_ctrl_c(away: Cli, project: Repository) -> None:
     assert process.returncode == 128 + signal.SIGTERM, err
     assert out == "told 15\n"
     nothing_left(away)
+
+
+def test_the_same_run_here_and_there_differs_in_where_it_ran_only(away: Cli, project: Repository) -> None:
+    for where in (("--backend", "slurm"), ("--backend", "local")):
+        done = away("run", project.url, *where, "--clean-env", *SYSTEM)
+        assert done.returncode == 0, done.stderr
+    here, there = (run["id"] for run in away.json("runs", "list")["runs"])
+    told = away("diff", there, here).stdout
+    assert "backend  slurm → local" in told
+    assert {line.split()[0] for line in told.splitlines()[1:] if line.startswith("  ")} <= {"backend", "name"}, told

@@ -35,7 +35,20 @@ from runproj.core.environment import EnvPlace
 from runproj.errors import BackendError
 from runproj.files import atomic_write, remove_tree
 
-_PASSED_ON = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "SLURM_CONF")
+_PASSED_ON = (
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "SHELL",
+    "LANG",
+    "LC_ALL",
+    "LC_CTYPE",
+    "TZ",
+    "TMPDIR",
+    "SLURM_CONF",
+    "SSL_CERT_FILE",
+)
 _KEPT = 14 * 86400
 """Seconds after which the log of a job is removed."""
 _PATIENCE = 120.0
