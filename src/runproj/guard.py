@@ -5,8 +5,9 @@ Run as a script by `supervise.py` with `python -I -S`: it starts in about 10 ms 
     guard.py CONTROL STATUS -- ARGV…
 
 It is the subreaper of everything below it: a process that detaches itself, or loses its parent, becomes its child and stays
-in reach.  CONTROL is a pipe from the executor: a byte N means "send signal N to everything below"; its end means that the
-executor is gone, and everything below is killed.  STATUS takes one JSON line: how the command ended and what it used.
+in reach.  CONTROL is a pipe from the executor: a byte N means "send signal N to everything below" (SIGUSR1 and SIGUSR2 only to
+what listens to them: they would end all else); its end means that the executor is gone, and everything below is killed.
+STATUS takes one JSON line: how the command ended and what it used.
 """
 
 from __future__ import annotations
@@ -51,10 +52,22 @@ def below(root: int) -> list[int]:
 def send(number: int) -> list[int]:
     """Signal everything below; returns whom."""
     pids = below(os.getpid())
+    if number in (signal.SIGUSR1, signal.SIGUSR2):
+        pids = [pid for pid in pids if listens(pid, number)]
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
     return pids
+
+
+def listens(pid: int, number: int) -> bool:
+    """Whether a process has a handler for a signal."""
+    try:
+        with open(f"/proc/{pid}/status", errors="replace") as file:  # noqa: PTH123 - as above
+            caught = next((line.split()[1] for line in file if line.startswith("SigCgt:")), "0")
+    except OSError:
+        return False
+    return bool(int(caught, 16) >> (number - 1) & 1)
 
 
 def reap(main: int) -> tuple[int, resource.struct_rusage] | None:

@@ -56,7 +56,7 @@ class CommandSpec:
 
     guard: the script that runs it and sees to its end;  `keep`: descriptors that it inherits.
     tracer: words that come before those of the guard: a program that looks on.
-    told:    who sends SIGTERM to us sends it to every process below us too: they are not to hear it twice.
+    told:    who sends SIGTERM to us sends it to all processes below us too: they are not to hear it twice; WORDS come to us.
     lingers: the guard has something to clear away when all is said; who does not want to wait for that calls `settle` later.
     """
 
@@ -75,9 +75,13 @@ class CommandSpec:
 _Handler = Callable[[int, FrameType | None], object]
 
 
-def _handle(handler: _Handler) -> dict[int, _Handler | int | None]:
+WORDS = (signal.SIGUSR1, signal.SIGUSR2)
+"""Signals that end nothing, but tell a command that listens to them something: an engine's, that time will be over soon."""
+
+
+def _handle(handler: _Handler, more: Sequence[int] = ()) -> dict[int, _Handler | int | None]:
     """Have `handler` take what asks this process to end, but for what it was told to ignore (nohup); the handlers before."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, *more)
     return {number: signal.signal(number, handler) for number in numbers if signal.getsignal(number) is not signal.SIG_IGN}
 
 
@@ -112,15 +116,16 @@ class Deferred:
 
 
 class _Signals:
-    """While a command runs, SIGINT, SIGTERM and SIGHUP are collected here instead of interrupting the executor."""
+    """While a command runs, SIGINT, SIGTERM and SIGHUP, and `words`, are collected here instead of interrupting the executor."""
 
-    def __init__(self) -> None:
+    def __init__(self, words: Sequence[int]) -> None:
+        self.words = words
         self.received: list[int] = []
         self.pipe, self._write = os.pipe()
 
     def __enter__(self) -> _Signals:
         os.set_blocking(self._write, False)
-        self._before = _handle(self._on_signal)
+        self._before = _handle(self._on_signal, self.words)
         self._wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         return self
 
@@ -185,7 +190,7 @@ def run(
     """
     proc.adopt_orphans()
     over = False
-    with _Signals() as signals:
+    with _Signals(WORDS if spec.told else ()) as signals:
         process, pipes = _launch(spec)
         try:
             loop = _Loop(spec, pipes, signals, out, err, tick)
@@ -302,7 +307,9 @@ class _Loop:
         os.read(pipe, 4096)
         while self.signals.received:
             number = self.signals.received.pop(0)
-            if self.stopped is None:
+            if number in WORDS:
+                self._tell(number)
+            elif self.stopped is None:
                 self.stopped = number
                 self._stop(number)
             elif number == signal.SIGINT:  # asked twice: now

@@ -28,11 +28,11 @@ class Stage:
         self.folder = folder
         self.mark = f"test-{os.getpid()}-{time.monotonic_ns()}"
 
-    def run(self, *argv: str, timeout: float | None = None, grace: float = 5.0) -> Ending:
+    def run(self, *argv: str, timeout: float | None = None, grace: float = 5.0, told: bool = False) -> Ending:
         out, err = LogWriter(self.folder, "stdout", None), LogWriter(self.folder, "stderr", None)
         env = {**os.environ, "RUNPROJ_GUARDED": self.mark}
         try:
-            return run(CommandSpec(argv, self.folder, env, timeout, grace), out, err)
+            return run(CommandSpec(argv, self.folder, env, timeout, grace, told=told), out, err)
         finally:
             out.close()
             err.close()
@@ -279,3 +279,22 @@ def test_a_program_that_leaves_a_process_behind_is_not_waited_for(isolated: Path
     begun = time.monotonic()
     assert proc.run(["sh", "-c", "sleep 60 & echo $!"]).out.strip().isdigit()
     assert time.monotonic() - begun < 30
+
+
+def test_a_word_of_the_engine_reaches_what_listens_to_it_and_ends_nothing(stage: Stage) -> None:
+    listens = f"import os, signal; signal.signal(12, lambda *_: print(12)); os.kill({os.getpid()}, 12); signal.pause()"
+    script = f"sleep 60 & {sys.executable} -c '{listens}'; kill -0 $! && echo after; kill $!"
+    ending = stage.run("bash", "-c", script, told=True)
+    assert (ending.stopped, ending.signal) == (None, None)
+    assert stage.log() == b"12\nafter\n"
+
+
+def test_who_was_told_by_the_engine_is_not_told_again(stage: Stage) -> None:
+    script = f"trap 'echo told' TERM; kill -TERM {os.getpid()}; sleep 0.5; kill -TERM $$; sleep 0.5; exit 0"
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        ending = stage.run("bash", "-c", script, told=True, grace=20)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ending.stopped == signal.SIGTERM
+    assert stage.log() == b"told\n"
