@@ -21,11 +21,20 @@ import docker_cases
 import peers
 import reproduce_cases
 import server_cases
+import slurm_cases
 import sweep_cases
 from cases import CASES as RUN_CASES
 from cases import Bench, CommandFailed, Row
 
-CASES = RUN_CASES | server_cases.CASES | capsule_cases.CASES | docker_cases.CASES | reproduce_cases.CASES | sweep_cases.CASES
+CASES = (
+    RUN_CASES
+    | server_cases.CASES
+    | capsule_cases.CASES
+    | docker_cases.CASES
+    | reproduce_cases.CASES
+    | sweep_cases.CASES
+    | slurm_cases.CASES
+)
 
 
 def main() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Protocol, cast
 from typer.main import get_command
 
 from runproj import errors
+from runproj.backends import catalogue
 from runproj.cli.main import STARTING, build
 from runproj.core.verdict import Level
 from runproj.server import openapi
@@ -167,7 +169,23 @@ def _first_of_each(kinds: list[type[errors.RunprojError]]) -> list[type[errors.R
     return list(seen.values())
 
 
-PAGES = {"cli.md": command_line, "errors.md": error_list, "openapi.json": openapi.text}
+def backend_list() -> str:
+    """The options of our backends."""
+    lines = [NOTE, "# Backends", ""]
+    lines += [
+        "What `--backend-config`, `[backends.NAME]` and profiles may hold, beside the names of `resources:` and `queue`.",
+        "",
+    ]
+    for name in sorted(catalogue.OURS):
+        module, _, function = catalogue.OURS[name].partition(":")
+        backend = getattr(importlib.import_module(module), function)(catalogue.BackendContext(Path(), {}))
+        lines += [f"## {name}", "", "| option | kind | meaning |", "| --- | --- | --- |"]
+        lines += [f"| `{option.name}` | {option.kind.value} | {_cell(option.help)} |" for option in backend.options]
+        lines.append("")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+PAGES = {"backends.md": backend_list, "cli.md": command_line, "errors.md": error_list, "openapi.json": openapi.text}
 
 
 def main(arguments: list[str]) -> int:

@@ -12,6 +12,7 @@ import pytest
 from support.program import PROJECT, Cli
 
 pytest_plugins = [
+    "support.cluster",
     "support.docker",
     "support.mlflow",
     "support.placing",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,12 +23,12 @@ from runproj.leases import Leases
 from runproj.parcels import Received
 from runproj.relay import ARTIFACTS, RECORD, SNAPSHOT
 from runproj.settings import Settings, load
+from runproj.supervise import WORDS
 from runproj.wiring import Wiring
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from runproj.core.plan import Plan
     from runproj.core.run import Run
     from runproj.core.services import Reporter
 
@@ -47,6 +48,9 @@ class Errand:
         if (before := parcel.ended) is not None:  # started again by an engine that did not hear that it had ended
             return before.exit_code
         remove_tree(parcel.record / "active")
+        if Engine.TOLD in os.environ:  # meant for the command, which may not run yet, or no more
+            for number in WORDS:
+                signal.signal(number, lambda *_: None)
         with self._stores() as (wiring, run):
             try:
                 outcome = self._execute(wiring, run)
@@ -74,18 +78,14 @@ class Errand:
         token = run.tag(TagName.ATTEMPT) or run.id[:16]
         lease = wiring.leases.take(token, wiring.settings.tracking_uri)
         lease.update(run_id=run.id, folder=wiring.settings.runs / run.id)
-        use = replace(wiring.services(), told=Engine.TOLD in os.environ)
-        return execute(self._limited(self.parcel.plan), run, use, lease, self.parcel.secrets.parameters)
+        use = replace(wiring.services(), told=Engine.TOLD in os.environ, until=self._until())
+        return execute(self.parcel.plan, run, use, lease, self.parcel.secrets.parameters)
 
-    @staticmethod
-    def _limited(plan: Plan) -> Plan:
-        """The plan with a timeout that comes before the engine's: what it ends by itself cannot be recorded any more."""
-        if not (limit := float(os.environ.get(Engine.LIMIT) or 0)):
-            return plan
-        left = max(1.0, limit - plan.options.grace - min(60.0, limit / 10))
-        if plan.options.timeout is not None and plan.options.timeout <= left:
-            return plan
-        return replace(plan, options=replace(plan.options, timeout=left))
+    def _until(self) -> float | None:
+        """When the command is to end: some time before the engine ends everything, and nothing can be recorded any more."""
+        if not (ends := float(os.environ.get(Engine.ENDS) or 0)):
+            return None
+        return ends - self.parcel.plan.options.grace - min(60.0, max(0.0, ends - time.time()) / 10)
 
     def _take_code(self, wiring: Wiring) -> None:
         """Have the code at hand that came with the parcel."""

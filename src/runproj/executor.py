@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -181,6 +182,7 @@ def _steps(recording: _Recording, folder: Path, secrets: Mapping[str, str]) -> O
         environment = use.environments.ensure(plan.lock, checkout.project, use.reporter.progress)
     with recording.during(Phase.INPUTS, "Checking inputs"):
         call, given = _inputs(recording, checkout, folder)
+        plan = recording.plan = _limited(plan, use.until)
         bare = launch.Task(plan, recording.run, use, checkout, environment)
         task = launch.task(bare, recording.lease.info.token, recording.note)
     recording.task = task
@@ -197,6 +199,14 @@ def _steps(recording: _Recording, folder: Path, secrets: Mapping[str, str]) -> O
         outcome = Outcome(RunStatus.FAILED, UNDECLARED, recording.forbidden)
     recording.phase = Phase.RUN if outcome.status is not RunStatus.FINISHED else recording.phase
     return outcome
+
+
+def _limited(plan: Plan, until: float | None) -> Plan:
+    """The plan with a timeout that ends its command in time, whatever the steps before it took."""
+    if until is None:
+        return plan
+    left = max(1.0, float(int(until - time.time())))
+    return replace(plan, options=replace(plan.options, timeout=min(plan.options.timeout or left, left)))
 
 
 def _inputs(recording: _Recording, checkout: Checkout, folder: Path) -> tuple[Call, dict[str, str]]:

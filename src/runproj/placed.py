@@ -164,13 +164,14 @@ class Placed:
         """Take over what a job has logged by now."""
         tags = [Tag(TagName.WAITS, status.note)] if status.note and run.tag(TagName.WAITS) != status.note else []
         begun = status.state is JobState.RUNNING and run.status is RunStatus.SCHEDULED
+        again = status.state is JobState.PENDING and run.status is RunStatus.RUNNING  # what stopped it starts it again
         if self._fresh(parcel):
             stamp = (parcel.record / "snapshot.db").stat().st_mtime_ns
             self.relay(info.tracking_uri).news(run, parcel)
             (parcel.folder / "taken").write_text(str(stamp))
             begun = begun or run.status is RunStatus.SCHEDULED
-        if tags or begun:
-            state = RunStatus.RUNNING if begun else None
+        if tags or begun or again:
+            state = RunStatus.RUNNING if begun else RunStatus.SCHEDULED if again else None
             gone = (TagName.WAITS,) if begun and run.tag(TagName.WAITS) else ()
             stores.tracking.update(run.id, RunChanges(status=state, tags=() if gone else tuple(tags), deleted_tags=gone))
 
@@ -182,6 +183,9 @@ class Placed:
             if told and told.reason and run.status is not RunStatus.FINISHED:
                 reason = "\n".join(dict.fromkeys([told.reason, run.tag(TagName.REASON) or ""])).strip()
                 changes = replace(changes, tags=(*changes.tags, Tag(TagName.REASON, reason[:2000])))
+                if run.status is RunStatus.KILLED and told.status is RunStatus.FAILED:  # told to end, not by a user
+                    code = Tag(TagName.EXIT_CODE, str(told.exit_code))
+                    changes = replace(changes, status=told.status, tags=(*changes.tags, code))
             stores.tracking.update(run.id, changes)
             return False
         outcome = ended or told or Outcome(RunStatus.FAILED, 1, "lost: its job ended, or is gone, and nothing says how")

@@ -12,11 +12,10 @@ from pathlib import Path
 import pytest
 
 from conftest import Repository
+from support.cluster import ON, begun, detached, ended, home, job_of, nothing_left, reason_of
 from support.placing import LOGGING
 from support.program import SYSTEM, Cli
 from support.slurm import Slurm
-
-ON = ("--backend", "slurm", *SYSTEM)
 
 PROJECT = {name: content for name, content in LOGGING.items() if name != "MLproject"} | {
     "runproj.yaml": (
@@ -55,57 +54,9 @@ PROJECT = {name: content for name, content in LOGGING.items() if name != "MLproj
 
 
 @pytest.fixture
-def away(cli: Cli, slurm: Slurm) -> Cli:
-    """The program, with the cluster."""
-    cli.env |= slurm.environ
-    return cli
-
-
-@pytest.fixture
 def project(repository: Repository) -> Repository:
     repository.commit(PROJECT)
     return repository
-
-
-def home(cli: Cli) -> Path:
-    return Path(cli.env["RUNPROJ_HOME"])
-
-
-def nothing_left(cli: Cli) -> None:
-    for name in ("parcels", "active", "runs"):
-        folder = home(cli) / name
-        assert not folder.exists() or not list(folder.iterdir()), name
-
-
-def job_of(cli: Cli, run_id: str) -> str:
-    tags = {tag["key"]: tag["value"] for tag in cli.json("runs", "show", run_id)["run"]["tags"]}
-    return str(json.loads(tags["runproj.handle"])["id"])
-
-
-def reason_of(run: dict) -> str:
-    return next((tag["value"] for tag in run["tags"] if tag["key"] == "runproj.reason"), "")
-
-
-def detached(cli: Cli, project: Repository, *arguments: str) -> str:
-    started = cli("run", project.url, *arguments, *ON, "--detach")
-    assert started.returncode == 0, started.stderr
-    return started.stdout.strip()
-
-
-def begun(cli: Cli, run_id: str, word: str = "begun") -> None:
-    """Wait until the command has said something."""
-    log = home(cli) / "runs" / run_id / "logs" / "stdout.log"
-    deadline = time.monotonic() + 30
-    while not log.exists() or word not in log.read_text():
-        assert time.monotonic() < deadline, (home(cli) / "slurm").exists()
-        time.sleep(0.05)
-
-
-def ended(cli: Cli, run_id: str) -> dict:
-    cli("wait", run_id)
-    run = cli.json("runs", "show", run_id)["run"]
-    nothing_left(cli)
-    return run
 
 
 def test_success_with_hostile_names(away: Cli, project: Repository) -> None:

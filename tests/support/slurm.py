@@ -1,6 +1,7 @@
 """A real Slurm of one node for tests: an instance with ports, keys and folders of its own, beside any other of the machine.
 
-No accounting; jobs start at once; memory that a job may not use kills it; a lower partition is preempted by a higher one.
+No accounting; jobs start at once; arrays of up to four tasks; memory that a job may not use kills it; a lower partition is
+preempted by a higher one.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ JobAcctGatherParams=OverMemoryKill
 AccountingStorageType=accounting_storage/none
 KillWait=4
 MinJobAge=3600
+MaxArraySize={tasks}
 JobRequeue=1
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
@@ -60,9 +62,10 @@ PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "squeue", "scontrol", "sc
 
 
 class Slurm:
-    """The instance.  `environ`: variables with which Slurm's commands reach it."""
+    """The instance.  `environ`: variables with which Slurm's commands reach it;  `tasks`: how many an array may have."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, tasks: int = 4) -> None:
+        self.tasks = tasks
         missing = [name for name in PROGRAMS if shutil.which(name, path=_path()) is None]
         if missing:
             raise RuntimeError(f"missing: {', '.join(missing)} (Debian: slurmctld slurmd slurm-client munge)")
@@ -81,7 +84,9 @@ class Slurm:
         (self.folder / "munge" / "key").write_bytes(os.urandom(128))
         (self.folder / "munge" / "key").chmod(0o400)
         ports = [_free_port(), _free_port()]
-        text = CONFIG.format(folder=self.folder, host=self.host, controller=ports[0], node=ports[1], cpus=self.cpus)
+        text = CONFIG.format(
+            folder=self.folder, host=self.host, controller=ports[0], node=ports[1], cpus=self.cpus, tasks=self.tasks
+        )
         (self.folder / "slurm.conf").write_text(text)
         munge = self.folder / "munge"
         options = [f"--{what}={munge}/{what.partition('-')[0]}" for what in ("socket", "pid-file", "log-file", "seed-file")]
@@ -94,10 +99,11 @@ class Slurm:
     def start_controller(self) -> None:
         self._run("slurmctld", "-D")
 
-    def stop_controller(self) -> None:
+    def stop_controller(self, *, kill: bool = False) -> None:
         """End the controller; jobs that run go on."""
-        self._processes["slurmctld"].terminate()
-        self._processes.pop("slurmctld").wait()
+        process = self._processes.pop("slurmctld")
+        process.kill() if kill else process.terminate()
+        process.wait()
 
     def _run(self, program: str, *arguments: str) -> None:
         environ = {**os.environ, **self.environ, "PATH": _path()}

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from runproj.backends import slurm_script as slurm
-from runproj.core.backend import Demand, JobState
+from runproj.core.backend import Demand, Engine, JobState
 from runproj.core.project import Resources
 from runproj.core.run import RunStatus
+from runproj.errors import BackendError, UsageError
 
 
 def test_resources_and_options_become_arguments() -> None:
@@ -83,9 +85,63 @@ def test_why_a_job_ended_that_did_not_record_it() -> None:
 
 
 def test_answers() -> None:
-    assert slurm.parse_job_id("12;cluster\n") == "12"
-    with pytest.raises(ValueError, match="answered"):
-        slurm.parse_job_id("sbatch: oops")
+    assert slurm.parse_job_id("12;cluster\n") == ("12", "cluster")
+    assert slurm.parse_job_id("sbatch: a note of the site\n12\n") == ("12", "")
+    for text in ("sbatch: oops", "", "\n"):
+        with pytest.raises(BackendError, match="which job"):
+            slurm.parse_job_id(text)
+    (seen,) = slurm.parse_squeue("CLUSTER: far\n7|PENDING|a|b|c\n")
+    assert (seen.cluster, seen.group, seen.reason) == ("far", "", "b|c")
     (seen,) = slurm.parse_squeue("7_3|RUNNING|runproj:abc|None\nnoise\n")
     assert (seen.id, seen.state, seen.group, seen.reason) == ("7_3", "RUNNING", "abc", "None")
-    assert slurm.parse_job("JobId=1 JobName=a b ExitCode=0:9 StdOut=/x y/z Power=")["ExitCode"] == "0:9"
+    hostile = "JobId=1 JobName=a b ExitCode=0:9 StdOut=/x ExitCode=0:0 y/z Power="
+    assert slurm.parse_job(hostile)["ExitCode"] == "0:9"
+    jobs = slurm.parse_jobs(f"{hostile}\nJobId=9 ArrayJobId=7 ArrayTaskId=3 ExitCode=3:0 StdOut=/two\nlines\n")
+    assert {number: job["ExitCode"] for number, job in jobs.items()} == {"1": "0:9", "7_3": "3:0"}
+    assert slurm.parse_jobs("slurm_load_jobs error: Invalid job id specified\n") == {}
+    assert slurm.parse_accounted("7_3|CANCELLED by 0\n8|COMPLETED\n") == {"7_3": "CANCELLED by 0", "8": "COMPLETED"}
+    assert slurm.parse_accounted("Slurm accounting storage is disabled\n") == {}
+    assert slurm.array_size("MaxArraySize            = 11\nMaxDBDMsgs = 24008\n") == 11
+    assert slurm.array_size("MaxArraySize = 100001\n") == slurm.array_size("") == 1000
+
+
+def test_signals_go_to_the_executor() -> None:
+    def given(value: str) -> str:
+        words = slurm.arguments(Demand(options={"signal": value}), name="", group="g", log="/x", grace=1)
+        return next(word for word in words if word.startswith("--signal"))
+
+    assert given("USR2@120") == given("B:USR2@120") == "--signal=B:USR2@120"
+    assert given("R:10@60") == "--signal=RB:10@60"
+    with pytest.raises(UsageError, match="would end the job"):
+        given("ALRM@60")
+
+
+@pytest.mark.parametrize(
+    "word", ["--wrap=rm", "--wra=rm", "--array=0-5", "-a0-5", "-o", "--output", "--test-only", "-W", "--wait", "x"]
+)
+def test_options_that_are_not_the_users_to_give(word: str) -> None:
+    with pytest.raises(UsageError):
+        slurm.arguments(Demand(options={"extra": [word]}), name="", group="g", log="/x", grace=1)
+
+
+def test_options_that_have_a_name_here_say_so() -> None:
+    for word, name in (("--requeue", "requeue"), ("--no-requeue", "requeue"), ("-Mfar", "clusters"), ("--signal=USR1", "signal")):
+        with pytest.raises(UsageError) as raised:
+            slurm.arguments(Demand(options={"extra": [word]}), name="", group="g", log="/x", grace=1)
+        assert f"'{name}'" in raised.value.fix
+    kept = ["--wait-all-nodes=1", "--time-min=5", "--exclusive", "--licenses=x", "-Jname", "--hold"]
+    assert slurm.arguments(Demand(options={"extra": kept}), name="", group="g", log="/x", grace=1)[-6:] == kept
+
+
+def test_the_script_says_when_the_job_ends() -> None:
+    def told(demand: Demand, **environ: str) -> str:
+        command = ("sh", "-c", f"printenv {Engine.ENDS}", "/")
+        text = slurm.script([command], demand, variables={}, grace=1)
+        return subprocess.run(
+            ["bash"], input=text, capture_output=True, text=True, env={"PATH": "/usr/bin:/bin"} | environ
+        ).stdout
+
+    before = time.time()
+    assert before + 89 <= float(told(Demand(resources=Resources(time="90s")))) <= time.time() + 90
+    assert told(Demand(), SLURM_JOB_END_TIME="1795702540") == "1795702540\n"
+    assert told(Demand()) == "\n"

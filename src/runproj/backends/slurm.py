@@ -7,7 +7,6 @@ the rest.  The job's own log, and what Slurm says in it, is `HOME/slurm/RUN/`.
 from __future__ import annotations
 
 import contextlib
-import getpass
 import os
 import shutil
 import time
@@ -22,9 +21,11 @@ from runproj.backends.slurm_script import (
     SQUEUE,
     Seen,
     arguments,
+    array_size,
     outcome_of_exit,
-    parse_job,
+    parse_accounted,
     parse_job_id,
+    parse_jobs,
     parse_squeue,
     script,
     status_of,
@@ -49,20 +50,24 @@ _PASSED_ON = (
     "SLURM_CONF",
     "SSL_CERT_FILE",
 )
+_NOT_OURS = ("SBATCH_ARRAY_INX", "SBATCH_WAIT", "SBATCH_CLUSTERS")
 _KEPT = 14 * 86400
 """Seconds after which the log of a job is removed."""
 _PATIENCE = 120.0
 """Seconds that Slurm's programs may take: a controller that is busy makes them wait."""
-_ARRAY = 1000
-"""Tasks of an array where Slurm does not say how many it takes."""
 
 
 @dataclass(frozen=True)
 class _Ticket:
-    """Written into a parcel before it is submitted: with it the job is found again by whoever knows only the run."""
+    """Written into a parcel before it is submitted: with it the job is found again by whoever knows only the run.
+
+    group: the first run of those that are submitted together;  index: of the task, in an array;
+    clusters: where it was to go, when that was said.
+    """
 
     group: str
     index: int | None
+    clusters: str = ""
 
 
 class SlurmBackend:
@@ -76,8 +81,9 @@ class SlurmBackend:
         Option("nodelist", OptionKind.TEXT, "Nodes to run on."),
         Option("exclude", OptionKind.TEXT, "Nodes not to run on."),
         Option("reservation", OptionKind.TEXT, "Reservation to use."),
+        Option("clusters", OptionKind.TEXT, "Cluster to submit to, of several; with more than one, where it starts first."),
         Option("requeue", OptionKind.FLAG, "Whether the same run begins again after preemption or the loss of a node."),
-        Option("signal", OptionKind.TEXT, "A signal before the time limit, as `sbatch --signal` has it: USR2@120."),
+        Option("signal", OptionKind.TEXT, "A signal to the command before the time limit, and before it is preempted: USR2@120."),
         Option("setup", OptionKind.LIST, "Lines of shell before the job: `module load cuda`."),
         Option("variables", OptionKind.LIST, "Names of variables of this shell that the job gets too."),
         Option("extra", OptionKind.LIST, "Further options of sbatch."),
@@ -96,7 +102,7 @@ class SlurmBackend:
                 fix="Nodes need Docker for it; --env-manager virtualenv does without.",
             )
         words = arguments(demand, name="check", group="check", log="x", grace=10)
-        options = [word for word in words if not word.startswith("--output=")]
+        options = [*_on(self._wanted(demand)), *(word for word in words if not word.startswith("--output="))]
         code, said = self._ask(["sbatch", "--test-only", *options], "#!/bin/bash\n")
         if code and not _unreachable(said):
             why = said.replace("sbatch: error: ", "").replace("allocation failure: ", "").strip()
@@ -107,24 +113,24 @@ class SlurmBackend:
     def submit(self, jobs: Sequence[Job], *, at_once: int | None = None) -> Sequence[JobHandle]:
         known = {job.run_id: handle for job in jobs if (handle := self._again(job))}
         fresh = [job for job in jobs if job.run_id not in known]
-        size = self._array_size() if len(fresh) > 1 else 1
+        size = array_size(self._run(["scontrol", "show", "config"])) if len(fresh) > 1 else 1
         for begin in range(0, len(fresh), size):
-            known |= self._submit(fresh[begin : begin + size], at_once)
+            # a limit is of one array: so that it holds for all of them, the next one waits for the one before
+            after = known[fresh[begin - 1].run_id] if begin and at_once else None
+            known |= self._submit(fresh[begin : begin + size], at_once, after)
         return [known[job.run_id] for job in jobs]
 
     def _again(self, job: Job) -> JobHandle | None:
         """The handle of a job that was submitted already."""
-        if self._ticket(job.run_id) is None:
-            return None
-        seen = self._seen()
-        found = self._find(JobHandle("slurm", "", run_id=job.run_id), seen)
-        return JobHandle("slurm", found.id, run_id=job.run_id) if found else None
+        ticket = self._ticket(job.run_id)
+        found = self._find(job.run_id, self._seen(ticket.clusters)) if ticket else None
+        return _handle(found.id, found.cluster, job) if found else None
 
-    def _submit(self, jobs: Sequence[Job], at_once: int | None) -> dict[str, JobHandle]:
+    def _submit(self, jobs: Sequence[Job], at_once: int | None, after: JobHandle | None) -> dict[str, JobHandle]:
         first, group = jobs[0], jobs[0].run_id
         array = len(jobs) > 1
         for index, job in enumerate(jobs):
-            ticket = _Ticket(group, index if array else None)
+            ticket = _Ticket(group, index if array else None, self._wanted(first.demand))
             atomic_write(job.parcel.folder / "slurm.json", to_json(ticket))
         logs = self._home / "slurm" / group
         self._forget_old(logs.parent)
@@ -133,20 +139,31 @@ class SlurmBackend:
         words = arguments(first.demand, name=first.name, group=group, log=log, grace=first.grace)
         if array:
             words.append(f"--array=0-{len(jobs) - 1}" + (f"%{at_once}" if at_once else ""))
+        if after:
+            words.append(f"--dependency=afterany:{after.id.partition('_')[0]}")
         text = script([job.parcel.command for job in jobs], first.demand, variables=self._passed(first), grace=first.grace)
-        number = parse_job_id(self._run(["sbatch", "--parsable", *words], text))
-        return {
-            job.run_id: JobHandle("slurm", f"{number}_{index}" if array else number, run_id=job.run_id)
-            for index, job in enumerate(jobs)
-        }
+        number, cluster = self._sbatch(words, text, first)
+        return {job.run_id: _handle(f"{number}_{index}" if array else number, cluster, job) for index, job in enumerate(jobs)}
+
+    def _sbatch(self, words: Sequence[str], text: str, first: Job) -> tuple[str, str]:
+        """Number and cluster of a new job.  Raises `BackendError`."""
+        code, said = self._ask(["sbatch", "--parsable", *_on(self._wanted(first.demand)), *words], text)
+        if code == 0:
+            return parse_job_id(said)
+        if _unreachable(said):  # a busy controller may have taken it, and answered too late
+            with contextlib.suppress(BackendError):
+                if (handle := self._again(first)) is not None:
+                    return handle.id.partition("_")[0], handle.details.get("cluster", "")
+        raise _failed("sbatch", said)
+
+    def _wanted(self, demand: Demand) -> str:
+        """The clusters to choose from; empty for the one that Slurm's programs take by themselves."""
+        usual = self._environ.get("SBATCH_CLUSTERS") or self._environ.get("SLURM_CLUSTERS") or ""
+        return str(demand.options.get("clusters", usual))
 
     def _passed(self, job: Job) -> dict[str, str]:
         """Variables that the user wants to be there."""
         return {name: self._environ[name] for name in job.demand.options.get("variables", ()) if name in self._environ}
-
-    def _array_size(self) -> int:
-        said = parse_job(self._run(["scontrol", "show", "config"]).replace(" = ", "="))
-        return min(_ARRAY, int(said["MaxArraySize"])) if said.get("MaxArraySize", "").isdigit() else _ARRAY
 
     @staticmethod
     def _forget_old(logs: Path) -> None:
@@ -157,37 +174,63 @@ class SlurmBackend:
     # -- while it runs
 
     def status(self, handles: Sequence[JobHandle]) -> Sequence[JobStatus]:
-        seen = self._seen() if handles else []
-        found = {one.id: one for one in seen}
-        return [self._status(handle, found.get(handle.id) or self._find(handle, seen)) for handle in handles]
+        found: dict[str, JobStatus] = {}
+        for clusters in {self._clusters(handle) for handle in handles}:
+            mine = [handle for handle in handles if self._clusters(handle) == clusters]
+            found |= self._statuses(mine, clusters)
+        return [found[handle.run_id] for handle in handles]
 
-    def _status(self, handle: JobHandle, seen: Seen | None) -> JobStatus:
-        if seen is None:
-            return self._accounted(handle)
-        status = status_of(seen.state, seen.reason)
-        if status.state is JobState.ENDED and status.outcome is None:
-            recorded = (self._home / "parcels" / handle.run_id / "record" / "ended.json").exists()
-            job = parse_job(self._run(["scontrol", "show", "job", "-o", seen.id], good=(0, 1)))
-            return JobStatus(JobState.ENDED, outcome=outcome_of_exit(job, self._log(handle), recorded=recorded))
-        return status
+    def _statuses(self, handles: Sequence[JobHandle], clusters: str) -> dict[str, JobStatus]:
+        """Run → state of its job: one question for all, one more for those that are forgotten, or ended and could not say why."""
+        seen = self._seen(clusters)
+        by_id = {one.id: one for one in seen}
+        known = {handle.run_id: by_id.get(handle.id) or self._find(handle.run_id, seen) for handle in handles}
+        gone = [handle for handle in handles if known[handle.run_id] is None]
+        found = self._accounted(gone, clusters) if gone else {}
+        found |= {run_id: status_of(one.state, one.reason) for run_id, one in known.items() if one}
+        open_ends = {run_id: one.id for run_id, one in known.items() if one and _lacks_reason(found[run_id])}
+        return found | self._explained(open_ends, clusters)
 
-    def _accounted(self, handle: JobHandle) -> JobStatus:
-        """What the accounting knows of a job that the controller has forgotten; nothing where there is none."""
-        if not handle.id:
-            return JobStatus(JobState.LOST)
-        said = self._run(["sacct", "-X", "-P", "-n", "-j", handle.id, "-o", "State"], good=(0, 1))
-        state = said.strip().splitlines()[0] if said.strip() and "disabled" not in said else ""
-        status = status_of(state, "None")
-        return JobStatus(JobState.LOST) if not state or status.state is JobState.UNKNOWN else status
+    def _explained(self, jobs: Mapping[str, str], clusters: str) -> dict[str, JobStatus]:
+        """Run → how its job ended, for those whose state does not say it."""
+        recorded = {run_id: (self._parcel(run_id) / "record" / "ended.json").exists() for run_id in jobs}
+        mute = [number for run_id, number in jobs.items() if not recorded[run_id]]
+        one = mute if len(mute) == 1 else []  # it tells of one or of all
+        command = ["scontrol", *_on(clusters), "show", "job", "-o", *one]
+        known = parse_jobs(self._run(command, good=(0, 1))) if mute else {}
+        return {
+            run_id: JobStatus(
+                JobState.ENDED,
+                outcome=outcome_of_exit(known.get(number, {}), self._log(run_id), recorded=recorded[run_id]),
+            )
+            for run_id, number in jobs.items()
+        }
+
+    def _accounted(self, handles: Sequence[JobHandle], clusters: str) -> dict[str, JobStatus]:
+        """What the accounting knows of jobs that the controller has forgotten; nothing where there is none."""
+        numbers = [handle.id for handle in handles if handle.id]
+        states: dict[str, str] = {}
+        if numbers and shutil.which("sacct", path=_environ(self._environ)["PATH"]):
+            command = ["sacct", *_on(clusters), "-X", "-P", "-n", "-j", ",".join(numbers), "-o", "JobID,State"]
+            try:
+                states = parse_accounted(self._run(command, good=(0, 1)))
+            except BackendError:  # the accounting is away, and would know
+                return {handle.run_id: JobStatus(JobState.UNKNOWN) for handle in handles}
+        return {
+            handle.run_id: status_of(states[handle.id], "None") if handle.id in states else JobStatus(JobState.LOST)
+            for handle in handles
+        }
 
     def cancel(self, handle: JobHandle) -> None:
-        number = handle.id or getattr(self._find(handle, self._seen()), "id", "")
+        clusters, number = self._clusters(handle), handle.id
+        if not number and (found := self._find(handle.run_id, self._seen(clusters))):
+            clusters, number = found.cluster or clusters, found.id
         if number:
-            self._run(["scancel", "--quiet", number], good=(0, 1))
+            self._run(["scancel", "--quiet", *_on(clusters), number], good=(0, 1))
 
     def logs(self, handle: JobHandle, *, stream: str = "stdout", follow: bool = False) -> Iterator[bytes]:
         path = self._home / "runs" / handle.run_id / "logs" / f"{stream}.log"
-        ended = self._home / "parcels" / handle.run_id
+        ended = self._parcel(handle.run_id)
 
         def going_on() -> bool:  # asks nobody: the parcel goes when the run has been closed
             return follow and ended.exists() and not (ended / "record" / "ended.json").exists()
@@ -199,26 +242,37 @@ class SlurmBackend:
 
     # -- talking to Slurm
 
-    def _seen(self) -> list[Seen]:
+    def _seen(self, clusters: str) -> list[Seen]:
         """All jobs of this user, in one query, also those that have just ended."""
-        return parse_squeue(self._run(["squeue", "-h", "-r", "-t", "all", "-u", getpass.getuser(), "-o", SQUEUE]))
+        command = ["squeue", *_on(clusters), "-h", "-r", "-t", "all", "-u", str(os.getuid()), "-o", SQUEUE]
+        return parse_squeue(self._run(command))
 
-    def _find(self, handle: JobHandle, seen: Sequence[Seen]) -> Seen | None:
-        """A job whose number is not known, by the ticket in its parcel."""
+    def _clusters(self, handle: JobHandle) -> str:
+        """Where a job is, of several clusters; empty for the one that Slurm's programs ask by themselves."""
+        if handle.id:
+            return handle.details.get("cluster", "")
         ticket = self._ticket(handle.run_id)
+        return ticket.clusters if ticket else ""
+
+    def _find(self, run_id: str, seen: Sequence[Seen]) -> Seen | None:
+        """A job whose number is not known, by the ticket in its parcel."""
+        ticket = self._ticket(run_id)
         if ticket is None:
             return None
         end = "" if ticket.index is None else f"_{ticket.index}"
         return next((one for one in seen if one.group == ticket.group and one.id.endswith(end)), None)
 
+    def _parcel(self, run_id: str) -> Path:
+        return self._home / "parcels" / run_id
+
     def _ticket(self, run_id: str) -> _Ticket | None:
         with contextlib.suppress(OSError, DocumentError):
-            return from_json(_Ticket, (self._home / "parcels" / run_id / "slurm.json").read_bytes())
+            return from_json(_Ticket, (self._parcel(run_id) / "slurm.json").read_bytes())
         return None
 
-    def _log(self, handle: JobHandle) -> str:
+    def _log(self, run_id: str) -> str:
         """What Slurm and the executor wrote to the job's own output."""
-        ticket = self._ticket(handle.run_id)
+        ticket = self._ticket(run_id)
         if ticket is None:
             return ""
         name = "job.log" if ticket.index is None else f"{ticket.index}.log"
@@ -239,9 +293,22 @@ class SlurmBackend:
         if shutil.which(command[0], path=environ["PATH"]) is None:
             fix = "Run it on a machine that submits to the cluster, with Slurm's programs on PATH."
             raise BackendError(f"Slurm's {command[0]} is not here", fix=fix)
-        done = proc.run(command, env=environ, stdin=script.encode(), timeout=_PATIENCE)
+        # a request that is under way is better answered than cut: whoever looks next finds its job
+        done = proc.run(command, env=environ, stdin=script.encode(), timeout=_PATIENCE, tied=False)
         out, err = done.out.decode(errors="replace"), done.err.decode(errors="replace")
         return done.code, out if done.code == 0 and out.strip() else f"{err}{out}"
+
+
+def _handle(number: str, cluster: str, job: Job) -> JobHandle:
+    return JobHandle("slurm", number, run_id=job.run_id, details={"cluster": cluster} if cluster else {})
+
+
+def _on(clusters: str) -> list[str]:
+    return [f"--clusters={clusters}"] if clusters else []
+
+
+def _lacks_reason(status: JobStatus) -> bool:
+    return status.state is JobState.ENDED and status.outcome is None
 
 
 def _unreachable(said: str) -> bool:
@@ -261,7 +328,7 @@ def _environ(environ: Mapping[str, str]) -> dict[str, str]:
     inside = "SLURM_JOB_ID" in environ
     kept = {name: environ[name] for name in _PASSED_ON if name in environ}
     if not inside:
-        kept |= {name: value for name, value in environ.items() if name.startswith(("SBATCH_", "SQUEUE_", "SLURM_CLUSTERS"))}
+        kept |= {name: value for name, value in environ.items() if name.startswith("SBATCH_") and name not in _NOT_OURS}
     kept.setdefault("PATH", os.defpath)
     return kept
 

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from runproj.core.backend import Demand, Engine, JobState, JobStatus
 from runproj.core.outcome import Outcome
 from runproj.core.run import RunStatus
-from runproj.errors import UsageError
+from runproj.errors import BackendError, UsageError
 from runproj.settings import parse_duration, parse_size
 
 NO_FOLDER = 97
 """Exit code of a job whose node does not see the home."""
+_ARRAY = 1000
+"""Tasks of an array at most: where Slurm does not say how many it takes, and so that scripts stay small."""
 _MARGIN = 120
 """Seconds that a job may take beside its command, where its time limit follows from a timeout."""
 
@@ -25,12 +27,13 @@ SQUEUE = "%i|%T|%k|%r"
 
 @dataclass(frozen=True)
 class Seen:
-    """A line of `squeue`."""
+    """A line of `squeue`.  cluster: where that was asked of several."""
 
     id: str
     state: str
     comment: str
     reason: str
+    cluster: str = ""
 
     @property
     def group(self) -> str:
@@ -40,20 +43,43 @@ class Seen:
 
 def parse_squeue(text: str) -> list[Seen]:
     """The jobs in the answer of `squeue -h -r -o SQUEUE`."""
-    return [Seen(*line.split("|", 3)) for line in text.splitlines() if line.count("|") >= 3]
+    found, cluster = [], ""
+    for line in text.splitlines():
+        if line.startswith("CLUSTER: "):
+            cluster = line.removeprefix("CLUSTER: ").strip()
+        elif line.count("|") >= 3:
+            number, state, comment, reason = line.split("|", 3)
+            found.append(Seen(number, state, comment, reason, cluster))
+    return found
 
 
-def parse_job_id(text: str) -> str:
-    """The job's number in the answer of `sbatch --parsable`: `7` or `7;cluster`.  Raises `ValueError`."""
-    number = text.strip().splitlines()[-1].partition(";")[0] if text.strip() else ""
+def parse_job_id(text: str) -> tuple[str, str]:
+    """The job's number, and its cluster where that is said, of the answer of `sbatch --parsable`: `7` or `7;cluster`.
+
+    Raises `BackendError`.
+    """
+    number, _, cluster = (text.strip().splitlines() or [""])[-1].strip().partition(";")
     if not number.isdigit():
-        raise ValueError(f"sbatch answered {text[:200]!r}")
-    return number
+        raise BackendError("sbatch did not say which job it made", why=f"It answered {text[:200]!r}.")
+    return number, cluster
 
 
 def parse_job(text: str) -> dict[str, str]:
-    """`Name=value` pairs of `scontrol show job -o`.  Values with blanks end at the next name."""
-    return {name: value.strip() for name, value in re.findall(r"(\S+?)=(.*?)(?=\s+\S+?=|\s*$)", text, re.DOTALL)}
+    """`Name=value` pairs of `scontrol show job -o`.  Values with blanks end at the next name; the first of a name counts."""
+    pairs = re.findall(r"(\S+?)=(.*?)(?=\s+\S+?=|\s*$)", text, re.DOTALL)
+    return {name: value.strip() for name, value in reversed(pairs)}
+
+
+def parse_jobs(text: str) -> dict[str, dict[str, str]]:
+    """The same of many jobs, by what `squeue` calls each."""
+    jobs = [parse_job(part) for part in re.split(r"^(?=JobId=)", text, flags=re.MULTILINE) if part.startswith("JobId=")]
+    return {f"{job['ArrayJobId']}_{job['ArrayTaskId']}" if "ArrayTaskId" in job else job["JobId"]: job for job in jobs}
+
+
+def parse_accounted(text: str) -> dict[str, str]:
+    """Job → state in the answer of `sacct -X -P -n -o JobID,State`; nothing where there is no accounting."""
+    pairs = (line.partition("|") for line in text.splitlines())
+    return {number: state for number, bar, state in pairs if bar and number[:1].isdigit()}
 
 
 def seconds_of(demand: Demand, grace: float) -> int | None:
@@ -80,16 +106,44 @@ def arguments(demand: Demand, *, name: str, group: str, log: str, grace: float) 
         found.append(f"--partition={needs.partition}")
     if (limit := seconds_of(demand, grace)) is not None:
         found.append(f"--time={limit // 3600}:{limit // 60 % 60:02d}:{limit % 60:02d}")
-    for option in ("account", "qos", "constraint", "nodelist", "exclude", "reservation", "signal"):
+    for option in ("account", "qos", "constraint", "nodelist", "exclude", "reservation"):
         if value := options.get(option):
             found.append(f"--{option}={value}")
-    extra = [str(word) for word in options.get("extra", ())]
-    for word in extra:
-        if not word.startswith("-"):
-            raise UsageError(f"{word!r} is not an option of sbatch", fix='Write extra = ["--licenses=matlab", …].')
-        if word.startswith(("--parsable", "--wrap", "--array", "-a", "--comment", "--export", "--output", "-o")):
-            raise UsageError(f"The option {word!r} of sbatch is runproj's to give")
-    return [*found, *extra]
+    if value := options.get("signal"):
+        found.append(f"--signal={_to_the_executor(str(value))}")
+    return [*found, *(_further(str(word)) for word in options.get("extra", ()))]
+
+
+def _to_the_executor(value: str) -> str:
+    """Slurm would signal the steps of a job, of which there are none: its script, which became the executor, passes it on."""
+    where, _, signal = value.rpartition(":")
+    if signal.partition("@")[0].upper().removeprefix("SIG") not in ("USR1", "USR2", "10", "12"):
+        raise UsageError(f"The signal {value!r} would end the job", fix="Use USR1 or USR2, with seconds: USR2@120.")
+    return f"{where.replace('B', '')}B:{signal}"
+
+
+_OURS = ("--parsable", "--wrap", "--array", "--comment", "--export", "--export-file", "--output", "--wait", "--test-only")
+_SHORT = {"-a": "--array", "-o": "--output", "-W": "--wait", "-M": "--clusters", "-t": "--time"}
+_NAMED = {"--clusters": "clusters", "--requeue": "requeue", "--no-requeue": "requeue", "--signal": "signal", "--time": "time"}
+"""Options of sbatch that have a name of their own here, since more follows from them."""
+
+
+def _further(word: str) -> str:
+    """An option of sbatch that the user gives as it is.  Raises `UsageError`."""
+    if not word.startswith("-"):
+        raise UsageError(f"{word!r} is not an option of sbatch", fix='Write extra = ["--licenses=matlab", …].')
+    name = word.partition("=")[0] if word.startswith("--") else _SHORT.get(word[:2], word)
+    for one in (*_NAMED, *_OURS):
+        if one.startswith(name):  # sbatch takes the beginning of a name for all of it
+            fix = f"Use the option {_NAMED[one]!r} of the backend." if one in _NAMED else ""
+            raise UsageError(f"The option {word!r} of sbatch is runproj's to give", fix=fix)
+    return word
+
+
+def array_size(config: str) -> int:
+    """How many tasks an array may have, from the answer of `scontrol show config`."""
+    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", config, re.MULTILINE)
+    return max(1, min(_ARRAY, int(found[1]))) if found else _ARRAY
 
 
 def job_name(name: str) -> str:
@@ -106,12 +160,13 @@ def pattern(path: str) -> str:
 def script(commands: Sequence[Sequence[str]], demand: Demand, *, variables: Mapping[str, str], grace: float) -> str:
     """The batch script.  commands: what to execute, one for each task of an array; the last word of each is its parcel."""
     given = {Engine.TOLD: "1", **variables}
-    if (limit := seconds_of(demand, grace)) is not None:
-        given[Engine.LIMIT] = str(limit)
     if demand.options.get("requeue"):
         given[Engine.REQUEUED] = "1"
     lines = ["#!/bin/bash"]
     lines += [f"export {name}={shlex.quote(value)}" for name, value in sorted(given.items())]
+    limit = seconds_of(demand, grace)
+    ends = f"$(( $(date +%s) + {limit} ))" if limit is not None else "${SLURM_JOB_END_TIME:-}"  # newer versions of Slurm tell
+    lines += [f"export {Engine.ENDS}={ends}"]
     lines += [f"parcels=({' '.join(shlex.quote(command[-1]) for command in commands)})"]
     lines += ["parcel=${parcels[${SLURM_ARRAY_TASK_ID:-0}]}"]
     lines += [f'cd -- "$parcel" || {{ echo "The node $(hostname) does not see $parcel" >&2; exit {NO_FOLDER}; }}']

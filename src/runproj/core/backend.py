@@ -168,8 +168,8 @@ class Backend(Protocol):
 class Engine:
     """Variables with which a backend tells its executors about the engine that started them."""
 
-    LIMIT = "RUNPROJ_JOB_LIMIT"
-    """Seconds after which the engine ends the job: the executor ends its command before that."""
+    ENDS = "RUNPROJ_JOB_ENDS"
+    """When the engine ends the job, in seconds since 1970: the executor ends its command before that."""
     TOLD = "RUNPROJ_JOB_TOLD"
     """Set where the engine sends SIGTERM to every process of the job."""
     REQUEUED = "RUNPROJ_JOB_REQUEUED"

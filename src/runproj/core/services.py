@@ -95,6 +95,7 @@ class Services:
     look:      finds out what has become of jobs that are elsewhere, and records it;
     tee:       descriptors that the command's output is copied to while it runs (stdout, stderr); None for none.
     told:      who sends SIGTERM to the executor sends it to every process below it too;
+    until:     when the command has to be asked to end at the latest, in seconds since 1970;
     experiment: of runs whose plan names none; `experiment_id` comes before it.
     """
 
@@ -114,6 +115,7 @@ class Services:
     tee: tuple[int | None, int | None] = (None, None)
     look: Callable[[], object] = lambda: None
     told: bool = False
+    until: float | None = None
     experiment: str = "Default"
     experiment_id: str | None = None
 
