@@ -12,10 +12,10 @@ import pytest
 from support.program import PROJECT, Cli
 
 pytest_plugins = [
+    "support.placing",
     "support.cluster",
     "support.docker",
     "support.mlflow",
-    "support.placing",
     "support.postgres",
     "support.s3",
     "support.slurm",

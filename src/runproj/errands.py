@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from runproj.core.backend import Engine
 from runproj.core.outcome import Outcome, outcome_of
 from runproj.core.run import NewRun, RunChanges, RunStatus, Tag, TagName
-from runproj.errors import NotFoundError, RunprojError
+from runproj.errors import NotFoundError, TrackingError
 from runproj.files import remove_tree
 from runproj.leases import Leases
 from runproj.parcels import Received
@@ -44,7 +44,8 @@ class Errand:
     def execute(self) -> int:
         """Execute the job; returns its exit code.  On return everything it recorded can be brought home."""
         parcel = self.parcel
-        parcel.waybill  # noqa: B018 - a parcel that was given up is refused before anything else
+        if parcel.given_up:
+            raise NotFoundError("The run was stopped before its job began")
         if (before := parcel.ended) is not None:  # started again by an engine that did not hear that it had ended
             return before.exit_code
         remove_tree(parcel.record / "active")
@@ -101,11 +102,10 @@ class Errand:
         variables = {**os.environ, **parcel.secrets.variables}
         if parcel.waybill.tracking_uri.startswith(("http://", "https://")):
             wiring = self._wiring(replace(base, tracking_uri=parcel.waybill.tracking_uri), variables)
-            with contextlib.suppress(RunprojError):
-                run = wiring.tracking.get_run(parcel.waybill.run.id)
-                yield wiring, self._begun(run, wiring)
+            run = self._reached(wiring)
+            if run is not None:
+                yield wiring, run
                 return
-            self.reporter.note("The tracking server cannot be reached from here; the run is recorded beside its job.")
         record = parcel.record / RECORD
         private = replace(base, tracking_uri=f"sqlite:///{record}", artifacts_uri=str(parcel.record / ARTIFACTS))
         wiring = self._wiring(private, variables)
@@ -119,6 +119,14 @@ class Errand:
         finally:
             snapshots.stop()
             wiring.close()
+
+    def _reached(self, wiring: Wiring) -> Run | None:
+        """The run on its tracking server; None where that cannot be used from here."""
+        try:
+            return self._begun(wiring.tracking.get_run(self.parcel.waybill.run.id), wiring)
+        except TrackingError as error:
+            self.reporter.note(f"{error.what}: the run is recorded beside its job.")
+            return None
 
     def _settings(self) -> Settings:
         """Those of the home that the job was made in, where it is here; else of this machine's own."""

@@ -17,8 +17,8 @@ from runproj.errors import NotFoundError, RunprojError
 from runproj.files import remove_tree
 from runproj.leases import Lease, LeaseInfo, Leases
 from runproj.parcels import Received, folder_of
-from runproj.recovery import Stores
-from runproj.relay import Relay
+from runproj.recovery import Stores, keep_what_is_left
+from runproj.relay import SNAPSHOT, Relay
 
 SHORTEST, LONGEST, GROWTH = 2.0, 30.0, 1.5
 """Seconds between two questions to an engine: at first, at last, and how they grow while nothing changes."""
@@ -101,7 +101,7 @@ class Placed:
     def _fresh(parcel: Received) -> bool:
         """Whether there is a newer picture of the record than the one that was taken over."""
         try:
-            return (parcel.record / "snapshot.db").stat().st_mtime_ns != _stamp(parcel.folder / "taken")
+            return (parcel.record / SNAPSHOT).stat().st_mtime_ns != _stamp(parcel.folder / "taken")
         except OSError:
             return False
 
@@ -135,6 +135,8 @@ class Placed:
                 return False
         relay = self.relay(info.tracking_uri)
         problems = relay.bring(run, parcel)
+        if ended is None and info.folder:
+            keep_what_is_left(run, stores, Path(info.folder))
         closed = self._close(stores.tracking.get_run(run.id), ended, _told(status, parcel), problems, stores)
         self._end(lease, parcel)
         self.brought.append(run.id)
@@ -166,7 +168,7 @@ class Placed:
         begun = status.state is JobState.RUNNING and run.status is RunStatus.SCHEDULED
         again = status.state is JobState.PENDING and run.status is RunStatus.RUNNING  # what stopped it starts it again
         if self._fresh(parcel):
-            stamp = (parcel.record / "snapshot.db").stat().st_mtime_ns
+            stamp = (parcel.record / SNAPSHOT).stat().st_mtime_ns
             self.relay(info.tracking_uri).news(run, parcel)
             (parcel.folder / "taken").write_text(str(stamp))
             begun = begun or run.status is RunStatus.SCHEDULED
@@ -178,7 +180,8 @@ class Placed:
     @staticmethod
     def _close(run: Run, ended: Outcome | None, told: Outcome | None, problems: str, stores: Stores) -> bool:
         """Store the final state where the executor did not; the engine's reason where it knows one."""
-        changes = RunChanges(tags=(Tag("runproj.incomplete", problems[:500]),) if problems else ())
+        gone = (TagName.WAITS,) if run.tag(TagName.WAITS) else ()
+        changes = RunChanges(tags=(Tag("runproj.incomplete", problems[:500]),) if problems else (), deleted_tags=gone)
         if run.status.final:
             if told and told.reason and run.status is not RunStatus.FINISHED:
                 reason = "\n".join(dict.fromkeys([told.reason, run.tag(TagName.REASON) or ""])).strip()

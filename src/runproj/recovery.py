@@ -86,14 +86,19 @@ def _salvage(tracking_uri: str, runs: Path, run_id: str) -> None:
     salvage(runs / run_id / "spool", target, about, files=not tracking_uri.startswith("http"))
 
 
-def _close(run: Run, stores: Stores, folder: Path) -> bool:
-    """Store what the executor could not; whether the run was still open."""
+def keep_what_is_left(run: Run, stores: Stores, folder: Path) -> None:
+    """Of a run whose executor is gone: its logs are kept, and the runs that were begun in it are ended."""
     logs = folder / "logs"
     for path in sorted(logs.iterdir()) if logs.is_dir() else ():
         with contextlib.suppress(RunprojError, FileNotFoundError):
             stores.artifacts.adopt(run, path, f"logs/{path.name}")
     left = [inner.id for inner in nested.open_below(run.id, stores.tracking)]
     nested.close(left, stores.tracking, "lost: the run it was begun in ended without ending it")
+
+
+def _close(run: Run, stores: Stores, folder: Path) -> bool:
+    """Store what the executor could not; whether the run was still open."""
+    keep_what_is_left(run, stores, folder)
     if run.status.final:
         return False
     phase = leftovers.phase_of(folder).value

@@ -320,6 +320,8 @@ def rerun(run: Run, changes: Sequence[Given], use: Services, options: RunOptions
         docker_args=options.docker_args or old.options.docker_args,
     )
     decided = replace(old, call=call, options=options, rerun_of=run.id, runproj=__version__)
+    backend = use.backends.open(options.backend)
+    backend.check(demand_of(decided, backend))
     _require_trust(decided, use, granted=trust, changes=changes)
     return Planned(decided, _secrets(call, changes), checkout)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Repository
-from support.placing import LOGGING
+from support.placing import LOGGING, detached, home, nothing_left
 from support.program import SYSTEM, Cli
 from support.team import Team, team_server
 
@@ -36,16 +36,6 @@ def logging(repository: Repository) -> Repository:
     return repository
 
 
-def home(cli: Cli) -> Path:
-    return Path(cli.env["RUNPROJ_HOME"])
-
-
-def nothing_left(cli: Cli) -> None:
-    for name in ("parcels", "active", "runs"):
-        folder = home(cli) / name
-        assert not folder.exists() or not list(folder.iterdir()), name
-
-
 def executor_of(cli: Cli, run_id: str) -> int:
     return int((home(cli) / "parcels" / run_id / "pid").read_text())
 
@@ -61,12 +51,6 @@ def until(cli: Cli, run_id: str, *, points: int = 0, status: str = "") -> dict:
             return run
         time.sleep(0.2)
     raise AssertionError(f"never came so far: {run}")
-
-
-def detached(cli: Cli, project: Repository, *arguments: str) -> str:
-    started = cli("run", project.url, *arguments, *ON, "--detach")
-    assert started.returncode == 0, started.stderr
-    return started.stdout.strip()
 
 
 def test_a_run_elsewhere_looks_like_one_here(away: Cli, logging: Repository) -> None:
@@ -101,7 +85,7 @@ def test_exit_codes_and_signals_are_those_of_the_command(
 
 
 def test_what_runs_is_seen_from_any_process_and_can_be_stopped(away: Cli, logging: Repository) -> None:
-    run_id = detached(away, logging, "-e", "endless")
+    run_id = detached(away, logging, *ON, "-e", "endless")
     run = until(away, run_id, points=5)
     assert run["status"] == "RUNNING"
     stopped = away("runs", "stop", run_id)
@@ -137,7 +121,7 @@ def test_when_the_follower_is_gone_the_next_command_completes_the_record(away: C
 
 
 def test_a_killed_executor_leaves_what_was_logged_and_a_closed_run(away: Cli, logging: Repository) -> None:
-    run_id = detached(away, logging, "-e", "endless")
+    run_id = detached(away, logging, *ON, "-e", "nesting")
     until(away, run_id, points=5)
     os.kill(executor_of(away, run_id), signal.SIGKILL)
     run = until(away, run_id, status="FAILED")
@@ -145,11 +129,14 @@ def test_a_killed_executor_leaves_what_was_logged_and_a_closed_run(away: Cli, lo
     steps = [step for step, _ in points_of(away, run_id)]
     assert steps == list(range(len(steps)))
     assert len(steps) > 5
+    assert away("runs", "logs", run_id).stdout == "begun\n"
+    inner = next(run for run in away.json("runs", "list")["runs"] if run["name"] == "inner")
+    assert inner["status"] == "FAILED"
     nothing_left(away)
 
 
 def test_a_merge_that_is_killed_anywhere_is_completed_once(away: Cli, logging: Repository) -> None:
-    run_id = detached(away, logging, "-P", "n=300")
+    run_id = detached(away, logging, *ON, "-P", "n=300")
     while not (home(away) / "parcels" / run_id / "record" / "ended.json").exists():
         time.sleep(0.05)
     for wait in (0.15, 0.2, 0.25, 0.3, 0.35, 0.4):
@@ -171,7 +158,7 @@ def test_a_merge_that_is_killed_anywhere_is_completed_once(away: Cli, logging: R
 
 def test_a_job_that_was_submitted_by_a_process_that_died_at_once_is_found_again(away: Cli, logging: Repository) -> None:
     """The lease says where the job goes before it goes there; here it was killed before it could write what it is called."""
-    run_id = detached(away, logging, "-e", "endless")
+    run_id = detached(away, logging, *ON, "-e", "endless")
     until(away, run_id, points=1)
     (lease,) = (home(away) / "active").glob("*.json")
     lease.write_text(lease.read_text().replace(f'"id":"{executor_of(away, run_id)}"', '"id":""'))
@@ -234,7 +221,7 @@ def test_a_job_that_does_not_reach_its_server_is_complete_there_after_sync(
     away: Cli, logging: Repository, served: Start, slow: Path, tmp_path: Path
 ) -> None:
     with served():
-        run_id = detached(away, logging, "-P", "n=30")
+        run_id = detached(away, logging, *ON, "-P", "n=30")
     slow.touch()
     recorded(away, run_id)
     refused = away("sync")
@@ -252,7 +239,7 @@ def test_a_job_that_does_not_reach_its_server_is_complete_there_after_sync(
 
 
 def test_a_job_that_is_stopped_before_it_begins_does_nothing(away: Cli, logging: Repository, slow: Path) -> None:
-    run_id = detached(away, logging)
+    run_id = detached(away, logging, *ON)
     stopped = away("runs", "stop", run_id)
     assert "KILLED" in stopped.stderr, stopped.stderr
     assert away("runs", "logs", run_id).returncode != 0

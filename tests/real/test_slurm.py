@@ -140,7 +140,7 @@ def test_a_job_that_is_requeued_is_the_same_run(away: Cli, project: Repository, 
         assert time.monotonic() < deadline
         time.sleep(0.1)
     assert away.json("runs", "show", run_id)["run"]["status"] in ("RUNNING", "SCHEDULED")
-    slurm("scontrol", "update", f"JobId={job}", "StartTime=now")
+    slurm("scontrol", "update", f"JobId={job}", "StartTime=now+2")  # in the second in which it was revoked slurmd refuses it
     run = ended(away, run_id)
     assert run["status"] == "FINISHED", reason_of(run)
     assert {tag["key"]: tag["value"] for tag in run["tags"]}["runproj.restarts"] == "1"

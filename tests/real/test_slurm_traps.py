@@ -102,7 +102,7 @@ def test_preempted_with_and_without_a_second_try(away: Cli, project: Repository,
     assert urgent.returncode == 0, urgent.stderr
     until(lambda: "PENDING" in slurm("squeue", "-h", "-j", job, "-o", "%T"))
     assert away.json("runs", "show", back)["run"]["status"] == "SCHEDULED"
-    slurm("scontrol", "update", f"JobId={job}", "StartTime=now")
+    slurm("scontrol", "update", f"JobId={job}", "StartTime=now+2")  # in the second in which it was revoked slurmd refuses it
     away("wait", gone)
     run = away.json("runs", "show", gone)["run"]
     assert (run["status"], code_of(run)) == ("KILLED", "143")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,6 +16,8 @@ from runproj.parcels import FreshParcel
 from runproj.runner import demand_of, new_run, store_plan
 from runproj.settings import load
 from runproj.wiring import Wiring
+from support import placing
+from support.placing import home, nothing_left
 from support.program import SYSTEM, Cli
 
 if TYPE_CHECKING:
@@ -33,16 +34,6 @@ def away(cli: Cli, slurm: Slurm) -> Cli:
     return cli
 
 
-def home(cli: Cli) -> Path:
-    return Path(cli.env["RUNPROJ_HOME"])
-
-
-def nothing_left(cli: Cli) -> None:
-    for name in ("parcels", "active", "runs"):
-        folder = home(cli) / name
-        assert not folder.exists() or not list(folder.iterdir()), name
-
-
 def job_of(cli: Cli, run_id: str) -> str:
     tags = {tag["key"]: tag["value"] for tag in cli.json("runs", "show", run_id)["run"]["tags"]}
     return str(json.loads(tags["runproj.handle"])["id"])
@@ -53,9 +44,7 @@ def reason_of(run: dict) -> str:
 
 
 def detached(cli: Cli, project: Repository, *arguments: str) -> str:
-    started = cli("run", project.url, *arguments, *ON, "--detach")
-    assert started.returncode == 0, started.stderr
-    return started.stdout.strip()
+    return placing.detached(cli, project, *ON, *arguments)
 
 
 def begun(cli: Cli, run_id: str, word: str = "begun") -> None:

@@ -6,8 +6,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+from support.program import Cli
+
+if TYPE_CHECKING:
+    from conftest import Repository
 
 PACKAGE = Path(__file__).parents[2] / "example_backends" / "background"
 
@@ -19,6 +25,7 @@ LOGGING = {
         "    parameters: {n: {type: int, default: 3}, text: {type: string, default: x}}\n"
         "    command: python train.py {n} {text}\n"
         "  endless: {command: python endless.py}\n"
+        "  nesting: {command: python nesting.py}\n"
         "  fail: {command: 'python -c \"import sys; print(1); sys.exit(3)\"'}\n"
         "  die: {command: 'python -c \"import os; os.kill(os.getpid(), 9)\"'}\n"
     ),
@@ -32,6 +39,13 @@ LOGGING = {
         "runproj.log_param('found', 'yes'); runproj.set_tag('note', text)\n"
         "pathlib.Path('model.bin').write_bytes(b'weights' * 1000); runproj.log_artifact('model.bin', 'made')\n"
     ),
+    "nesting.py": (
+        "import runproj, time\n"
+        "print('begun', flush=True)\n"
+        "outer = runproj.start_run()\n"
+        "runproj.start_run('inner', nested=True).log_metric('deep', 1)\n"
+        "for step in range(10_000): outer.log_metric('loss', step, step=step); time.sleep(0.05)\n"
+    ),
     "endless.py": (
         "import runproj, signal, sys, time\n"
         "signal.signal(signal.SIGTERM, lambda *_: (print('asked to end', flush=True), sys.exit(0)))\n"
@@ -39,6 +53,23 @@ LOGGING = {
         "for step in range(10_000): runproj.log_metric('loss', step, step=step); time.sleep(0.05)\n"
     ),
 }
+
+
+def home(cli: Cli) -> Path:
+    return Path(cli.env["RUNPROJ_HOME"])
+
+
+def nothing_left(cli: Cli) -> None:
+    for name in ("parcels", "active", "runs"):
+        folder = home(cli) / name
+        assert not folder.exists() or not list(folder.iterdir()), name
+
+
+def detached(cli: Cli, project: Repository, *arguments: str) -> str:
+    """Submit a run of a project; returns its id."""
+    started = cli("run", project.url, *arguments, "--detach")
+    assert started.returncode == 0, started.stderr
+    return started.stdout.strip()
 
 
 @pytest.fixture(scope="session")

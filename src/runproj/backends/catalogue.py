@@ -6,7 +6,7 @@ An entry point names a function of a `BackendContext` that returns a `Backend`.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,5 +68,4 @@ def _offered() -> dict[str, Callable[[], Make]]:
     """Name → what loads the function that makes it."""
     from importlib.metadata import entry_points
 
-    found: Iterable[object] = entry_points(group=GROUP)
-    return {entry.name: entry.load for entry in found}  # type: ignore[attr-defined]
+    return {entry.name: entry.load for entry in entry_points(group=GROUP)}
