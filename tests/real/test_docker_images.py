@@ -142,7 +142,8 @@ def registry(tmp_path_factory: pytest.TempPathFactory, engine: Docker) -> Iterat
 def test_an_image_of_a_registry_is_had_by_its_digest(cli: Cli, repository: Repository, engine: Docker, registry: str) -> None:
     def publish(word: str) -> None:
         engine.client.images.get(engine.small(f"{word}\n")).tag(f"{registry}/some/image", "1")
-        engine.client.images.push(f"{registry}/some/image", "1")
+        told = engine.client.images.push(f"{registry}/some/image", "1")
+        assert "errorDetail" not in told, told  # it raises nothing
         engine.forget(f"{registry}/some/image")
 
     publish("first")

@@ -197,9 +197,9 @@ def test_a_model_chooses_and_time_ends_it(cli: Cli, toy: Repository) -> None:
     view = json.loads(cli(*arguments, "--json").stdout)
     assert [one["status"] for one in view["trials"]] == ["FINISHED"] * 5
     assert all(dict(map(tuple, one["params"]))["b"] in ("5", "7") for one in view["trials"])
-    result = cli(*arguments, "--max-time", "0.01s")
+    result = cli(*arguments, "--max-time", "0.0001s")
     assert result.returncode == 1
-    assert "FAILED (stopped after 0.01 s)" in result.stdout
+    assert "FAILED (stopped after 0.0001 s)" in result.stdout
 
 
 @pytest.mark.parametrize("method", [Method.TPE, Method.CMAES])
