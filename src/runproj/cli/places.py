@@ -19,7 +19,7 @@ def chosen(name: str, config: str | None) -> tuple[str, dict[str, Any]]:
 
 
 def _given(text: str | None) -> dict[str, Any]:
-    """The options of a JSON text, or of a file of JSON, YAML or TOML."""
+    """The options of a JSON text, or of a file of JSON or TOML."""
     if not text:
         return {}
     source, path = text, Path(text)
