@@ -87,7 +87,7 @@ def test_a_node_fails(away: Cli, project: Repository, slurm: Slurm) -> None:
         run = ended(away, run_id)
     finally:
         slurm("scontrol", "update", f"NodeName={slurm.host}", "State=RESUME")
-        until(lambda: "idle" in slurm("sinfo", "-h"))
+        until(slurm.idle)
     assert run["status"] == "FAILED"
     assert reason_of(run).startswith("lost: the node that it ran on failed")
 
@@ -216,7 +216,7 @@ def test_a_controller_that_is_killed(away: Cli, project: Repository, slurm: Slur
         assert ended(away, run_id)["status"] == "FINISHED"
     finally:
         slurm.start_controller()
-        until(lambda: "idle" in slurm("sinfo", "-h"))
+        until(slurm.idle)
 
 
 def test_jobs_that_are_submitted_together_are_arrays(away: Cli, project: Repository, slurm: Slurm) -> None:

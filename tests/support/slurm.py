@@ -94,7 +94,11 @@ class Slurm:
         _until((munge / "socket").exists, "munged")
         self.start_controller()
         self._run("slurmd", "-D", "-N", self.host)
-        _until(lambda: "idle" in self("sinfo", "-h"), "a node that is idle")
+        _until(self.idle, "a node that is idle")
+
+    def idle(self) -> bool:
+        """Whether the node is there, answers (`idle*` does not) and has nothing to do."""
+        return self("sinfo", "-h", "-N", "-o", "%T").split()[:1] == ["idle"]
 
     def start_controller(self) -> None:
         self._run("slurmctld", "-D")

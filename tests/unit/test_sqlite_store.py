@@ -9,7 +9,6 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -227,9 +226,7 @@ def test_a_thousand_runs_are_found_fast(path):
     counted: list[str] = []
     with store.database.reading() as connection:
         connection.set_trace_callback(counted.append)
-    begin = time.process_time()
     found = store.search(RunQuery(limit=100))
-    assert time.process_time() - begin < 0.1
     assert sum(statement.startswith("SELECT") for statement in counted) == 5  # however many runs
     assert [run.start for run in found] == list(range(999, 899, -1))
     assert (len(found[0].params), len(found[0].metrics)) == (10, 5)
@@ -251,9 +248,7 @@ def test_opening_again_does_no_work(path):
         return connection
 
     store.database._connect = traced  # type: ignore[method-assign]  # to see what is sent
-    begin = time.process_time()
     store.database._open()
-    assert time.process_time() - begin < 0.02
     assert seen == ["PRAGMA user_version", "PRAGMA application_id"]
 
 

@@ -105,10 +105,17 @@ class SlurmBackend:
         options = [*_on(self._wanted(demand)), *(word for word in words if not word.startswith("--output="))]
         code, said = self._ask(["sbatch", "--test-only", *options], "#!/bin/bash\n")
         if code and not _unreachable(said):
+            if self._some_are_away(demand):  # what they could take is not asked about now, and submitting tells
+                return
             why = said.replace("sbatch: error: ", "").replace("allocation failure: ", "").strip()
             raise BackendError("Slurm takes no such job", why=why, fix="`sinfo -Nl` shows what there is; ask for less of it.")
         if code:
             raise _failed("sbatch", said)
+
+    def _some_are_away(self, demand: Demand) -> bool:
+        """Whether there are nodes that do not answer now, as after a restart."""
+        code, states = self._ask(["sinfo", "--noheader", "--Node", "--format=%T", *_on(self._wanted(demand))])
+        return code == 0 and any(state.endswith("*") or state.startswith(("down", "reboot")) for state in states.split())
 
     def submit(self, jobs: Sequence[Job], *, at_once: int | None = None) -> Sequence[JobHandle]:
         known = {job.run_id: handle for job in jobs if (handle := self._again(job))}
