@@ -43,6 +43,7 @@ class Carrying:
         from runproj.capsule.page import as_html
         from runproj.capsule.report import page
         from runproj.core.capsule import CapsuleView, Signature
+        from runproj.inputs import output
         from runproj.runner import restore_patch
 
         run = self.wiring.find_run(reference)
@@ -52,7 +53,15 @@ class Carrying:
             raise UsageError(f"Run {run.id[:8]} was not made by runproj", why="It has no plan that could be repeated.")
         restore_patch(run, view.plan, self.wiring.services())
         wiring = self.wiring
-        use = Workshop(wiring.settings.home, wiring.sources, wiring.environments, self._shelf(), wiring.reporter)
+        services = wiring.services()
+        use = Workshop(
+            wiring.settings.home,
+            wiring.sources,
+            wiring.environments,
+            self._shelf(),
+            wiring.reporter,
+            lambda run_id, file, into, brought: output(run_id, file, into, services, brought),
+        )
         exported = Exported(run, view.plan, view.record, as_html(page(story)), tuple(self._below(run.id)))
         manifest = write_capsule(exported, use, choices, target, key)
         return CapsuleView(

@@ -79,7 +79,8 @@ class Errand:
         token = run.tag(TagName.ATTEMPT) or run.id[:16]
         lease = wiring.leases.take(token, wiring.settings.tracking_uri)
         lease.update(run_id=run.id, folder=wiring.settings.runs / run.id)
-        use = replace(wiring.services(), told=Engine.TOLD in os.environ, until=self._until())
+        told, given = Engine.TOLD in os.environ, self.parcel.folder / "inputs"
+        use = replace(wiring.services(), told=told, until=self._until(), given=given)
         return execute(self.parcel.plan, run, use, lease, self.parcel.secrets.parameters)
 
     def _until(self) -> float | None:

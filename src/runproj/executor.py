@@ -107,7 +107,7 @@ class _Recording:
             self._store_files(outcome)
         except RunprojError as error:
             self.use.reporter.note(f"Not every file of the run could be stored: {error.what}. {error.why}")
-            tags.append(Tag("runproj.incomplete", error.what[:500]))
+            tags.append(Tag(TagName.INCOMPLETE, error.what[:500]))
         finally:  # whatever becomes of its files, the run is over
             end = int(time.time() * 1000)
             self.use.tracking.update(self.run.id, RunChanges(status=outcome.status, end=end, tags=tuple(tags)))
@@ -214,8 +214,9 @@ def _inputs(recording: _Recording, checkout: Checkout, folder: Path) -> tuple[Ca
     progress = recording.use.reporter.progress
     brought = inputs.Brought(recording.use.home, recording.plan.rerun_of, recording.run.id)
     given = {}
+    inputs.make_room(recording.plan.entry_point.inputs, checkout.project)
     for spec in recording.plan.entry_point.inputs:
-        record, path = inputs.prepare(spec, checkout.project, progress, brought)
+        record, path = inputs.prepare(spec, checkout.project, recording.use, brought)
         recording.inputs.append(record)
         given[inputs.variable(spec.name)] = str(path)
     call = inputs.localise(recording.plan.call, folder / "params", progress, brought)

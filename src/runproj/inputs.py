@@ -6,16 +6,17 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from runproj.core.call import Call
 from runproj.core.project import InputSpec, ParameterType
-from runproj.core.record import Input
-from runproj.errors import StartError
-from runproj.files import explained, sha256_file, tree_size
+from runproj.core.record import Input, Output
+from runproj.core.services import Services
+from runproj.errors import NotFoundError, StartError
+from runproj.files import explained, remove_tree, sha256_file, tree_size
 
 if TYPE_CHECKING:
     from runproj.core.capsule import PackedInput
@@ -36,10 +37,12 @@ class Brought:
     """The data that came with a run in a capsule: a rerun gets what the run was given, whatever its address has now.
 
     rerun_of: the run that is repeated;  `run_id`: the one that repeats it, and can be repeated in turn.
+    strangers: it came in a capsule, or repeats one that did: the runs that its plan names are its maker's word.
     """
 
     def __init__(self, home: Path, rerun_of: str | None, run_id: str) -> None:
         self._kept: Kept | None = None
+        self.strangers = False
         self._data: dict[tuple[str, str, str], PackedInput] = {}
         if rerun_of is None or not (home / "capsules").is_dir():
             return
@@ -47,7 +50,8 @@ class Brought:
 
         self._kept = Kept(home)
         found = self._kept.inputs(rerun_of)
-        if found:
+        self.strangers = self._kept.brought(rerun_of)
+        if self.strangers:
             self._kept.keep_inputs(run_id, found)
         self._data = {(data.kind, data.name, data.uri): data for data in found}
 
@@ -59,19 +63,26 @@ class Brought:
         self._kept.restore(data, target)
         return True
 
+    def content(self, digest: str) -> Path | None:
+        """A file that came with the run, by its sha256; None where it did not."""
+        known = any(file.sha256 == digest for data in self._data.values() for file in data.files)
+        return self._kept.objects.path(digest) if known and self._kept is not None else None
 
-def prepare(spec: InputSpec, project: Path, progress: Callable[[str], None], brought: Brought) -> tuple[Input, Path]:
+
+def prepare(spec: InputSpec, project: Path, use: Services, brought: Brought) -> tuple[Input, Path]:
     """Make an input available and check it; returns its record and where it is.
 
     A path is taken where it is, relative to the project's folder; a URI is fetched to `inputs/NAME` there, and so is what a
-    capsule brought.
+    capsule brought.  What another step put out is put where it was there.
     Raises `StartError` where it is missing, cannot be fetched, or is not what its sha256 says.
     """
+    if spec.step:
+        return _of_step(spec, project, use, brought)
     path = project / "inputs" / spec.name
     if brought.place("input", spec.name, spec.uri, path):
         pass
     elif _SCHEME.match(spec.uri):
-        fetch(spec.uri, path, progress)
+        fetch(spec.uri, path, use.reporter.progress)
     else:
         path = project / spec.uri
     if not path.exists():
@@ -84,6 +95,71 @@ def prepare(spec: InputSpec, project: Path, progress: Callable[[str], None], bro
             fix="Restore the data, or declare the new sha256.",
         )
     return Input(spec.name, _scrubbed(spec.uri), size, digest), path
+
+
+def make_room(specs: Sequence[InputSpec], project: Path) -> None:
+    """Remove what the code has where outputs of other steps are to be; of a link itself, not of what it leads to.
+
+    Raises `StartError` for a place outside of the project.
+    """
+    for spec in (spec for spec in specs if spec.step):
+        path = project / spec.uri
+        below = [PurePosixPath(spec.uri), *(PurePosixPath(file.path) for file in spec.files)]
+        plain = all(".." not in part.parts and part.is_relative_to(below[0]) for part in below) and below[0].parts
+        if not plain or not path.parent.resolve().is_relative_to(project.resolve()):
+            raise StartError(f"The input {spec.name!r} would be outside of the project", why=f"{spec.uri} leads out of it.")
+        with explained(path):
+            if path.is_dir() and not path.is_symlink():
+                remove_tree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def _of_step(spec: InputSpec, project: Path, use: Services, brought: Brought) -> tuple[Input, Path]:
+    from runproj.core.pipeline import digest_at
+
+    if not spec.run:
+        raise StartError(f"The input {spec.name!r} is put out by {spec.step!r}, and the plan does not say by which run")
+    found = []
+    for file in spec.files:
+        target = project / file.path
+        with explained(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+        output(spec.run, file, target, use, brought)
+        with explained(target, "read"):
+            found.append(Output(file.path, target.stat().st_size, sha256_file(target)))
+    digest = digest_at(found, spec.uri)
+    if digest != spec.sha256:
+        raise StartError(
+            f"The input {spec.name!r} is not what {spec.step!r} put out",
+            why=f"{spec.uri} of run {spec.run[:8]} has sha256 {digest}, not {spec.sha256}.",
+            fix="It was replaced since, or is damaged in the store.",
+        )
+    return Input(spec.name, spec.uri, sum(file.size for file in found), digest), project / spec.uri
+
+
+def output(run_id: str, file: Output, into: Path, use: Services, brought: Brought) -> None:
+    """Write a file that a run put out to `into`: from what came with the job or in a capsule, or from where that run keeps it.
+
+    Raises `StartError` where it is gone.
+    """
+    came = use.given / file.sha256 if use.given else None
+    path = came if came and came.exists() else brought.content(file.sha256)
+    if path is not None:
+        with explained(into):
+            shutil.copyfile(path, into)
+        return
+    if brought.strangers:
+        raise StartError(
+            f"The output {file.path!r} of another run did not come with the capsule",
+            why="Which of your runs it would be taken from is the word of whoever made the capsule.",
+        )
+    try:
+        use.artifacts.get(use.tracking.get_run(run_id), file.path, into)
+    except NotFoundError as error:
+        raise StartError(
+            f"The output {file.path!r} of run {run_id[:8]} is gone", why=error.what, fix="Run the step that puts it out again."
+        ) from error
 
 
 def digest_of(path: Path) -> tuple[str, int]:

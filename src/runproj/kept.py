@@ -45,6 +45,10 @@ class Kept:
         except (FileNotFoundError, DocumentError):
             return ()
 
+    def brought(self, run_id: str) -> bool:
+        """Whether a run came in a capsule, or repeats one that did."""
+        return any((self._root / part / f"{run_id}.json").exists() for part in ("runs", "inputs"))
+
     def keep_inputs(self, run_id: str, inputs: tuple[PackedInput, ...]) -> None:
         """Remember data, whose contents are in the store already, as that of a run."""
         atomic_write(self._root / "inputs" / f"{run_id}.json", to_json(inputs))

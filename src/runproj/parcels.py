@@ -3,6 +3,7 @@
 plan.json      what is to be run
 waybill.json   which run it is, and where its record belongs
 secrets.json   values that are recorded nowhere, for the owner's eyes only
+inputs/        what other runs put out and this one is given, named by sha256
 code/          the code, where the executor cannot see this home
 given-up       somebody stopped the run: no executor is to begin any more
 record/        written there: `runproj.db` and `artifacts/` (a store of its own, with this run in it), `snapshot.db` while it
@@ -26,6 +27,7 @@ from runproj.core.run import Run
 from runproj.core.services import Services
 from runproj.errors import NotFoundError, StorageError
 from runproj.files import atomic_write, remove_tree
+from runproj.inputs import Brought, output
 
 T = TypeVar("T")
 
@@ -74,8 +76,19 @@ class FreshParcel:
         atomic_write(folder / "plan.json", to_json(self._plan))
         atomic_write(folder / "secrets.json", to_json(self._secrets), mode=0o600)
         (folder / "record").mkdir(exist_ok=True)
+        self._take_outputs(folder / "inputs")
         self._write(None)
         return folder
+
+    def _take_outputs(self, folder: Path) -> None:
+        """Add what other runs put out: the executor need not reach the store that has it."""
+        files = [(spec.run, file) for spec in self._plan.entry_point.inputs for file in spec.files]
+        if not files:
+            return
+        brought = Brought(self._use.home, self._plan.rerun_of, self._run.id)
+        folder.mkdir(exist_ok=True)
+        for run_id, file in files:
+            output(run_id, file, folder / file.sha256, self._use, brought)
 
     def _write(self, code: PackedCode | None) -> None:
         use = self._use

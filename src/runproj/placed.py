@@ -181,7 +181,7 @@ class Placed:
     def _close(run: Run, ended: Outcome | None, told: Outcome | None, problems: str, stores: Stores) -> bool:
         """Store the final state where the executor did not; the engine's reason where it knows one."""
         gone = (TagName.WAITS,) if run.tag(TagName.WAITS) else ()
-        changes = RunChanges(tags=(Tag("runproj.incomplete", problems[:500]),) if problems else (), deleted_tags=gone)
+        changes = RunChanges(tags=(Tag(TagName.INCOMPLETE, problems[:500]),) if problems else (), deleted_tags=gone)
         if run.status.final:
             if told and told.reason and run.status is not RunStatus.FINISHED:
                 reason = "\n".join(dict.fromkeys([told.reason, run.tag(TagName.REASON) or ""])).strip()

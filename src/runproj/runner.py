@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import getpass
 import os
 import secrets as tokens
 import time
-import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,17 +16,24 @@ from runproj.codec import DocumentError, from_json, to_json
 from runproj.core.backend import Backend, Demand, Job, JobHandle, JobState, checked, resources_with
 from runproj.core.call import Call, Given
 from runproj.core.environment import EnvLock
-from runproj.core.outcome import Outcome, outcome_of
+from runproj.core.outcome import outcome_of
 from runproj.core.parameters import bind
 from runproj.core.plan import PLAN_VERSION, Plan, Request, RunOptions
 from runproj.core.project import EntryPoint, ParameterType, Project
-from runproj.core.recipe import recipe_of
-from runproj.core.run import NewRun, Param, Phase, Run, RunChanges, RunStatus, Tag, TagName
+from runproj.core.run import Run, RunChanges, Tag, TagName
 from runproj.core.services import Services
-from runproj.core.source import Checkout, PinKind
-from runproj.errors import DamagedError, DescriptorError, NotFoundError, ParameterError, RunprojError, TrackingError
+from runproj.core.source import Checkout
+from runproj.errors import (
+    DamagedError,
+    DescriptorError,
+    NotFoundError,
+    ParameterError,
+    TrackingError,
+    UsageError,
+)
 from runproj.files import atomic_write
 from runproj.leases import Lease, Leases
+from runproj.newrun import close_unstarted, ending, new_run
 from runproj.parcels import FreshParcel
 
 _POLL = 0.2
@@ -46,48 +51,97 @@ class Planned:
 Choose = Callable[[Project, EntryPoint], Sequence[Given]]
 
 
-def plan(request: Request, use: Services, choose: Choose | None = None) -> Planned:
-    """Decide everything, start nothing.  A request that cannot be run fails here, in seconds, and leaves no trace.
+@dataclass(frozen=True)
+class Opened:
+    """Code that was fetched, in a private working tree, and the entry point of it that was asked for."""
 
-    choose: makes the values of what was given, once it is known what the entry point declares.
-    """
+    checkout: Checkout
+    project: Project
+    entry_point: EntryPoint
+
+    def at(self, name: str, use: Services) -> Opened:
+        """Another entry point of the same code, in the environment that is its own.  Raises `DescriptorError`."""
+        project = use.projects.read(self.checkout.project, name)
+        return replace(self, project=project, entry_point=find_entry_point(project, name))
+
+
+def open_project(request: Request, use: Services) -> Opened:
+    """Fetch the code and read its descriptor.  What is not planned further has to be discarded."""
     report = use.reporter
     report.phase("source", f"Resolving {request.source.revision or 'the default branch'}")
     checkout = use.sources.fetch(request.source)
     pin = checkout.pin
-    try:
+    with _discarded(checkout, use):
         report.done(f"{(pin.commit or pin.tree)[:12]}{' (dirty)' if pin.dirty else ''}  {pin.uri}")
         project = use.projects.read(checkout.project, request.entry_point)
-        entry_point = find_entry_point(project, request.entry_point)
-        given = choose(project, entry_point) if choose else request.parameters
-        call, notes = bind(entry_point, given, strict=request.strict)
-        call = use.projects.resolve_paths(call, checkout.project, use.cwd)
-        use.backends.open(request.options.backend)
-        report.phase("lock", f"Pinning the environment ({project.environment.origin})")
-        when = datetime.datetime.fromisoformat(pin.committed_at) if pin.committed_at and not pin.dirty else None
-        lock = use.environments.lock(project.environment, checkout.project, when, request.lock)
-        report.done(_environment_words(lock))
-        _require_watchable(request.options, lock)
-        decided = Plan(
-            code=pin,
-            call=call,
-            lock=lock,
-            entry_point=entry_point,
-            project=project.name,
-            descriptor=project.descriptor,
-            options=replace(request.options, timeout=request.options.timeout or entry_point.timeout),
-            notes=(*pin.notes, *project.notes, *notes, *lock.notes),
-            runproj=__version__,
-        )
-        backend = use.backends.open(decided.options.backend)
-        backend.check(demand_of(decided, backend))
-        _require_trust(decided, use, granted=request.trust, project=checkout.project)
+        return Opened(checkout, project, find_entry_point(project, request.entry_point))
+
+
+def plan(request: Request, use: Services, choose: Choose | None = None, opened: Opened | None = None) -> Planned:
+    """Decide everything, start nothing.  A request that cannot be run fails here, in seconds, and leaves no trace.
+
+    choose: makes the values of what was given, once it is known what the entry point declares;
+    opened: the code, where it was fetched before.
+    """
+    opened = opened or open_project(request, use)
+    with _discarded(opened.checkout, use):
+        if needs := opened.entry_point.needs:
+            raise UsageError(
+                f"{request.entry_point!r} needs {', '.join(map(repr, needs))}, and this command runs one entry point alone",
+                fix=f"Have them run first: runproj run {request.source.uri} -e {request.entry_point}",
+            )
+        planned = plan_opened(opened, request, use, choose)
+    for note in planned.plan.notes:
+        use.reporter.note(note)
+    return planned
+
+
+@contextlib.contextmanager
+def _discarded(checkout: Checkout, use: Services) -> Iterator[None]:
+    """Remove the working tree where the block does not end well."""
+    try:
+        yield
     except BaseException:
         use.sources.discard(checkout)
         raise
-    for note in decided.notes:
-        report.note(note)
+
+
+def plan_opened(opened: Opened, request: Request, use: Services, choose: Choose | None = None) -> Planned:
+    """As `plan`, for code that was fetched."""
+    report, checkout, project, entry_point = use.reporter, opened.checkout, opened.project, opened.entry_point
+    pin = checkout.pin
+    given = choose(project, entry_point) if choose else request.parameters
+    call, notes = bind(entry_point, given, strict=request.strict)
+    call = use.projects.resolve_paths(call, checkout.project, use.cwd)
+    options = _placed(request.options, entry_point, use)
+    backend = use.backends.open(options.backend)
+    report.phase("lock", f"Pinning the environment ({project.environment.origin})")
+    when = datetime.datetime.fromisoformat(pin.committed_at) if pin.committed_at and not pin.dirty else None
+    lock = use.environments.lock(project.environment, checkout.project, when, request.lock)
+    report.done(lock.words)
+    _require_watchable(options, lock)
+    decided = Plan(
+        code=pin,
+        call=call,
+        lock=lock,
+        entry_point=entry_point,
+        project=project.name,
+        descriptor=project.descriptor,
+        options=replace(options, timeout=options.timeout or entry_point.timeout),
+        notes=(*pin.notes, *project.notes, *notes, *lock.notes),
+        runproj=__version__,
+    )
+    backend.check(demand_of(decided, backend))
+    _require_trust(decided, use, granted=request.trust, project=checkout.project)
     return Planned(decided, _secrets(call, given), checkout)
+
+
+def _placed(options: RunOptions, entry_point: EntryPoint, use: Services) -> RunOptions:
+    """The options with the backend that the entry point names, where the user names none."""
+    if options.backend:
+        return options
+    name, own = use.place(entry_point.backend or "local")
+    return replace(options, backend=name, backend_options={**own, **options.backend_options})
 
 
 def _require_trust(
@@ -102,17 +156,6 @@ def _require_trust(
         if granted:
             trust.grant(decided.code, use.home)
         trust.require(decided, use.home, project)
-
-
-def _environment_words(lock: EnvLock) -> str:
-    """Which environment it will be, and what it was taken from."""
-    python = f", {lock.python.implementation} {lock.python.version}" if lock.python else ""
-    count = lock.package_count
-    packages = f", {count} package{'' if count == 1 else 's'}" if lock.pylock or lock.conda else ""
-    if lock.image:
-        return f"{lock.manager.value} from {lock.origin}, image {lock.image.words}"
-    as_of = f" as of {lock.as_of[:10]}" if lock.as_of else ""
-    return f"{lock.manager.value} from {lock.origin}{python}{packages}{as_of}"
 
 
 def find_entry_point(project: Project, name: str) -> EntryPoint:
@@ -157,12 +200,12 @@ def start(planned: Planned, use: Services, leases: Leases, *, attached: bool = T
         handle = _submit(run, planned, backend, use, lease, attached=attached)
     except BaseException as error:
         lease.free_ballast()
-        _close_unstarted(run, outcome_of(error), use)
+        close_unstarted(run, outcome_of(error), use)
         lease.abandon()  # the next command does what could not be done, and removes what is left
         raise
     here = attached and not backend.elsewhere
     if here and (outcome := leftovers.outcome_of(folder)):  # it has ended; only its record has to wait
-        return replace(run, status=outcome.status, tags=(*run.tags, *_ending(outcome)))
+        return replace(run, status=outcome.status, tags=(*run.tags, *ending(outcome)))
     run = use.tracking.get_run(run.id)
     if not run.status.final:
         tag = Tag(TagName.HANDLE, to_json(handle))
@@ -191,18 +234,6 @@ def _submit(run: Run, planned: Planned, backend: Backend, use: Services, lease: 
     if backend.elsewhere:
         lease.place(handle)
     return handle
-
-
-def _ending(outcome: Outcome) -> tuple[Tag, ...]:
-    return Tag(TagName.EXIT_CODE, str(outcome.exit_code)), Tag(TagName.REASON, outcome.reason[:2000])
-
-
-def _close_unstarted(run: Run | None, outcome: Outcome, use: Services) -> None:
-    """Close a run that did not come to its executor, with the reason."""
-    with contextlib.suppress(RunprojError):
-        if run is not None and not use.tracking.get_run(run.id).status.final:
-            changes = RunChanges(status=outcome.status, end=int(time.time() * 1000), tags=_ending(outcome))
-            use.tracking.update(run.id, changes)
 
 
 def require_secrets(planned: Planned) -> None:
@@ -238,11 +269,7 @@ def load_plan(run: Run, use: Services) -> Plan:
         try:
             use.artifacts.get(run, "runproj/plan.json", path)
         except NotFoundError as error:
-            raise NotFoundError(
-                f"Run {run.id[:8]} has no plan, so how it was made is not known",
-                why="`runproj run` did not make it.",
-                fix="It can be shown, and compared by `runproj runs compare`.",
-            ) from error
+            raise _without_plan(run) from error
     try:
         plan = from_json(Plan, path.read_bytes())
     except DocumentError as error:
@@ -252,6 +279,19 @@ def load_plan(run: Run, use: Services) -> Plan:
     if plan.version > PLAN_VERSION:
         raise TrackingError(f"The plan of run {run.id} has version {plan.version}; this runproj knows {PLAN_VERSION}")
     return plan
+
+
+def _without_plan(run: Run) -> NotFoundError:
+    if run.tag(TagName.STEPS):
+        return NotFoundError(
+            f"Run {run.id[:8]} is a pipeline: its steps have plans, and can be run again one by one",
+            fix=f"`runproj runs show {run.id[:8]}` names them.",
+        )
+    return NotFoundError(
+        f"Run {run.id[:8]} has no plan, so how it was made is not known",
+        why="`runproj run` did not make it.",
+        fix="It can be shown, and compared by `runproj runs compare`.",
+    )
 
 
 def follow(run: Run, use: Services, deadline: float | None = None) -> Run:
@@ -346,55 +386,3 @@ def restore_patch(run: Run, old: Plan, use: Services) -> None:
     path.unlink()
     if stored != old.code.patch:
         raise DamagedError(f"The patch of run {run.id} is not the one that was recorded", why=f"Its sha256 is {stored}.")
-
-
-def new_run(decided: Plan, use: Services, token: str, *, waits: bool = False) -> NewRun:
-    """What the run of a plan starts with; `token` is of its lease.  waits: it does not run yet."""
-    named = decided.options.experiment
-    experiment_id = use.experiment_id if use.experiment_id and not named else use.tracking.experiment(named or use.experiment).id
-    local = not use.tracking_uri.startswith("http")
-    run_id = uuid.uuid4().hex if local else None  # a remote server chooses
-    return NewRun(
-        experiment_id=experiment_id,
-        start=int(time.time() * 1000),
-        id=run_id,
-        name=decided.options.run_name,
-        user=_user(),
-        status=RunStatus.SCHEDULED if waits else RunStatus.RUNNING,
-        params=tuple(Param(value.name, value.value) for value in decided.call.values if value.value is not None),
-        tags=tuple(Tag(key, value) for key, value in _tags(decided, token).items() if value),
-    )
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a uid without a name, as in many containers
-        return str(os.getuid())
-
-
-def _tags(decided: Plan, token: str) -> dict[str, str | None]:
-    pin, options = decided.code, decided.options
-    return {
-        TagName.USER: _user(),
-        TagName.SOURCE_NAME: pin.uri + (f"#{pin.subdirectory}" if pin.subdirectory else ""),
-        TagName.SOURCE_TYPE: "PROJECT",
-        TagName.COMMIT: pin.commit,
-        TagName.REPO_URL: pin.origins[0] if pin.origins else (pin.uri if pin.kind is PinKind.GIT else None),
-        TagName.BRANCH: pin.branch,
-        TagName.DIRTY: ("true" if pin.dirty else "false") if pin.kind is PinKind.GIT else None,
-        TagName.ENTRY_POINT: decided.call.entry_point,
-        TagName.PROJECT_ENV: decided.lock.manager.value,
-        TagName.PROJECT_BACKEND: options.backend,
-        TagName.IMAGE_URI: decided.lock.image.reference if decided.lock.image else None,
-        TagName.IMAGE_ID: decided.lock.image.id if decided.lock.image else None,
-        TagName.PARENT: options.parent_run,
-        TagName.TREE: pin.tree,
-        TagName.PATCH: pin.patch,
-        TagName.LOCK: decided.lock.digest,
-        TagName.RERUN_OF: decided.rerun_of,
-        TagName.RECIPE: recipe_of(decided),
-        TagName.ATTEMPT: token,
-        TagName.PHASE: Phase.START.value,
-        **dict(options.tags),
-    }

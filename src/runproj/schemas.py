@@ -14,6 +14,7 @@ from runproj.core.catalogue import ExperimentList, ExperimentView, RegisteredMod
 from runproj.core.correlation import Correlation
 from runproj.core.differences import Diff, Why
 from runproj.core.environment import LockFile
+from runproj.core.pipeline import PipelineView
 from runproj.core.plan import Plan
 from runproj.core.record import RunRecord
 from runproj.core.sweep import SweepView
@@ -55,6 +56,7 @@ DOCUMENTS: Mapping[str, type] = {
     "doctor": Checkup,
     "reproduce": Verdict,
     "run-repeat": NoiseFloor,
+    "run-pipeline": PipelineView,
     "sweep": SweepView,
     "why": Why,
     "diff": Diff,

@@ -58,6 +58,12 @@ class Settings:
     def objects(self) -> Path:
         return self.home / "objects"
 
+    def place(self, name: str) -> tuple[str, dict[str, Any]]:
+        """The backend that a name stands for, which may be a profile's, and its options: the profile's before its defaults."""
+        profile = dict(self.profiles.get(name, {}))
+        backend = str(profile.pop("backend", name))
+        return backend, {**self.backends.get(backend, {}), **profile}
+
     @property
     def spools(self) -> tuple[Path, ...]:
         """Folders in which processes keep what they logged until it was sent."""

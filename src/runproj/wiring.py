@@ -133,6 +133,7 @@ class Wiring:
             look=self.recover,
             experiment=self.settings.experiment,
             experiment_id=self.settings.experiment_id,
+            place=self.settings.place,
         )
 
     @cached_property

@@ -7,9 +7,9 @@ import datetime
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from runproj import __version__, inputs, proc
@@ -27,13 +27,13 @@ from runproj.core.capsule import (
     PackedRun,
 )
 from runproj.core.plan import Plan
-from runproj.core.project import ParameterType
-from runproj.core.record import RunRecord
+from runproj.core.project import InputSpec, ParameterType
+from runproj.core.record import Output, RunRecord
 from runproj.core.run import Run
 from runproj.core.services import Reporter
 from runproj.core.transfer import Shelf
 from runproj.errors import RunprojError, StartError, UsageError
-from runproj.files import explained, remove_tree
+from runproj.files import explained, remove_tree, sha256_file
 
 if TYPE_CHECKING:
     from runproj.capsule.signing import Key
@@ -57,13 +57,14 @@ class Choices:
 
 @dataclass(frozen=True)
 class Workshop:
-    """What packing works with."""
+    """What packing works with.  output: writes what a run put out, as of `inputs.output`."""
 
     home: Path
     sources: SourceStore
     environments: EnvironmentCache
     shelf: Shelf
     reporter: Reporter
+    output: Callable[[str, Output, Path, inputs.Brought], None]
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,9 @@ class Packing:
         recorded = {(item.kind, item.name): item.sha256 for item in (record.inputs if record else ())}
         brought = inputs.Brought(self.use.home, self.exported.run.id, self.exported.run.id)
         for spec in self.exported.plan.entry_point.inputs:
-            if _SCHEME.match(spec.uri) or not _inside(checkout, spec.uri):
+            if spec.step:
+                yield self._output(spec, brought)
+            elif _SCHEME.match(spec.uri) or not _inside(checkout, spec.uri):
                 wanted = spec.sha256 or recorded.get(("input", spec.name))
                 yield self._input("input", spec.name, spec.uri, wanted, brought)
         for value in self.exported.plan.call.values:
@@ -167,9 +170,30 @@ class Packing:
             if value.type is ParameterType.PATH and text and (_fetched(text) or not _inside(checkout, text)):
                 yield self._input("parameter", value.name, text, recorded.get(("parameter", value.name)), brought)
 
+    def _output(self, spec: InputSpec, brought: inputs.Brought) -> PackedInput:
+        """What another run put out, as the run was given it."""
+        number = self._number()
+        path = self.scratch / f"input-{number}"
+        stored = []
+        for file in spec.files:
+            self.use.output(spec.run, file, path, brought)
+            if (digest := sha256_file(path)) != file.sha256:
+                raise _lost(spec.name, f"{file.path} of run {spec.run[:8]} has sha256 {digest}, the run was given {file.sha256}.")
+            below = PurePosixPath(file.path).relative_to(spec.uri).as_posix()
+            name = "" if below == "." else below
+            added = self.writer.add(input_name(number, name), path)
+            stored.append(PackedFile(name, added.size, added.sha256))
+            path.unlink()
+        folder = any(file.path for file in stored)
+        return PackedInput("input", spec.name, spec.uri, spec.sha256 or "", tuple(stored), folder=folder)
+
+    def _number(self) -> int:
+        """That of the next input: of the files of those before it."""
+        return sum(1 for file in self.writer.files if file.path.startswith("inputs/"))
+
     def _input(self, kind: str, name: str, uri: str, wanted: str | None, brought: inputs.Brought) -> PackedInput:
         """Fetch data anew, and see that it is still what the run was given."""
-        number = sum(1 for file in self.writer.files if file.path.startswith("inputs/"))
+        number = self._number()
         path = self.scratch / f"input-{number}"
         if not brought.place(kind, name, uri, path):
             if _fetched(uri):

@@ -56,6 +56,16 @@ Backend = Annotated[
     str,
     typer.Option("--backend", "-b", metavar="NAME", help="Backend, or profile.", autocompletion=complete.backends),
 ]
+OwnBackend = Annotated[
+    str,
+    typer.Option(
+        "--backend",
+        "-b",
+        metavar="NAME",
+        help="Backend, or profile; by default the one that the entry point names, or local.",
+        autocompletion=complete.backends,
+    ),
+]
 BackendConfig = Annotated[
     str | None,
     typer.Option("--backend-config", "-c", metavar="FILE|JSON", help="Resources, and the backend's own options."),
@@ -98,6 +108,14 @@ Trust = Annotated[
 ]
 Detach = Annotated[bool, typer.Option("--detach", "-d", help="Return at once; follow with 'runproj runs logs -af RUN'.")]
 Repeat = Annotated[int, typer.Option("--repeat", min=1, metavar="N", help="Run it N times, and tell how its metrics vary.")]
+Force = Annotated[bool, typer.Option("--force", help="Run every step of a pipeline, whatever has been run before.")]
+FromStep = Annotated[
+    str | None, typer.Option("--from", metavar="STEP", help="Run this step of a pipeline and all that need it, changed or not.")
+]
+Parallel = Annotated[
+    int | None,
+    typer.Option("--parallel", "-j", min=1, metavar="K", help="So many steps of a pipeline at a time; by default a core each."),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="Print the plan and start nothing.")]
 WouldRemove = Annotated[bool, typer.Option("--dry-run", "-n", help="Say what would be removed, and remove nothing.")]
 RunReference = Annotated[

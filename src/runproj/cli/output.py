@@ -80,6 +80,15 @@ def say(text: str) -> None:
     _tell(("\r\x1b[K" if _MOVING.pop("line", False) else "") + text + "\n")
 
 
+def move(text: str) -> None:
+    """A line that the next one takes the place of, for a terminal; an empty one takes it away."""
+    if text:
+        _tell(f"\r\x1b[K{text[: shutil.get_terminal_size().columns - 1]}")
+        _MOVING["line"] = True
+    elif _MOVING.pop("line", False):
+        _tell("\r\x1b[K")
+
+
 def _tell(text: str) -> None:
     """To whoever watches; a run does not end because nobody does any more (a closed terminal, `2>&1 | head`)."""
     try:

@@ -9,13 +9,16 @@ from runproj.errors import UsageError
 
 
 def chosen(name: str, config: str | None) -> tuple[str, dict[str, Any]]:
-    """The backend that a name stands for, and its options: what was typed comes before the profile, that before its defaults."""
+    """The backend that a name stands for, and its options: what was typed comes before the profile, that before its defaults.
+
+    Without a name it is left open: the entry point may say it.
+    """
+    if not name:
+        return "", _given(config)
     from runproj.settings import load
 
-    settings = load()
-    profile = dict(settings.profiles.get(name, {}))
-    backend = str(profile.pop("backend", name))
-    return backend, {**settings.backends.get(backend, {}), **profile, **_given(config)}
+    backend, options = load().place(name)
+    return backend, {**options, **_given(config)}
 
 
 def _given(text: str | None) -> dict[str, Any]:

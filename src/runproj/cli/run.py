@@ -31,7 +31,7 @@ def register(app: typer.Typer) -> None:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class Asked:
     """How the user wants to be served, beside what to run."""
 
     json: bool = False
@@ -39,6 +39,9 @@ class _Asked:
     detach: bool = False
     dry_run: bool = False
     repeat: int = 1
+    force: bool = False
+    from_step: str | None = None
+    parallel: int | None = None
 
 
 def run(
@@ -56,7 +59,7 @@ def run(
     locked: opt.Locked = False,
     installer: opt.Installer = "uv",
     offline: opt.Offline = False,
-    backend: opt.Backend = "local",
+    backend: opt.OwnBackend = "",
     backend_config: opt.BackendConfig = None,
     experiment: opt.Experiment = None,
     run_name: opt.RunName = None,
@@ -70,6 +73,9 @@ def run(
     audit_strict: opt.AuditStrict = False,
     docker_args: opt.DockerArgs = None,
     repeat: opt.Repeat = 1,
+    force: opt.Force = False,
+    from_step: opt.FromStep = None,
+    parallel: opt.Parallel = None,
     trust: opt.Trust = False,
     detach: opt.Detach = False,
     dry_run: opt.DryRun = False,
@@ -77,6 +83,8 @@ def run(
     quiet: opt.Quiet = False,
 ) -> int:
     """Run a project: pin its code and environment, build, execute and record it.
+
+    An entry point that needs others is a pipeline: what is missing or has changed is run, and the rest reused.
 
     The exit code is the project's own; 128+n after signal n; 124 after a timeout; 125 if it could not be started; 2 for a wrong
     command line.
@@ -108,7 +116,7 @@ def run(
     )
     if repeat > 1 and detach:
         raise UsageError("--repeat and --detach do not go together", fix="Leave out one of them.")
-    return _run(request, _Asked(json, quiet, detach, dry_run, repeat), offline=offline)
+    return _run(request, Asked(json, quiet, detach, dry_run, repeat, force, from_step, parallel), offline=offline)
 
 
 def plan(
@@ -126,7 +134,7 @@ def plan(
     locked: opt.Locked = False,
     installer: opt.Installer = "uv",
     offline: opt.Offline = False,
-    backend: opt.Backend = "local",
+    backend: opt.OwnBackend = "",
     backend_config: opt.BackendConfig = None,
     deterministic: opt.Deterministic = False,
     docker_args: opt.DockerArgs = None,
@@ -159,7 +167,7 @@ def plan(
             docker_args=docker_args,
         ),
     )
-    return _run(request, _Asked(json, quiet, dry_run=True), offline=offline)
+    return _run(request, Asked(json, quiet, dry_run=True), offline=offline)
 
 
 def rerun(
@@ -207,7 +215,7 @@ def rerun(
         audit=opt.audit_word(audit=audit, strict=audit_strict),
     )
     planned = runner.rerun(old, changes, wiring.services(), new_options, trust=trust)
-    return _start(planned, wiring, _Asked(json, quiet, detach, dry_run))
+    return _start(planned, wiring, Asked(json, quiet, detach, dry_run))
 
 
 def _wiring(*, json: bool, quiet: bool, offline: bool, require_clean: bool = False) -> Wiring:
@@ -220,23 +228,36 @@ def _wiring(*, json: bool, quiet: bool, offline: bool, require_clean: bool = Fal
     return Wiring(load(), reporter, offline=offline, require_clean=require_clean, tee=tee)
 
 
-def _run(request: Request, asked: _Asked, *, offline: bool) -> int:
+def _run(request: Request, asked: Asked, *, offline: bool) -> int:
     from runproj import runner
 
     wiring = _wiring(json=asked.json, quiet=asked.quiet, offline=offline, require_clean=request.require_clean)
     wiring.recover()
-    planned = runner.plan(request, wiring.services())
+    use = wiring.services()
+    opened = runner.open_project(request, use)
+    if opened.entry_point.needs:
+        from runproj.cli import pipeline
+
+        return pipeline.run(opened, request, asked, wiring)
+    if asked.from_step not in (None, request.entry_point):
+        use.sources.discard(opened.checkout)
+        raise UsageError(
+            f"{request.entry_point!r} needs no other entry point, so there is none to begin at", fix="Leave out --from."
+        )
+    planned = runner.plan(request, use, opened=opened)
     return _start(planned, wiring, asked)
 
 
-def _start(planned: Planned, wiring: Wiring, asked: _Asked) -> int:
+def _start(planned: Planned, wiring: Wiring, asked: Asked) -> int:
     from runproj import runner
 
     use = wiring.services()
     if asked.dry_run:
+        from runproj.cli import plans
+
         if planned.checkout:
             use.sources.discard(planned.checkout)
-        _show_plan(planned, as_json=asked.json)
+        plans.show(planned, as_json=asked.json)
         return 0
     begun: list[str] = []
     try:
@@ -260,7 +281,7 @@ def _start(planned: Planned, wiring: Wiring, asked: _Asked) -> int:
     return _ended(run, wiring, asked)
 
 
-def _detached(run: Run, asked: _Asked) -> int:
+def _detached(run: Run, asked: Asked) -> int:
     if asked.json:
         output.write_json(run)
     else:
@@ -271,7 +292,7 @@ def _detached(run: Run, asked: _Asked) -> int:
     return 0
 
 
-def _ended(run: Run, wiring: Wiring, asked: _Asked) -> int:
+def _ended(run: Run, wiring: Wiring, asked: Asked) -> int:
     from runproj.core.run import RunStatus, TagName
 
     code = int(run.tag(TagName.EXIT_CODE) or 1)
@@ -293,32 +314,6 @@ def _phases(durations: str) -> str:
     """What took time: `environment=3.974 inputs=0.000 run=16.166` becomes `environment 3.97s  run 16.2s`."""
     timed = [(name, float(value)) for name, _, value in (word.partition("=") for word in durations.split())]
     return "  ".join(f"{name} {output.seconds(value)}" for name, value in timed if value >= 0.05)
-
-
-def _show_plan(planned: Planned, *, as_json: bool) -> None:
-    decided = planned.plan
-    if as_json:
-        output.write_json(decided)
-        return
-    pin, lock = decided.code, decided.lock
-    rows = [
-        ("code", f"{pin.uri}{'#' + pin.subdirectory if pin.subdirectory else ''}"),
-        ("commit", f"{pin.commit or '(no git) tree ' + pin.tree}{' + uncommitted changes' if pin.dirty else ''}"),
-        ("descriptor", decided.descriptor or "none"),
-        ("environment", f"{lock.manager.value} from {lock.origin}, lock {lock.digest[:12]}"),
-        *([("image", lock.image.words)] if lock.image else []),
-        ("python", f"{lock.python.implementation} {lock.python.version}" if lock.python else "-"),
-        ("packages", str(lock.package_count) + (f" as of {lock.as_of}" if lock.as_of else "")),
-        ("command", decided.call.shown()),
-        *(
-            (f"  {value.name}", f"{'(secret)' if value.value is None else value.value}  ({value.source})")
-            for value in decided.call.values
-        ),
-    ]
-    widest = max(12, *(output.width(name) + 1 for name, _ in rows))
-    for name, text in rows:
-        output.write(f"{output.dim(name)}{' ' * (widest - output.width(name))}{output.clean(text)}")
-    output.say("Nothing was started.  --json prints the whole plan.")
 
 
 def make_request(

@@ -216,6 +216,17 @@ class EnvLock:
         """How many packages are installed from it, local ones left out."""
         return len(self.conda) + (self.pylock or "").count("[[packages]]")
 
+    @property
+    def words(self) -> str:
+        """Which environment it is, and what it was taken from."""
+        python = f", {self.python.implementation} {self.python.version}" if self.python else ""
+        count = self.package_count
+        packages = f", {count} package{'' if count == 1 else 's'}" if self.pylock or self.conda else ""
+        if self.image:
+            return f"{self.manager.value} from {self.origin}, image {self.image.words}"
+        as_of = f" as of {self.as_of[:10]}" if self.as_of else ""
+        return f"{self.manager.value} from {self.origin}{python}{packages}{as_of}"
+
 
 @dataclass(frozen=True)
 class ImageFacts:

@@ -18,6 +18,7 @@ PLAN_VERSION = 1
 class RunOptions:
     """How to run, as opposed to what.  `timeout` and `grace` in seconds; `keep`: "never", "failed", "always".
 
+    backend: in a request, empty for what the entry point says.
     docker_args: what the user gives the run's container beside what the project asks for, as `docker run` has it: "memory=2g".
     backend_options: what was said to the backend, beside `resources`: as in `--backend-config`.
     audit: "never", "note" or "strict": whether files and addresses that nobody declared are noted, or make the run fail.
@@ -58,6 +59,7 @@ class Plan:
 
     `entry_point` is the declaration that `call` was bound from.  Secrets are named in `call`, never held.
     `rerun_of` is the id of the run this plan was taken from.
+    after: entry points that were done before without any of their outputs being an input, each with its run.
     """
 
     code: Pin
@@ -71,3 +73,4 @@ class Plan:
     rerun_of: str | None = None
     runproj: str = ""
     version: int = PLAN_VERSION
+    after: tuple[tuple[str, str], ...] = ()

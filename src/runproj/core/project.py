@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from runproj.core.environment import EnvSpec
+from runproj.core.record import Output
 
 
 class ParameterType(Enum):
@@ -57,11 +58,18 @@ class Command:
 
 @dataclass(frozen=True)
 class InputSpec:
-    """A declared input.  `uri` is a path relative to the project, or a URI; `sha256` is checked where given."""
+    """A declared input.  `uri` is a path relative to the project, or a URI; `sha256` is checked where given.
+
+    step:  the entry point that puts it out, under the path `uri`, where it will be again.
+    run:   in a plan, the run of that step whose output it is;  `files`: what that run left there.
+    """
 
     name: str
     uri: str
     sha256: str | None = None
+    step: str = ""
+    run: str = ""
+    files: tuple[Output, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -105,6 +113,8 @@ class EntryPoint:
 
     open: parameters that are not declared are passed on as `--name value` (MLproject), instead of being errors.
     timeout: seconds.
+    needs:   entry points that have to be done before, those whose outputs are its inputs among them.
+    backend: where it runs unless the user says otherwise; empty for this machine.
     """
 
     name: str
@@ -118,6 +128,8 @@ class EntryPoint:
     expect: tuple[Expectation, ...] = ()
     resources: Resources = field(default_factory=Resources)
     timeout: float | None = None
+    needs: tuple[str, ...] = ()
+    backend: str = ""
 
 
 @dataclass(frozen=True)

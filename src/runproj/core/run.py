@@ -156,6 +156,7 @@ class TagName:
     EXIT_CODE = "runproj.exit_code"
     SIGNAL = "runproj.signal"
     LOST = "runproj.lost"
+    INCOMPLETE = "runproj.incomplete"
     WAITS = "runproj.waits"
     RESTARTS = "runproj.restarts"
     SPOOL = "runproj.spool"
@@ -173,3 +174,5 @@ class TagName:
     TRIALS = "runproj.trials"
     PRUNED = "runproj.pruned"
     BEST = "runproj.best"
+    PIPELINE = "runproj.pipeline"
+    STEPS = "runproj.steps"

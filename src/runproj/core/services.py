@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from runproj.core.backend import Backend
 from runproj.core.call import Call
@@ -97,6 +97,8 @@ class Services:
     told:      who sends SIGTERM to the executor sends it to every process below it too;
     until:     when the command has to be asked to end at the latest, in seconds since 1970;
     experiment: of runs whose plan names none; `experiment_id` comes before it.
+    given:     files that came with the job, named by their sha256;
+    place:     the backend that a name stands for, which may be a profile's, and its options.
     """
 
     home: Path
@@ -118,6 +120,8 @@ class Services:
     until: float | None = None
     experiment: str = "Default"
     experiment_id: str | None = None
+    given: Path | None = None
+    place: Callable[[str], tuple[str, Mapping[str, Any]]] = lambda name: (name, {})
 
     @property
     def runs(self) -> Path:

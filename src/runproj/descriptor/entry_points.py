@@ -55,18 +55,21 @@ def entry_point(
     command = _command(table)
     _check_command(table, command, declared, problems)
     resources = table.table("resources")
+    inputs = _inputs(table.table("inputs"), problems)
     return EntryPoint(
         name,
         command,
         tuple(declared.values()),
         open=False,
         env=tuple({**env, **variables(table.table("env"))}.items()),
-        inputs=_inputs(table.table("inputs"), problems),
+        inputs=inputs,
         outputs=_outputs(table, problems),
         metrics=_metrics(table, problems),
         expect=_expect(table.table("expect")),
         resources=_resources(resources) if resources else Resources(),
         timeout=table.number("timeout"),
+        needs=tuple(dict.fromkeys([*table.texts("needs"), *(spec.step for spec in inputs if spec.step)])),
+        backend=table.text("backend") or "",
     )
 
 
@@ -238,10 +241,15 @@ def _inputs(table: Table | None, problems: Problems) -> tuple[InputSpec, ...]:
             result.append(InputSpec(name, value))
         elif isinstance(value, Table):
             places = [text for key in ("path", "uri") if (text := value.text(key))]
+            step = value.text("from") or ""
+            if step and (len(places) != 1 or "uri" in value):
+                problems.error(table.at(name), f"the input {name!r} needs the `path` that {step!r} puts it out under")
+                continue
             if len(places) != 1 and not problems.found:
                 problems.error(table.at(name), f"the input {name!r} needs one of `path` and `uri`")
             digest = value.text("sha256")
-            result += [InputSpec(name, place, digest.lower() if digest else None) for place in places[:1]]
+            places = [str(PurePosixPath(place)) if step else place for place in places]
+            result += [InputSpec(name, place, digest.lower() if digest else None, step) for place in places[:1]]
     return tuple(result)
 
 

@@ -126,7 +126,8 @@ _ENVIRONMENT = Record(
 )
 _INPUT = Record(
     {
-        "path": Field(Text(), "A file or folder of the project."),
+        "path": Field(Text(), "A file or folder of the project, or, with `from`, of the outputs of that entry point."),
+        "from": Field(Text(), "The entry point that puts it out; it is done before."),
         "uri": Field(Text(examples=("https://example.org/data.csv",)), "Where the input is."),
         "sha256": Field(Text(_SHA256, "a sha256 (64 hexadecimal digits)"), "What its content has to be."),
     }
@@ -195,6 +196,12 @@ _ENTRY_POINT = Record(
             "Where metrics are found without a logging call.",
             nullable=True,
         ),
+        "needs": Field(
+            Either((ListOf(Text(), least=1), Text())),
+            "Entry points that have to be done before, beside those that inputs come from.",
+            nullable=True,
+        ),
+        "backend": Field(Text(), "The backend, or the profile of whoever runs it, where none is named."),
         "timeout": Field(Duration(), 'Stop the command after that long: seconds, or "90s", "30m", "2h".'),
         "resources": Field(_RESOURCES, "What the command needs.", nullable=True),
         "expect": Field(MapOf(Either((Number(), _EXPECT))), "What metrics should come out as, with tolerances.", nullable=True),

@@ -141,11 +141,16 @@ def _ours(table: Table, problems: Problems) -> tuple[EntryPoint, ...]:
     shared = entry_points.parameters(table.table("params"), problems)
     env = entry_points.variables(table.table("env"))
     points = table.table("entry_points")
-    return tuple(
+    found = tuple(
         entry_points.entry_point(name, value, shared, env, problems)
         for name, value in (points.values.items() if points else ())
         if isinstance(value, Table)
     )
+    if points and any(point.needs for point in found):
+        from runproj.descriptor import steps
+
+        steps.check(found, points, problems)
+    return found
 
 
 def _theirs(table: Table, problems: Problems) -> tuple[EntryPoint, ...]:

@@ -70,7 +70,9 @@ def _with_descriptor(plan: Plan, original: Plan, other: Plan) -> Plan:
     resolved = {value.name: value.resolved for value in (*other.call.values, *plan.call.values)}
     values = tuple(replace(value, resolved=resolved.get(value.name)) for value in call.values)
     added = _added(plan, original, {name for name, _ in other.entry_point.env})
-    point = replace(other.entry_point, env=(*other.entry_point.env, *added))
+    taken = {spec.name: spec for spec in plan.entry_point.inputs if spec.step}  # what other steps put out stays what it was
+    inputs = tuple(taken.get(spec.name, spec) for spec in other.entry_point.inputs)
+    point = replace(other.entry_point, env=(*other.entry_point.env, *added), inputs=inputs)
     swapped = replace(plan, entry_point=point, call=replace(call, values=values), descriptor=other.descriptor)
     return _with_digests(swapped, {spec.name: spec.sha256 for spec in plan.entry_point.inputs if spec.sha256})
 
@@ -143,7 +145,8 @@ def _deterministic(plan: Plan, original: Plan, *, wanted: bool) -> Plan:
 
 def _inside(plan: Plan) -> set[str]:
     """The declared inputs that are part of the code."""
-    return {spec.name for spec in plan.entry_point.inputs if ":" not in spec.uri and not spec.uri.startswith("/")}
+    paths = (spec for spec in plan.entry_point.inputs if not spec.step)
+    return {spec.name for spec in paths if ":" not in spec.uri and not spec.uri.startswith("/")}
 
 
 def known_variables(record: RunRecord | None) -> dict[str, str]:

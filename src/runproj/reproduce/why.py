@@ -188,7 +188,7 @@ def _of_file(change: FileChange, plans: tuple[Plan, Plan], kinds: set[str]) -> F
             known = kinds & {"descriptor", "lock", "interpreter", "image", "parameter", "seed"}
             words = f"descriptor: {path} {change.state}, though nothing in it that this run uses"
             return None if known else Factor("descriptor", str(path), *state, words)
-        if any(_is_input(path, below / spec.uri) for spec in plan.entry_point.inputs) and "input" in kinds:
+        if any(_is_input(path, below / spec.uri) for spec in plan.entry_point.inputs if not spec.step) and "input" in kinds:
             return None
     if any(path.match(pattern) for pattern in _ENVIRONMENT_FILES) and kinds & {"lock", "interpreter", "image"}:
         return None

@@ -16,6 +16,7 @@ from runproj.core.services import Services
 from runproj.core.sweep import SWEEP_VERSION, Goal, Sweep, SweepView, TrialView
 from runproj.errors import NotFoundError, TrackingError, UsageError
 from runproj.files import atomic_write
+from runproj.newrun import new_run
 
 STORED_AS = "runproj/sweep.json"
 _PAGE = 1000
@@ -23,7 +24,7 @@ _PAGE = 1000
 
 def new_parent(plan: Plan, sweep: Sweep, use: Services, token: str) -> NewRun:
     """The run that stands for the sweep: what all trials share, and no parameters of its own."""
-    new = runner.new_run(plan, use, token)
+    new = new_run(plan, use, token)
     return replace(new, params=(), tags=(*new.tags, Tag(TagName.TRIALS, str(sweep.trials))))
 
 

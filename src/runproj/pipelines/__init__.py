@@ -1,0 +1,1 @@
+"""Entry points that need others: which of them have to run, and running them."""
