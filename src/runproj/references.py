@@ -10,6 +10,7 @@ from typing import TypeVar
 from runproj.codec import DocumentError, from_json
 from runproj.core.catalogue import Catalogue, Shelf
 from runproj.core.models import LoggedModel, ModelStatus, ModelVersion
+from runproj.core.pipeline import PipelineView
 from runproj.core.plan import Plan
 from runproj.core.record import RunRecord
 from runproj.core.run import Run, RunQuery, RunStatus, TagName
@@ -55,6 +56,7 @@ def view(run: Run, artifacts: ArtifactStore, scratch: Path) -> RunView:
                 folders.append(entry.path)
             else:
                 listed.append(entry)
+    whole = run.tag(TagName.STEPS) and read_document(PipelineView, run, "runproj/pipeline.json", artifacts, scratch)
     return RunView(
         run=run,
         exit_code=int(code) if code and code.lstrip("-").isdigit() else None,
@@ -62,6 +64,7 @@ def view(run: Run, artifacts: ArtifactStore, scratch: Path) -> RunView:
         plan=read_document(Plan, run, "runproj/plan.json", artifacts, scratch),
         record=read_document(RunRecord, run, "runproj/record.json", artifacts, scratch),
         artifacts=tuple(sorted(listed, key=lambda entry: entry.path)),
+        steps=whole.steps if whole else (),
     )
 
 

@@ -179,6 +179,7 @@ def _show(view: RunView) -> None:
         rows.append(("rerun of", origin))
     for name, text in rows:
         output.write(f"{output.dim(f'{name:<12}')}  {text if name == 'status' else _lines(text)}")
+    _section("steps", [(step.step, f"{step.state.value:<9} {step.run[:8]:<8}  {step.why or step.reason}") for step in view.steps])
     _section("parameters", [(param.key, param.value) for param in run.params])
     _section(
         "metrics",

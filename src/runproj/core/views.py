@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from runproj.core.backend import Option
+from runproj.core.pipeline import StepView
 from runproj.core.plan import Plan
 from runproj.core.record import RunRecord
 from runproj.core.run import Run
@@ -28,6 +29,7 @@ class RunModel:
 class RunView:
     """A run with what is stored beside it (`run`, `rerun`, `wait`, `runs show`).  `plan` is None for a run made elsewhere.
 
+    steps: of a run that stands for a pipeline, those that are settled;
     experiment, models: told by `runs show` alone; the experiment's name, and the models that the run logged.
     """
 
@@ -39,6 +41,7 @@ class RunView:
     artifacts: tuple[ArtifactInfo, ...] = ()
     experiment: str | None = None
     models: tuple[RunModel, ...] = ()
+    steps: tuple[StepView, ...] = ()
 
 
 @dataclass(frozen=True)
