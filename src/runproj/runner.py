@@ -214,13 +214,13 @@ def start(planned: Planned, use: Services, leases: Leases, *, attached: bool = T
     return run
 
 
-def _submit(run: Run, planned: Planned, backend: Backend, use: Services, lease: Lease, *, attached: bool) -> JobHandle:
-    """Give the job to its backend.  The lease says so first: whatever is killed, the engine is asked what it knows."""
-    decided, folder = planned.plan, use.runs / run.id
-    job = Job(
+def job_of(run: Run, planned: Planned, backend: Backend, use: Services, lease: Lease, *, attached: bool = False) -> Job:
+    """What a backend gets of a run that was recorded."""
+    decided = planned.plan
+    return Job(
         run_id=run.id,
         token=lease.info.token,
-        folder=folder,
+        folder=use.runs / run.id,
         parcel=FreshParcel(run, decided, planned.secrets, use),
         name=run.name,
         demand=demand_of(decided, backend),
@@ -228,8 +228,13 @@ def _submit(run: Run, planned: Planned, backend: Backend, use: Services, lease: 
         attached=attached,
         secrets=planned.secrets,
     )
+
+
+def _submit(run: Run, planned: Planned, backend: Backend, use: Services, lease: Lease, *, attached: bool) -> JobHandle:
+    """Give the job to its backend.  The lease says so first: whatever is killed, the engine is asked what it knows."""
+    job = job_of(run, planned, backend, use, lease, attached=attached)
     if backend.elsewhere:
-        lease.intend(JobHandle(decided.options.backend, "", run_id=run.id))
+        lease.intend(JobHandle(planned.plan.options.backend, "", run_id=run.id))
     (handle,) = backend.submit([job])
     if backend.elsewhere:
         lease.place(handle)

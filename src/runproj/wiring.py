@@ -131,6 +131,7 @@ class Wiring:
             child_env={name: self.environ[name] for name in _REMOTE_VARIABLES if name in self.environ} if remote else {},
             tee=self.tee,
             look=self.recover,
+            cancel=self.cancel,
             experiment=self.settings.experiment,
             experiment_id=self.settings.experiment_id,
             place=self.settings.place,

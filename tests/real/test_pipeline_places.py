@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 
-import pytest
-
 from conftest import Repository
 from support.docker import Docker
 from support.placing import nothing_left
 from support.program import SYSTEM, Cli
-from support.slurm import Slurm
 
 PIPELINE = r"""
 ENVIRONMENT
@@ -30,12 +27,6 @@ entry_points:
     command: [sh, -c, 'cat model.txt; cut -d " " -f 2 model.txt | sed s/^/score=/; [ ! -d /made-for-it ] || echo inside=1']
     metrics: ['(?P<name>score|inside)=(?P<value>\S+)']
 """
-
-
-@pytest.fixture
-def away(cli: Cli, slurm: Slurm) -> Cli:
-    cli.env |= slurm.environ
-    return cli
 
 
 def piped(cli: Cli, project: Repository, *arguments: str) -> dict:

@@ -47,7 +47,7 @@ def run(opened: Opened, request: Request, asked: Asked, wiring: Wiring) -> int:
     parallel = asked.parallel or len(os.sched_getaffinity(0))
     begun = time.monotonic()
     try:
-        view = Engine(pipeline, use, wiring.leases, watch, wiring.cancel, parallel).run()
+        view = Engine(pipeline, use, wiring.leases, watch, parallel).run()
     except KeyboardInterrupt:
         watch.wipe()
         output.say("What has finished is kept: the same command goes on from there.")

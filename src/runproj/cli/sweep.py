@@ -105,7 +105,7 @@ def sweep(
     locked: opt.Locked = False,
     installer: opt.Installer = "uv",
     offline: opt.Offline = False,
-    backend: opt.Backend = "local",
+    backend: opt.OwnBackend = "",
     backend_config: opt.BackendConfig = None,
     experiment: opt.Experiment = None,
     run_name: opt.RunName = None,

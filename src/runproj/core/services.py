@@ -12,7 +12,7 @@ from runproj.core.backend import Backend
 from runproj.core.call import Call
 from runproj.core.environment import Environments
 from runproj.core.project import Project
-from runproj.core.run import RunStatus
+from runproj.core.run import Run, RunStatus
 from runproj.core.source import Sources
 from runproj.core.tracking import ArtifactStore, TrackingStore
 
@@ -93,6 +93,7 @@ class Services:
     endpoint:  None where the child talks to a remote server itself.
     child_env: variables that lead the child to the tracking server, where there is no endpoint.
     look:      finds out what has become of jobs that are elsewhere, and records it;
+    cancel:    stops the job of a run, wherever it is;
     tee:       descriptors that the command's output is copied to while it runs (stdout, stderr); None for none.
     told:      who sends SIGTERM to the executor sends it to every process below it too;
     until:     when the command has to be asked to end at the latest, in seconds since 1970;
@@ -116,6 +117,7 @@ class Services:
     child_env: Mapping[str, str] = field(default_factory=dict)
     tee: tuple[int | None, int | None] = (None, None)
     look: Callable[[], object] = lambda: None
+    cancel: Callable[[Run], None] = lambda _: None
     told: bool = False
     until: float | None = None
     experiment: str = "Default"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import secrets as tokens
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -72,12 +71,10 @@ class _State:
 
 
 class Engine:
-    """One pipeline, being run by this process.  cancel: stops the job of a run, wherever it is."""
+    """One pipeline, being run by this process."""
 
-    def __init__(
-        self, pipeline: Pipeline, use: Services, leases: Leases, watcher: Watcher, cancel: Callable[[Run], None], parallel: int
-    ) -> None:
-        self._pipeline, self._leases, self._watcher, self._cancel = pipeline, leases, watcher, cancel
+    def __init__(self, pipeline: Pipeline, use: Services, leases: Leases, watcher: Watcher, parallel: int) -> None:
+        self._pipeline, self._leases, self._watcher = pipeline, leases, watcher
         self._use = use
         self._silent = replace(use, reporter=_Notes(use), tee=(None, None))
         self._parallel = parallel
@@ -272,7 +269,7 @@ class Engine:
     def _cancel_all(self) -> None:
         for _, run in self._state.running.values():
             with contextlib.suppress(RunprojError):
-                self._cancel(run)
+                self._use.cancel(run)
 
     def _is_anothers(self, run: Run) -> bool:
         """Whether the pipeline that a run belongs to is another one, which goes on."""

@@ -18,10 +18,13 @@ from runproj.core.services import Services
 from runproj.core.source import Checkout
 from runproj.core.space import Choices, Range, Space, Values
 from runproj.core.sweep import Goal, Method, Pruning, Sweep
-from runproj.errors import BackendError, ParameterError, StartError, UsageError
+from runproj.errors import ParameterError, StartError, UsageError
 
 _TYPED = "-P"
-_MODELS = (Method.TPE, Method.CMAES)
+MODELS = (Method.TPE, Method.CMAES)
+"""What the next trial tries depends on those before."""
+_LEARNING = 4
+"""Trials of these at a time on an engine, unless the user says otherwise: each one more is chosen knowing one less."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +44,12 @@ def plan(request: Request, wishes: SweepWishes, table: Table | None, use: Servic
         decided.append(sweep)
         return given
 
-    if request.options.backend != "local":
-        raise BackendError("Sweeps run on the backend 'local'", fix="Leave out --backend.")
     planned = runner.plan(request, use, choose)
-    return planned, decided[0]
+    (sweep,) = decided
+    if not sweep.parallel:
+        elsewhere = use.backends.open(planned.plan.options.backend).elsewhere
+        sweep = replace(sweep, parallel=1 if not elsewhere else _LEARNING if sweep.method in MODELS else sweep.trials)
+    return planned, sweep
 
 
 def decide(
@@ -128,11 +133,11 @@ def _how(space: Space, wishes: SweepWishes, fixed: tuple[Given, ...]) -> Sweep:
         raise UsageError(
             f"A grid cannot go through all values of {name!r}", fix=f"Give a step (-P {name}=LOW..HIGH:STEP), or --method random."
         )
-    if not wishes.metric and (method in _MODELS or prune is not Pruning.NONE):
+    if not wishes.metric and (method in MODELS or prune is not Pruning.NONE):
         raise UsageError(f"{'Pruning' if prune is not Pruning.NONE else method.value} needs a metric", fix="--metric NAME")
     if wishes.metric and goal is None:
         raise UsageError(f"Is more or less of {wishes.metric!r} better?", fix="Say --maximize or --minimize.")
-    if method in _MODELS:
+    if method in MODELS:
         _require_optuna(method)
     trials = min(filter(None, (wishes.trials, there_are if method is Method.GRID else None)), default=None)
     if trials is None:
@@ -144,7 +149,7 @@ def _how(space: Space, wishes: SweepWishes, fixed: tuple[Given, ...]) -> Sweep:
         fixed=fixed,
         metric=wishes.metric,
         goal=goal or Goal.MAXIMIZE,
-        parallel=wishes.parallel or 1,
+        parallel=wishes.parallel or 0,
         seed=wishes.seed or 0,
         prune=prune,
         max_time=wishes.max_time,

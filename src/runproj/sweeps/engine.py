@@ -10,20 +10,20 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from runproj import runner
-from runproj.core.backend import JobHandle
 from runproj.core.outcome import Outcome, outcome_of
 from runproj.core.pruning import Curve, hopeless
 from runproj.core.run import Run, RunChanges, RunStatus, Tag, TagName
 from runproj.core.services import Services
 from runproj.core.space import Values
 from runproj.core.sweep import Pruning, Sweep, TrialView
-from runproj.errors import NotFoundError, TrackingError, UsageError
+from runproj.errors import TrackingError, UsageError
 from runproj.files import remove_tree
 from runproj.leases import Lease, Leases
 from runproj.supervise import Deferred
 from runproj.sweeps import record
-from runproj.sweeps.deciding import Binder
-from runproj.sweeps.pool import Pool
+from runproj.sweeps.deciding import MODELS, Binder
+from runproj.sweeps.jobs import Jobs
+from runproj.sweeps.pool import Pool, Workers
 from runproj.sweeps.samplers import sampler_of
 from runproj.sweeps.worker import Answer, Order
 
@@ -50,7 +50,10 @@ class Watcher(Protocol):
 
 @dataclass
 class _State:
-    """What is known of the trials.  `values` of all that were begun, `curves` of what they logged."""
+    """What is known of the trials.  `values` of all that were begun, `curves` of what they logged.
+
+    adopted: runs of trials that a process before this one submitted, and that may still run.
+    """
 
     values: dict[int, Values] = field(default_factory=dict)
     ended: dict[int, TrialView] = field(default_factory=dict)
@@ -58,6 +61,7 @@ class _State:
     curves: dict[int, Curve] = field(default_factory=dict)
     pruned: dict[int, int] = field(default_factory=dict)
     again: list[int] = field(default_factory=list)
+    adopted: dict[int, Run] = field(default_factory=dict)
     next: int = 1
 
 
@@ -73,6 +77,7 @@ class Engine:
         self._begun = time.monotonic()
         self._why = ""
         self._stopping = False
+        self._elsewhere = use.backends.open(planned.plan.options.backend).elsewhere
 
     def start(self, recover: Callable[[], object]) -> Run:
         """Record the sweep and run it to its end; returns its run."""
@@ -108,12 +113,12 @@ class Engine:
         return self._run(parent, lease, recover)
 
     def _settled(self, parent: Run, recover: Callable[[], object]) -> list[Run]:
-        """The trials of before, when none of them runs any more: those whose sweep is gone are ending."""
+        """The trials of before.  On this machine none of them runs any more: those whose sweep is gone are ending."""
         deadline = time.monotonic() + _ENDING + self._planned.plan.options.grace
         while True:
             recover()
             runs = record.children(parent.id, self._use)
-            if all(run.status.final for run in runs):
+            if self._elsewhere or all(run.status.final for run in runs):
                 return runs
             if time.monotonic() > deadline:
                 raise UsageError(f"Trials of sweep {parent.id[:8]} still run", fix="Stop them: runproj runs stop RUN.")
@@ -129,18 +134,28 @@ class Engine:
                 self._sampler.tell(number, state.values[number], seen.value)
                 if self._sweep.prune is not Pruning.NONE:
                     state.curves[number] = self._curve(run.id)
+            elif not run.status.final:
+                state.adopted[number], state.runs[number] = run, run.id
         known = set(state.values)
         state.next = max(known, default=0) + 1
-        state.again = sorted({*range(1, state.next)} - set(state.ended))
+        state.again = sorted({*range(1, state.next)} - set(state.ended) - set(state.adopted))
 
     def _run(self, parent: Run, lease: Lease, recover: Callable[[], object]) -> Run:
         lease.beat()
         use = self._use
         self._recover = recover
-        pool = Pool(use.runs / parent.id, use.home, self._sweep.parallel)
+        pool = self._pool(parent)
         with Deferred() as deferred:  # what an order or an answer means is never known by half
             self._through(parent, pool, lease, deferred)
         return use.tracking.get_run(parent.id)
+
+    def _pool(self, parent: Run) -> Pool:
+        use, sweep = self._use, self._sweep
+        if not self._elsewhere:
+            return Workers(use.runs / parent.id, use, sweep.parallel)
+        jobs = Jobs(parent, self._planned, use, self._leases, sweep.parallel, learning=sweep.method in MODELS)
+        jobs.adopt(self._state.adopted)
+        return jobs
 
     def _through(self, parent: Run, pool: Pool, lease: Lease, deferred: Deferred) -> None:
         use = self._use
@@ -167,7 +182,12 @@ class Engine:
             lease.end()
 
     def _ready(self) -> None:
-        """Have the environment there once, and see what keeps it from being built, before many trials want it."""
+        """Have the environment there once, and see what keeps it from being built, before many trials want it.
+
+        Where they run elsewhere, the first of them builds it there, and the others of that machine wait for it.
+        """
+        if self._elsewhere:
+            return
         use, plan = self._use, self._planned.plan
         use.reporter.phase("environment", f"Environment {plan.lock.digest[:12]} ({plan.lock.origin})")
         checkout = self._planned.checkout or use.sources.checkout(plan.code, use.sources.scratch())
@@ -176,9 +196,13 @@ class Engine:
     def _loop(self, parent: Run, pool: Pool, deferred: Deferred) -> None:
         looked = time.monotonic()
         while True:
-            while pool.free and (number := self._next()) is not None:
-                pool.start(self._order(parent, number))
-                self._watcher.started(number, self._state.values[number])
+            self._enough(pool)
+            orders: list[Order] = []
+            while len(orders) < pool.free and (number := self._next()) is not None:
+                orders.append(self._order(parent, number))
+            pool.start(orders)
+            for order in orders:
+                self._watcher.started(order.number, self._state.values[order.number])
             if not pool.running:
                 return
             with deferred.lifted():
@@ -190,14 +214,23 @@ class Engine:
                 looked = time.monotonic()
                 self._prune(pool)
 
-    def _next(self) -> int | None:
-        """The number of the next trial to begin; None where no further one is to be."""
+    def _enough(self, pool: Pool) -> None:
+        """See whether no further trial is to begin, and take out those that wait."""
         sweep, state = self._sweep, self._state
+        if not (state.again or state.next <= sweep.trials or pool.waiting):
+            return
         failed = sum(one.status == RunStatus.FAILED.value for one in state.ended.values())
         if sweep.max_failures is not None and failed >= sweep.max_failures:
             self._why = f"{failed} trials failed"
         if sweep.max_time is not None and time.monotonic() - self._begun >= sweep.max_time:
             self._why = f"stopped after {sweep.max_time:g} s"
+        if self._why:
+            for number in pool.waiting:
+                pool.cancel(state.runs[number])
+
+    def _next(self) -> int | None:
+        """The number of the next trial to begin; None where no further one is to be."""
+        sweep, state = self._sweep, self._state
         if self._why:
             return None
         if state.again:
@@ -227,6 +260,9 @@ class Engine:
         if run_id is None:
             raise TrackingError(f"Trial {answer.number} could not be recorded", why=answer.error)
         run = self._use.tracking.get_run(run_id)
+        if state.adopted.pop(answer.number, None) and not record.counts(run) and not self._stopping:
+            state.again.append(answer.number)  # it was being stopped, or had not been submitted
+            return
         if not run.status.final:  # its process vanished
             self._recover()
             run = self._use.tracking.get_run(run_id)
@@ -253,7 +289,7 @@ class Engine:
     def _prune(self, pool: Pool) -> None:
         """Stop what is hopeless; the tag comes first, so that it is known why, whatever happens then."""
         state, use = self._state, self._use
-        for number in pool.running:
+        for number in set(pool.running) - set(pool.waiting):
             run_id = state.runs.get(number)
             if run_id is None or number in state.pruned:
                 continue
@@ -263,9 +299,7 @@ class Engine:
                 continue
             state.pruned[number] = step
             use.tracking.update(run_id, RunChanges(tags=(Tag(TagName.PRUNED, str(step)),)))
-            name = self._planned.plan.options.backend
-            with contextlib.suppress(NotFoundError):
-                use.backends.open(name).cancel(JobHandle(name, run_id, run_id=run_id))
+            pool.cancel(run_id)
 
     def _outcome(self) -> Outcome:
         statuses = [one.status for one in self._state.ended.values()]
