@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _VERBS = ("resume", "show")
 _MOST_SHOWN = 5
+_MOST_LIVE = 8
+"""Trials under way that the moving table names."""
 
 Uri = Annotated[
     str, typer.Argument(metavar="URI", help="As of 'run'; or 'resume' or 'show', and a sweep (its id, beginning of an id, name).")
@@ -289,7 +291,10 @@ class Watch:
         now = time.monotonic()
         done = self._before + len(self._done)
         lines = [f"{done} of {self._sweep.trials} done, {len(self._running)} running"]
-        lines += [f"  {number:>4}  {output.seconds(now - since):>6}  {shown(v)}" for number, (v, since) in self._running.items()]
+        for number, (values, since) in list(self._running.items())[:_MOST_LIVE]:
+            lines.append(f"  {number:>4}  {output.seconds(now - since):>6}  {shown(values)}")
+        if (more := len(self._running) - _MOST_LIVE) > 0:
+            lines.append(f"  and {more} more")
         best = ranked(self._done, self._sweep)[:3] if self._sweep.metric else []
         lines += [f"  best {one.value:.6g}  trial {one.number}  {shown(one.params)}" for one in best]
         width = shutil.get_terminal_size().columns - 1
