@@ -47,6 +47,9 @@ _KEPT_WHEN_CLEAN = (
     "TERM",
     "SHELL",
     "SSL_CERT_FILE",
+    # which GPUs there are is what it was given, not what it takes
+    "CUDA_VISIBLE_DEVICES",
+    "CUDA_DEVICE_ORDER",
 )
 
 

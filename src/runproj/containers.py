@@ -17,6 +17,7 @@ from typing import Any
 from runproj import engine as engines
 from runproj import gateways
 from runproj.core import container
+from runproj.core.backend import Engine as EngineVariables
 from runproj.core.call import BoundValue, Call
 from runproj.core.dialect import needs_bash
 from runproj.core.environment import DockerSpec, ImageFacts
@@ -186,6 +187,8 @@ class Box:
         for key, value in typed.host.items():
             there = host.get(key)
             host[key] = [*there, *value] if isinstance(there, list) and isinstance(value, list) else value
+        if host.get("DeviceRequests") and (given := os.environ.get(EngineVariables.GPUS)) is not None:  # these, not any
+            host["DeviceRequests"] = [container.gpus(f"device={given}")] if given else []
         return {
             "Image": self.image.id,
             "Cmd": list(argv),

@@ -119,7 +119,7 @@ class Placed:
             self._end(lease, parcel)
             return False
         ended = parcel.ended
-        if ended is None and over and not self._late(parcel):
+        if ended is None and over and not (status.seen or self._late(parcel)):
             lease.hand_over()
             return False
         if ended is None and not over:

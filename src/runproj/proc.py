@@ -238,6 +238,15 @@ def marked(variable: str, value: str) -> Iterator[int]:
                 yield int(entry)
 
 
+def running(*words: str) -> Iterator[int]:
+    """Processes that have all of `words` among the arguments they were started with."""
+    wanted = {os.fsencode(word) for word in words}
+    for entry in os.listdir("/proc"):
+        with contextlib.suppress(OSError):
+            if entry.isdigit() and wanted <= set(Path(f"/proc/{entry}/cmdline").read_bytes().split(b"\0")):
+                yield int(entry)
+
+
 def send(pids: Iterable[int], number: int) -> None:
     """Signal processes; those that are gone already are passed over."""
     for pid in pids:
@@ -303,15 +312,24 @@ def environment_of(pid: int) -> dict[str, str]:
 
 def detach(argv: Sequence[str | Path], *, cwd: Path, env: Mapping[str, str], log: Path, keep: tuple[int, ...] = ()) -> int:
     """Start a program that outlives this process, in a session of its own, its output in `log`.  Returns its pid."""
+    return depart(argv, cwd=cwd, env=env, log=log, keep=keep).pid
+
+
+def depart(
+    argv: Sequence[str | Path], *, cwd: Path, env: Mapping[str, str], log: Path, keep: tuple[int, ...] = ()
+) -> subprocess.Popen[bytes]:
+    """As `detach`, for who wants to know how it ends.  Raises `StartError`."""
     with log.open("ab") as output:
-        process = subprocess.Popen(
-            [os.fspath(part) for part in argv],
-            cwd=cwd,
-            env=dict(env),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-            pass_fds=keep,
-        )
-    return process.pid
+        try:
+            return subprocess.Popen(
+                [os.fspath(part) for part in argv],
+                cwd=cwd,
+                env=dict(env),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                pass_fds=keep,
+            )
+        except OSError as error:
+            raise StartError(f"Cannot start {argv[0]}", why=os.strerror(error.errno or 0)) from error

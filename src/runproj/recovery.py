@@ -38,10 +38,7 @@ def recover(leases: Leases, runs: Path, open_stores: Callable[[str], Stores]) ->
             stores = open_stores(lease.info.tracking_uri)
             run = _run_of(lease, stores.tracking)
             if run is not None:
-                from runproj import containers
-
-                _end_processes(run.id)
-                if containers.end_of_run(runs / run.id, run.id):
+                if end_processes(run.id, runs):
                     _salvage(lease.info.tracking_uri, runs, run.id)
                 if _close(run, stores, runs / run.id):
                     closed.append(run.id)
@@ -67,14 +64,20 @@ def _run_of(lease: Lease, tracking: TrackingStore) -> Run | None:
     return found[0] if found else None
 
 
-def _end_processes(run_id: str) -> None:
-    """Kill what still carries the run's mark: its guard does so itself unless it was killed too."""
+def end_processes(run_id: str, runs: Path) -> bool:
+    """Kill what still carries the run's mark: its guard does so itself unless it was killed too.
+
+    Returns whether it had a container, which is gone now.
+    """
+    from runproj import containers
+
     for _ in range(50):
         pids = [pid for pid in proc.marked("RUNPROJ_GUARDED", run_id) if pid != os.getpid()]
         if not pids:
-            return
+            break
         proc.send(pids, signal.SIGKILL)
         time.sleep(0.02)
+    return containers.end_of_run(runs / run_id, run_id)
 
 
 def _salvage(tracking_uri: str, runs: Path, run_id: str) -> None:

@@ -16,6 +16,7 @@ from runproj.core.differences import Diff, Why
 from runproj.core.environment import LockFile
 from runproj.core.pipeline import PipelineView
 from runproj.core.plan import Plan
+from runproj.core.queue import QueueList
 from runproj.core.record import RunRecord
 from runproj.core.sweep import SweepView
 from runproj.core.transfer import TransferReport
@@ -61,6 +62,7 @@ DOCUMENTS: Mapping[str, type] = {
     "why": Why,
     "diff": Diff,
     "backends": BackendList,
+    "queue": QueueList,
     "sync": SyncReport,
     "transfer": TransferReport,
     "ci": CiView,

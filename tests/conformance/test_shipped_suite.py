@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import subprocess
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
 import pytest
 
-from runproj.testing import BackendSuite, EngineSuite
+from runproj.testing import BackendSuite, EngineSuite, Program
 from support.slurm import Slurm
 
 
@@ -25,6 +26,22 @@ class TestPackageOfItsOwn(EngineSuite):
     @pytest.fixture
     def environ(self, background: Path) -> Mapping[str, str]:
         return {"PYTHONPATH": str(background)}
+
+
+class TestQueue(EngineSuite):
+    """With a worker that takes three runs at a time."""
+
+    backend = "queue"
+
+    @pytest.fixture(autouse=True)
+    def _worker(self, program: Program) -> Iterator[None]:
+        log = (program.project / "worker.log").open("w")
+        command = program.command("worker", "--parallel", "3")
+        worker = subprocess.Popen(command, env=program.environ, cwd=program.project, stdout=log, stderr=log)
+        yield
+        worker.terminate()
+        assert worker.wait(60) == 0
+        log.close()
 
 
 class TestSlurm(EngineSuite):

@@ -77,6 +77,14 @@ def test_gpus_are_rendered(isolated: Path, asked: str, needed: int | None, reque
     assert body["HostConfig"]["DeviceRequests"] == [{"Driver": "", "Capabilities": [["gpu"]], **request_}]
 
 
+def test_gpus_that_a_job_was_given_are_those_of_its_container(isolated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUNPROJ_JOB_GPUS", "1,3")
+    made = box(isolated, DockerSpec("x", gpus="all"), "gpus=2", resources=Resources(gpus=2))
+    assert [one["DeviceIDs"] for one in told(made, isolated)["HostConfig"]["DeviceRequests"]] == [["1", "3"]]
+    monkeypatch.setenv("RUNPROJ_JOB_GPUS", "")
+    assert told(made, isolated)["HostConfig"]["DeviceRequests"] == []
+
+
 def test_what_is_asked_for_and_what_is_typed(isolated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOST", "from here")
     asked = DockerSpec(

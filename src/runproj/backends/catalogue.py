@@ -15,7 +15,7 @@ from runproj.errors import BackendError, UsageError
 
 GROUP = "runproj.backends"
 
-OURS: Mapping[str, str] = {"slurm": "runproj.backends.slurm:make"}
+OURS: Mapping[str, str] = {"queue": "runproj.backends.queue:make", "slurm": "runproj.backends.slurm:make"}
 """Name → module and function."""
 
 

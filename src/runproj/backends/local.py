@@ -34,7 +34,7 @@ class LocalBackend:
 
     def check(self, demand: Demand) -> None:
         # host or image: whether there is an engine for images has been found out by who pinned one
-        for what, asked, there in _needs(demand.resources):
+        for what, asked, there in needs(demand.resources):
             if asked > there:
                 raise BackendError(
                     f"The entry point needs more {what} than this machine has: {asked:g}, not {there:g}",
@@ -117,7 +117,7 @@ def _run_id(handle: JobHandle) -> str:
     return handle.run_id or handle.id
 
 
-def _needs(resources: Resources) -> Iterator[tuple[str, float, float]]:
+def needs(resources: Resources) -> Iterator[tuple[str, float, float]]:
     """What is needed, how much of it was asked for, and how much this machine has."""
     if resources.nodes:
         yield "nodes", resources.nodes, 1

@@ -24,6 +24,22 @@ def runs(incomplete: str) -> list[tuple[str, str]]:
     return [item for item in offered if item[0].startswith(incomplete)]
 
 
+def queued(incomplete: str) -> list[tuple[str, str]]:
+    """Runs that wait in the queue."""
+    from runproj.backends.queue_folder import QueueFolder
+    from runproj.errors import RunprojError
+    from runproj.settings import load
+
+    try:
+        queue = QueueFolder(load().home)
+        with queue.locked():
+            found = [entry for entry in queue.listed().entries if entry.position]
+    except RunprojError:
+        return []
+    offered = [(name, f"position {entry.position}") for entry in found for name in (entry.name, entry.run[:8])]
+    return [item for item in offered if item[0].startswith(incomplete)]
+
+
 def metrics(incomplete: str) -> list[str]:
     """Metrics that recent runs have."""
     return _of_runs(incomplete, lambda run: [item.key for item in run.metrics])

@@ -26,6 +26,8 @@ COMMANDS = {
     "diff": "reproduce",
     "runs": "runs",
     "wait": "runs",
+    "queue": "queue",
+    "worker": "queue",
     "experiments": "catalogue",
     "models": "catalogue",
     "report": "report",

@@ -107,6 +107,13 @@ Trust = Annotated[
     bool, typer.Option("--trust", help="Let the project have what it asks of this machine, now and later at this commit.")
 ]
 Detach = Annotated[bool, typer.Option("--detach", "-d", help="Return at once; follow with 'runproj runs logs -af RUN'.")]
+Queue = Annotated[
+    bool, typer.Option("--queue", help="Put it in the queue of this machine, for 'runproj worker', and return at once.")
+]
+Priority = Annotated[
+    int | None, typer.Option("--priority", metavar="N", help="In the queue: before those of a lower one; 0 by default.")
+]
+Wait = Annotated[bool, typer.Option("--wait", help="With --queue: wait for its end, as if it ran here.")]
 Repeat = Annotated[int, typer.Option("--repeat", min=1, metavar="N", help="Run it N times, and tell how its metrics vary.")]
 Force = Annotated[bool, typer.Option("--force", help="Run every step of a pipeline, whatever has been run before.")]
 FromStep = Annotated[

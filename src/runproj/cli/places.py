@@ -21,6 +21,18 @@ def chosen(name: str, config: str | None) -> tuple[str, dict[str, Any]]:
     return backend, {**options, **_given(config)}
 
 
+def queued(name: str, config: str | None, *, queue: bool, priority: int | None) -> tuple[str, dict[str, Any]]:
+    """As `chosen`, with what `--queue` and `--priority` are short for."""
+    backend, options = chosen(name or ("queue" if queue else ""), config)
+    if queue and backend != "queue":
+        raise UsageError(f"--queue and --backend {name} do not go together", fix="Leave out one of them.")
+    if priority is None:
+        return backend, options
+    if backend != "queue":
+        raise UsageError("--priority is for runs in the queue", fix="Say --queue, too.")
+    return backend, {**options, "priority": priority}
+
+
 def _given(text: str | None) -> dict[str, Any]:
     """The options of a JSON text, or of a file of JSON or TOML."""
     if not text:

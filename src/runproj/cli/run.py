@@ -42,6 +42,7 @@ class Asked:
     force: bool = False
     from_step: str | None = None
     parallel: int | None = None
+    queued: bool = False
 
 
 def run(
@@ -77,6 +78,9 @@ def run(
     from_step: opt.FromStep = None,
     parallel: opt.Parallel = None,
     trust: opt.Trust = False,
+    queue: opt.Queue = False,
+    priority: opt.Priority = None,
+    wait: opt.Wait = False,
     detach: opt.Detach = False,
     dry_run: opt.DryRun = False,
     json: opt.Json = False,
@@ -101,7 +105,7 @@ def run(
         ),
         trust=trust,
         options=make_options(
-            places.chosen(backend, backend_config),
+            places.queued(backend, backend_config, queue=queue, priority=priority),
             experiment,
             run_name,
             tag,
@@ -116,7 +120,8 @@ def run(
     )
     if repeat > 1 and detach:
         raise UsageError("--repeat and --detach do not go together", fix="Leave out one of them.")
-    return _run(request, Asked(json, quiet, detach, dry_run, repeat, force, from_step, parallel), offline=offline)
+    asked = Asked(json, quiet, detach, dry_run, repeat, force, from_step, parallel, queued=queue and not wait)
+    return _run(request, asked, offline=offline)
 
 
 def plan(
@@ -265,31 +270,22 @@ def _start(planned: Planned, wiring: Wiring, asked: Asked) -> int:
             from runproj.cli.reproduce import repeated
 
             return repeated(planned, asked.repeat, wiring, begun, as_json=asked.json)
-        run = runner.start(
-            planned, use, wiring.leases, attached=not asked.detach, on_created=lambda created: begun.append(created.id)
-        )
+        away = asked.detach or asked.queued
+        run = runner.start(planned, use, wiring.leases, attached=not away, on_created=lambda created: begun.append(created.id))
     except RunprojError as error:
         if begun:  # recorded as failed, and the words are the executor's
             error.fix = "\n".join(filter(None, [error.fix, f"The run is recorded: runproj runs show {begun[0][:8]}"]))
         raise
-    if asked.detach:
-        return _detached(run, asked)
+    if away:
+        from runproj.cli.detached import tell
+
+        tell(run, wiring, as_json=asked.json, quiet=asked.quiet)
+        return 0
     if not run.status.final:
         from runproj.cli.attend import attend
 
         run = attend(run, wiring)
     return _ended(run, wiring, asked)
-
-
-def _detached(run: Run, asked: Asked) -> int:
-    if asked.json:
-        output.write_json(run)
-    else:
-        if not asked.quiet:
-            name, short = output.clean(run.name), run.id[:8]
-            output.say(f"Running in the background: {name}\n  runproj runs logs -af {short}\n  runproj runs stop {short}")
-        output.write(run.id)
-    return 0
 
 
 def _ended(run: Run, wiring: Wiring, asked: Asked) -> int:

@@ -22,6 +22,7 @@ SUMMARIES = {
     "gc": "Free what no run needs.",
     "doctor": "See whether this machine is fit.",
     "server": "Serve runs, artifacts and models to a team.",
+    "worker": "Run what is in the queue.",
     "backends": "List where runs can be, and what can be said.",
     "sync": "Send what was logged while the server was away.",
     "import": "Take over a record of MLflow, or a capsule.",

@@ -115,12 +115,14 @@ class JobStatus:
     """What an engine says of a job.
 
     note:    why it waits, for people;
-    outcome: how the engine ended it (memory, time, node, cancelled); None where the executor itself knows better.
+    outcome: how the engine ended it (memory, time, node, cancelled); None where the executor itself knows better;
+    seen:    of a job that is over: what its executor wrote is here, and nothing more will come.
     """
 
     state: JobState
     note: str = ""
     outcome: Outcome | None = None
+    seen: bool = False
 
 
 class Backend(Protocol):
@@ -174,6 +176,8 @@ class Engine:
     """Set where the engine sends SIGTERM to every process of the job."""
     REQUEUED = "RUNPROJ_JOB_REQUEUED"
     """Set where a job that the engine stopped is started again: SIGTERM does not end its run."""
+    GPUS = "RUNPROJ_JOB_GPUS"
+    """Ids of the GPUs that the job has, with commas between them; a container that asks for GPUs is given these."""
 
 
 RESOURCES = tuple(item.name for item in fields(Resources))
