@@ -17,12 +17,13 @@ pytest_plugins = [
     "support.docker",
     "support.mlflow",
     "support.postgres",
+    "support.ray",
     "support.s3",
     "support.slurm",
     "support.teamserver",
 ]
 
-COSTLY = ("mlflow_server", "engine", "slurm")
+COSTLY = ("mlflow_server", "engine", "ray", "slurm")
 """Fixtures that take long to make, or that tests of several modules share: the tests of each run in one process."""
 
 HOSTILE = 'it\'s a "Größe" $(x) `y`\n;&'

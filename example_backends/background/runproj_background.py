@@ -18,6 +18,7 @@ from runproj.errors import BackendError
 class Background:
     options = (Option("nice", OptionKind.NUMBER, "Niceness of the process, 0 to 19."),)
     elsewhere = True
+    batches = False
 
     def __init__(self, home: Path) -> None:
         self.home = home

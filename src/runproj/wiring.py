@@ -141,7 +141,9 @@ class Wiring:
     def backends(self) -> Catalogue:
         from runproj.backends.catalogue import BackendContext, Catalogue
 
-        return Catalogue(BackendContext(self.settings.home, self.environ), {"local": self._local_backend})
+        return Catalogue(
+            BackendContext(self.settings.home, self.environ, self.settings.tracking_uri), {"local": self._local_backend}
+        )
 
     def _local_backend(self) -> Backend:
         from runproj.backends.local import LocalBackend

@@ -10,6 +10,7 @@ from types import MappingProxyType
 import pytest
 
 from runproj.testing import BackendSuite, EngineSuite, Program
+from support.ray import Ray
 from support.slurm import Slurm
 
 
@@ -50,3 +51,11 @@ class TestSlurm(EngineSuite):
     @pytest.fixture
     def environ(self, slurm: Slurm) -> Mapping[str, str]:
         return slurm.environ
+
+
+class TestRay(EngineSuite):
+    backend = "ray"
+
+    @pytest.fixture
+    def environ(self, ray: Ray) -> Mapping[str, str]:
+        return ray.environ

@@ -15,16 +15,24 @@ from runproj.errors import BackendError, UsageError
 
 GROUP = "runproj.backends"
 
-OURS: Mapping[str, str] = {"queue": "runproj.backends.queue:make", "slurm": "runproj.backends.slurm:make"}
+OURS: Mapping[str, str] = {
+    "queue": "runproj.backends.queue:make",
+    "ray": "runproj.backends.ray:make",
+    "slurm": "runproj.backends.slurm:make",
+}
 """Name → module and function."""
 
 
 @dataclass(frozen=True)
 class BackendContext:
-    """What a backend is made with.  home: where runproj keeps its things;  environ: variables of the user's shell."""
+    """What a backend is made with.
+
+    home: where runproj keeps its things;  environ: variables of the user's shell;  tracking_uri: of the store.
+    """
 
     home: Path
     environ: Mapping[str, str]
+    tracking_uri: str = ""
 
 
 Make = Callable[[BackendContext], Backend]

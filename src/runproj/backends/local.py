@@ -31,6 +31,7 @@ class LocalBackend:
     execute: Callable[[Job], None]
     options: tuple[Option, ...] = ()
     elsewhere: bool = False
+    batches: bool = False
 
     def check(self, demand: Demand) -> None:
         # host or image: whether there is an engine for images has been found out by who pinned one

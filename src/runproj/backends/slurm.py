@@ -16,7 +16,7 @@ from pathlib import Path
 
 from runproj import proc
 from runproj.backends.catalogue import BackendContext
-from runproj.backends.shared import follow_file
+from runproj.backends.shared import follow_log, has_ended
 from runproj.backends.slurm_script import (
     SQUEUE,
     Seen,
@@ -74,6 +74,7 @@ class SlurmBackend:
     """See `runproj.core.backend.Backend`."""
 
     elsewhere = True
+    batches = True
     options = (
         Option("account", OptionKind.TEXT, "Account that is charged."),
         Option("qos", OptionKind.TEXT, "Quality of service."),
@@ -200,7 +201,7 @@ class SlurmBackend:
 
     def _explained(self, jobs: Mapping[str, str], clusters: str) -> dict[str, JobStatus]:
         """Run → how its job ended, for those whose state does not say it."""
-        recorded = {run_id: (self._parcel(run_id) / "record" / "ended.json").exists() for run_id in jobs}
+        recorded = {run_id: has_ended(self._parcel(run_id)) for run_id in jobs}
         mute = [number for run_id, number in jobs.items() if not recorded[run_id]]
         one = mute if len(mute) == 1 else []  # it tells of one or of all
         command = ["scontrol", *_on(clusters), "show", "job", "-o", *one]
@@ -236,13 +237,7 @@ class SlurmBackend:
             self._run(["scancel", "--quiet", *_on(clusters), number], good=(0, 1))
 
     def logs(self, handle: JobHandle, *, stream: str = "stdout", follow: bool = False) -> Iterator[bytes]:
-        path = self._home / "runs" / handle.run_id / "logs" / f"{stream}.log"
-        ended = self._parcel(handle.run_id)
-
-        def going_on() -> bool:  # asks nobody: the parcel goes when the run has been closed
-            return follow and ended.exists() and not (ended / "record" / "ended.json").exists()
-
-        return follow_file(path, going_on)
+        return follow_log(self._home, handle.run_id, stream, follow=follow)
 
     def collect(self, handle: JobHandle, into: Path) -> None:
         """The executor wrote there itself."""

@@ -129,7 +129,9 @@ class Backend(Protocol):
     """Starts executors somewhere.  Sees only a Job.
 
     options:   what can be said to it;
-    elsewhere: its executors are started by an engine, with a parcel; they may run on another machine, after this process is gone.
+    elsewhere: its executors are started by an engine, with a parcel; they may run on another machine, after this process is gone;
+    batches:   its engine takes many jobs at once, and lets so many run at a time as it is told; where it does not, no more are
+               submitted than may run.
     """
 
     @property
@@ -137,6 +139,8 @@ class Backend(Protocol):
 
     @property
     def elsewhere(self) -> bool: ...
+    @property
+    def batches(self) -> bool: ...
 
     def check(self, demand: Demand) -> None:
         """Raise `BackendError` if such a job can never run here, or the engine cannot be used.  Starts nothing."""

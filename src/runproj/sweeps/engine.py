@@ -153,7 +153,8 @@ class Engine:
         use, sweep = self._use, self._sweep
         if not self._elsewhere:
             return Workers(use.runs / parent.id, use, sweep.parallel)
-        jobs = Jobs(parent, self._planned, use, self._leases, sweep.parallel, learning=sweep.method in MODELS)
+        batches = use.backends.open(self._planned.plan.options.backend).batches and sweep.method not in MODELS
+        jobs = Jobs(parent, self._planned, use, self._leases, sweep.parallel, batches=batches)
         jobs.adopt(self._state.adopted)
         return jobs
 

@@ -41,13 +41,13 @@ class _Begun:
 class Jobs:
     """The trials of one sweep on its backend.
 
-    learning: what is tried next depends on what came out, so that no more are submitted than may run.  Where it does not,
-    all are submitted at once, and the engine lets `size` of them run at a time.
+    batches: all are submitted at once, and the engine lets `size` of them run at a time; else, or where what is tried next
+    depends on what came out, no more are submitted than may run.
     """
 
-    def __init__(self, parent: Run, planned: runner.Planned, use: Services, leases: Leases, size: int, *, learning: bool) -> None:
+    def __init__(self, parent: Run, planned: runner.Planned, use: Services, leases: Leases, size: int, *, batches: bool) -> None:
         self._parent, self._planned, self._use, self._leases = parent, planned, use, leases
-        self._size, self._learning = size, learning
+        self._size, self._batches = size, batches
         self._running: dict[int, str] = {}
         self._waiting: set[int] = set()
         self._cancelled: set[str] = set()
@@ -59,9 +59,9 @@ class Jobs:
 
     @property
     def free(self) -> int:
-        if self._learning:
-            return self._size - len(self._running)
-        return 0 if self._running else MOST
+        if self._batches:
+            return 0 if self._running else MOST
+        return self._size - len(self._running)
 
     @property
     def running(self) -> list[int]:
