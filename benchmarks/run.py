@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import capsule_cases
 import docker_cases
 import peers
+import ray_cases
 import reproduce_cases
 import server_cases
 import slurm_cases
@@ -33,6 +34,7 @@ CASES = (
     | docker_cases.CASES
     | reproduce_cases.CASES
     | sweep_cases.CASES
+    | ray_cases.CASES
     | slurm_cases.CASES
 )
 

@@ -44,11 +44,13 @@ def installed() -> Path:
 
 
 class Ray:
-    """The cluster.  `environ`: variables with which it is reached."""
+    """The cluster.  `environ`: variables with which it is reached;  `home`: the home folder of its jobs."""
 
     def __init__(self) -> None:
         self._bin = installed()
         self._folder = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))  # short: it holds sockets
+        self.home = self._folder / "home"
+        self.home.mkdir()
         self._token = secrets.token_hex(24)
         self._ports = [_free_port() for _ in range(6)]
         self.environ = {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{self._ports[1]}", "RAY_AUTH_TOKEN": self._token}
@@ -61,7 +63,8 @@ class Ray:
         command += [f"--{name}={port}" for name, port in zip(names, self._ports, strict=False)]
         command += ["--num-cpus=2", "--object-store-memory=80000000", "--disable-usage-stats", f"--temp-dir={self._folder}"]
         environ = {name: value for name, value in os.environ.items() if not name.startswith(("RUNPROJ_", "MLFLOW_"))}
-        environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self._token, "PATH": f"{self._bin}:{os.environ['PATH']}"}
+        environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self._token, "HOME": str(self.home)}
+        environ["PATH"] = f"{self._bin}:{os.environ['PATH']}"
         with (self._folder / "start.log").open("ab") as log:
             self._head = subprocess.Popen(
                 command, env=environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True

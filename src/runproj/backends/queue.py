@@ -26,6 +26,7 @@ class QueueBackend:
     """See `runproj.core.backend.Backend`."""
 
     elsewhere = True
+    batches = False
     options = (
         Option("priority", OptionKind.NUMBER, "Runs of a higher one come first; 0 by default, and it may be negative."),
         Option("slots", OptionKind.NUMBER, "How many of its worker's slots the run takes; 1 by default."),

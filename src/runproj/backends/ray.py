@@ -1,7 +1,8 @@
 """Ray: an executor is a job of the Jobs API.
 
 Where the nodes see this home, it writes there.  Else (option `python`) the parcel goes along as a package, and the record goes
-to the tracking server.  Ray gives a job that it stops 3 seconds; the executor is in a session of its own, and takes the run's.
+to the tracking server.  Ray kills what it stops, and everything below it, after 3 seconds: the executor runs apart from the
+job, and takes the grace of its run.
 """
 
 from __future__ import annotations
@@ -78,9 +79,9 @@ class RayBackend:
         environment: dict[str, Any] = {"env_vars": {name: str(value) for name, value in options.get("variables", {}).items()}}
         if python := options.get("python"):
             environment["working_dir"] = self._package(job, api)
-            words: Sequence[str] = (str(python), "-m", "runproj", "execute-parcel", ".", "--tee")
+            words: Sequence[str] = (str(python), "-m", "runproj", "execute-parcel", ".", "--tee", "--apart")
         else:
-            words = job.parcel.command
+            words = (*job.parcel.command, "--apart")
         body |= {"entrypoint": entrypoint(words, job.demand, environment["env_vars"]), "runtime_env": environment}
         body |= asked(job.demand)
         details = {"address": api.address} | ({"far": "1"} if python else {})
@@ -196,17 +197,13 @@ def _name(run_id: str) -> str:
 
 
 def entrypoint(command: Sequence[str], demand: Demand, variables: Mapping[str, str]) -> str:
-    """The shell line of a job: the executor in a session of its own, told when the job is; its exit code is the job's.
+    """The shell line of a job.
 
     Ray sets OMP_NUM_THREADS=1 where no CPUs are asked for, which makes numerical programs slow and says nothing.
     """
     cpus = demand.resources.cpus
     threads = f"export OMP_NUM_THREADS={max(1, math.floor(cpus))}; " if cpus else "unset OMP_NUM_THREADS; "
-    first = "" if "OMP_NUM_THREADS" in variables else threads
-    return (
-        f"{first}setsid {shlex.join(command)} & job=$!; trap 'kill -TERM $job' TERM INT; "
-        "while true; do wait $job; code=$?; kill -0 $job 2>/dev/null || exit $code; done"
-    )
+    return f"{'' if 'OMP_NUM_THREADS' in variables else threads}exec {shlex.join(command)}"
 
 
 def asked(demand: Demand) -> dict[str, Any]:

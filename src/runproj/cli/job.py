@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -25,10 +26,26 @@ def execute_job(token: Annotated[str, typer.Argument()], descriptor: Annotated[i
 def execute_parcel(
     folder: Annotated[Path, typer.Argument(help="The parcel: what the job needs, and where its record is written.")],
     tee: Annotated[bool, typer.Option("--tee", help="Copy the output of the command to this process's own.")] = False,
+    apart: Annotated[bool, typer.Option("--apart", help="In a process that whoever kills this one does not find.")] = False,
 ) -> int:
     """Execute the job that a parcel holds, on the machine that an engine has chosen."""
-    from runproj.cli.output import TerminalReporter
-    from runproj.errands import Errand
-    from runproj.parcels import Received
+    from runproj import proc
+    from runproj.cli import output
+    from runproj.errors import RunprojError
 
-    return Errand(Received(folder.absolute()), TerminalReporter(), (1, 2) if tee else (None, None)).execute()
+    def work() -> int:
+        from runproj.errands import Errand
+        from runproj.parcels import Received
+
+        return Errand(Received(folder.absolute()), output.TerminalReporter(), (1, 2) if tee else (None, None)).execute()
+
+    def told() -> int:
+        try:
+            return work()
+        except RunprojError as error:
+            output.show_error(error)
+            return error.exit_code
+        except KeyboardInterrupt:
+            return 128 + signal.SIGTERM
+
+    return proc.apart(told) if apart else work()
