@@ -110,7 +110,7 @@ def test_one_module_starts_processes() -> None:
     }
     assert starting == {"proc.py", "testing.py"}  # the suite for backends runs the program as its users do
     forking = {name_of(path) for path in MODULES if calls_of(path) & {"os.fork", "os.posix_spawn", "pty.fork", "os.execvpe"}}
-    assert forking <= {"guard.py"}
+    assert forking <= {"guard.py", "apart.py"}
 
 
 def test_git_has_one_door() -> None:
@@ -125,7 +125,13 @@ def test_only_the_command_line_prints_and_exits() -> None:
         for path in MODULES
         if calls_of(path) & {"print", "sys.stdout.write", "sys.stderr.write", "sys.exit", "exit", "quit", "os._exit"}
     }
-    on_their_own = {"guard.py", "contained.py", "schemas.py", "environments/conda_worker.py"}  # programs in their own right
+    on_their_own = {
+        "guard.py",
+        "apart.py",
+        "contained.py",
+        "schemas.py",
+        "environments/conda_worker.py",
+    }  # programs in their own right
     assert {name for name in talking if not name.startswith("cli/")} <= on_their_own
     leaving = {name_of(path) for path in MODULES if "sys.exit" in calls_of(path)}
     assert leaving <= {"cli/main.py"} | on_their_own

@@ -29,7 +29,7 @@ def execute_parcel(
     apart: Annotated[bool, typer.Option("--apart", help="In a process that whoever kills this one does not find.")] = False,
 ) -> int:
     """Execute the job that a parcel holds, on the machine that an engine has chosen."""
-    from runproj import proc
+    from runproj import apart as away
     from runproj.cli import output
     from runproj.errors import RunprojError
 
@@ -48,4 +48,4 @@ def execute_parcel(
         except KeyboardInterrupt:
             return 128 + signal.SIGTERM
 
-    return proc.apart(told) if apart else work()
+    return away.apart(told) if apart else work()
