@@ -295,6 +295,8 @@ class SlurmBackend:
         if shutil.which(command[0], path=environ["PATH"]) is None:
             fix = "Run it on a machine that submits to the cluster, with Slurm's programs on PATH."
             raise BackendError(f"Slurm's {command[0]} is not here", fix=fix)
+        if (settings := environ.get("SLURM_CONF")) and not Path(settings).exists():  # Slurm would look for it for a minute
+            raise BackendError(f"Slurm's configuration is not here: {settings}", fix="SLURM_CONF says where it is.")
         # a request that is under way is better answered than cut: whoever looks next finds its job
         done = proc.run(command, env=environ, stdin=script.encode(), timeout=_PATIENCE, tied=False)
         out, err = done.out.decode(errors="replace"), done.err.decode(errors="replace")

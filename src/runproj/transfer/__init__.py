@@ -101,7 +101,7 @@ def open_target(where: str, use: Surroundings, *, into_ours: bool) -> Target:
     if where.startswith(_DATABASES):
         return _ours(where, use)
     path = _path(where, use)
-    if path.is_file() and not _made_by_us(path):
+    if path.is_file() and not _made_by_us(path, begun=into_ours):
         from runproj.transfer.intomlflowdb import IntoMlflowDatabase
 
         return IntoMlflowDatabase(path, given[0] if given else None)
@@ -141,12 +141,16 @@ def _beside(path: Path) -> tuple[Path, ...]:
     return path.parent / "mlruns", path.parent / "mlartifacts"
 
 
-def _made_by_us(path: Path) -> bool:
+def _made_by_us(path: Path, *, begun: bool = False) -> bool:
+    """Whether a database is one of ours.  begun: so is an empty one, whose maker was killed before it was filled."""
     from runproj.tracking.schema import APPLICATION_ID
 
     try:
-        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+        # what was cut off is rolled back first, for which the file has to be writable
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode={'rw' if begun else 'ro'}", uri=True)
         try:
+            if begun and connection.execute("SELECT 1 FROM sqlite_master").fetchone() is None:
+                return True
             return bool(connection.execute("PRAGMA application_id").fetchone()[0] == APPLICATION_ID)
         finally:
             connection.close()
