@@ -6,7 +6,6 @@ import json
 import os
 import random
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 
 from conftest import Repository
 from runproj import proc
+from support.program import Cli
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -56,14 +56,13 @@ class Crasher:
 
     def __init__(self, home: Path, url: str) -> None:
         self.url = url
-        self.env = {**os.environ, "RUNPROJ_HOME": str(home)}
+        self.cli = Cli(home.parent)
+        self.env = self.cli.env
+        self.env["RUNPROJ_HOME"] = str(home)
         self.home = home
 
-    def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "runproj.cli.main", *arguments]
-
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(self.command(*arguments), env=self.env, capture_output=True, text=True, timeout=120)
+        return self.cli(*arguments)
 
     def check(self, where: str) -> None:
         """The invariants, by the next commands a user would type."""
@@ -105,7 +104,7 @@ def test_fifty_random_points(crasher: Crasher) -> None:
         if number % 3 == 0:  # let it fetch and build again
             for name in ("envs", "cache"):
                 remove(crasher.home / name)
-        process = subprocess.Popen(crasher.command("run", crasher.url), env=crasher.env, stdout=-3, stderr=-3)
+        process = subprocess.Popen(crasher.cli.command("run", crasher.url), env=crasher.env, stdout=-3, stderr=-3)
         delay = rng.uniform(0, cold if number % 3 == 0 else cold / 2)
         time.sleep(delay)
         process.kill()
@@ -126,7 +125,9 @@ def points(crasher: Crasher, call: str) -> Iterator[int]:
     number = 1
     while True:
         command = ["strace", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:signal=SIGKILL:when={number}"]
-        result = subprocess.run([*command, *crasher.command("run", crasher.url)], env=crasher.env, capture_output=True, text=True)
+        result = subprocess.run(
+            [*command, *crasher.cli.command("run", crasher.url)], env=crasher.env, capture_output=True, text=True
+        )
         if result.returncode == 0:
             return
         yield number

@@ -30,6 +30,7 @@ entry_points:
 DOCKERFILE = """
 ARG BASE=IMAGE
 FROM ${BASE} AS first
+LABEL runproj.test=MARK
 ARG WORD=default
 COPY . /context
 RUN (echo $WORD; ls -A /context) > /built
@@ -42,7 +43,7 @@ RUN false
 @pytest.fixture
 def built(repository: Repository, engine: Docker, cli: Cli) -> Iterator[Repository]:
     files = {"data.txt": "data", "secret.txt": "secret", "keep.txt": "keep", ".dockerignore": "# no\n*.txt\n!keep.txt\nmany\n"}
-    dockerfile = DOCKERFILE.replace("IMAGE", engine.base)
+    dockerfile = DOCKERFILE.replace("IMAGE", engine.base).replace("MARK", str(os.getpid()))  # not an image of other tests
     repository.commit({**files, "many/x": "x", "runproj.yaml": PROJECT, "docker/Dockerfile": dockerfile})
     yield repository
     forget_built(cli, engine)

@@ -6,13 +6,13 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from conftest import Repository
 from runproj.core.plan import Plan
+from support.program import Cli
 
 pytestmark = [pytest.mark.slow, pytest.mark.network, pytest.mark.timeout(900)]
 
@@ -29,8 +29,7 @@ class Example:
         self.commit = repository.commit({"README.md": "examples\n"})
 
     def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "runproj.cli.main", *arguments]
-        return subprocess.run(command, cwd=self.elsewhere, env=dict(os.environ), capture_output=True, text=True, timeout=800)
+        return Cli(self.elsewhere)(*arguments)
 
     def run(self, name: str, *arguments: str) -> dict:
         """Run a project; returns the document that `--json` prints."""

@@ -28,10 +28,18 @@ class Docker:
         self.client = docker.from_env()
         self.made: list[str] = []
 
-    def image(self, *lines: str, files: dict[str, str] | None = None, base: str | None = None) -> str:
-        """Build an image from the base image and further Dockerfile lines; returns a name that only this test knows."""
-        name = f"runproj-test-{uuid.uuid4().hex[:12]}:1"
-        content = {"Dockerfile": "\n".join([f"FROM {base or self.base}", *lines]), **(files or {})}
+    def image(self, *lines: str, files: dict[str, str] | None = None) -> str:
+        """Build an image from the base image and further Dockerfile lines; returns a name that only this test knows.
+
+        So is the image itself: the engine would give the same one to other tests that build the same lines, and who removes it by
+        its id removes that of all.
+        """
+        mark = uuid.uuid4().hex[:12]
+        name = f"runproj-test-{mark}:1"
+        stages = [f"FROM {self.base}", *lines]
+        last = max(number for number, line in enumerate(stages) if line.startswith("FROM "))
+        stages.insert(last + 1, f"LABEL runproj.test={mark}")
+        content = {"Dockerfile": "\n".join(stages), **(files or {})}
         buffer = io.BytesIO()
         with tarfile.open(fileobj=buffer, mode="w") as archive:
             for path, text in content.items():

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from support import warm
+
 PROJECT = {
     "MLproject": (
         "name: demo\n"
@@ -43,6 +45,8 @@ class Cli:
         return [sys.executable, "-m", "runproj.cli.main", *arguments]
 
     def __call__(self, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+        if prepared := warm.find(self.env):
+            return prepared.run(list(arguments), self.env, cwd or self.home)
         return subprocess.run(
             self.command(*arguments), cwd=cwd or self.home, env=self.env, capture_output=True, text=True, stdin=subprocess.DEVNULL
         )
