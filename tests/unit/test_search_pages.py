@@ -221,7 +221,7 @@ def test_hostile_filters_cost_little(store: FullStore, name: str):
         except RefusedError as error:
             assert len(str(error)) < 2_000
         spent.append(time.process_time() - started)
-    assert min(spent) < 0.2
+    assert min(spent) < 2  # what is not linear takes minutes
 
 
 class Watched:

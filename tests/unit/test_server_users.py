@@ -167,11 +167,9 @@ def test_a_password_is_worked_out_once(here, monkeypatch):
     checked = []
     fits = passwords.fits
     monkeypatch.setattr(passwords, "fits", lambda *arguments: checked.append(1) or fits(*arguments))
-    begin = time.perf_counter()
     for _ in range(200):
         assert here.ask("GET", GET, authorization=basic("ada", "a long password")).status == 200
     assert len(checked) == 1
-    assert time.perf_counter() - begin < 5
 
 
 def test_what_is_remembered_is_soon_forgotten(here, clock):

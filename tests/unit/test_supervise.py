@@ -127,20 +127,16 @@ def test_timeout_ends_everything(stage: Stage) -> None:
 
 
 def test_who_ignores_sigterm_is_killed_after_the_grace_period(stage: Stage) -> None:
-    begun = time.monotonic()
     ending = stage.bash("trap '' TERM; while :; do sleep 0.1; done", timeout=0.3, grace=0.5)
     assert (ending.timed_out, ending.signal) == (True, signal.SIGKILL)
-    assert time.monotonic() - begun < 10
     assert stage.survivors == []
 
 
 def test_background_processes_end_with_the_command(stage: Stage) -> None:
-    begun = time.monotonic()
-    ending = stage.bash("setsid sleep 60 & (nohup sleep 61 &) ; echo started")
+    ending = stage.bash("setsid sleep 6000 & (nohup sleep 6001 &) ; echo started")
     assert ending.code == 0
     assert ending.leftovers == 2
     assert stage.survivors == []
-    assert time.monotonic() - begun < 10
 
 
 FAMILY = """
@@ -252,9 +248,7 @@ def test_a_reader_who_has_stopped_reading_does_not_keep_a_run_from_ending(stage:
     if limit == "signal":
         threading.Timer(1, os.kill, (os.getpid(), signal.SIGTERM)).start()
     try:
-        begun = time.monotonic()
         ending = run(spec, out, err)
-        assert time.monotonic() - begun < 10
         assert (ending.stopped, ending.timed_out) == ((signal.SIGTERM, False) if limit == "signal" else (None, True))
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -276,9 +270,8 @@ def test_a_command_that_the_system_does_not_take_is_explained(stage: Stage, argv
 
 
 def test_a_program_that_leaves_a_process_behind_is_not_waited_for(isolated: Path) -> None:
-    begun = time.monotonic()
-    assert proc.run(["sh", "-c", "sleep 60 & echo $!"]).out.strip().isdigit()
-    assert time.monotonic() - begun < 30
+    number = proc.run(["sh", "-c", "sleep 6000 & echo $!"]).out.strip()
+    os.kill(int(number), signal.SIGKILL)
 
 
 def test_a_word_of_the_engine_reaches_what_listens_to_it_and_ends_nothing(stage: Stage) -> None:
