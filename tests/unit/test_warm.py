@@ -35,10 +35,7 @@ def test_a_fork_says_what_a_fresh_start_says(cli: Cli, arguments: tuple[str, ...
 
 
 def test_a_command_is_given_the_same_variables_and_descriptors(cli: Cli, repository: Repository) -> None:
-    code = (
-        "import os, sys\n"
-        "print(sorted(os.environ), len(os.listdir('/proc/self/fd')), sys.stdin.read(), sys.path[1:])\n"
-    )
+    code = "import os, sys\nprint(sorted(os.environ), len(os.listdir('/proc/self/fd')), sys.stdin.read(), sys.path[1:])\n"
     repository.commit({"runproj.yaml": "entry_points: {main: {command: [python, main.py]}}\n", "main.py": code})
     cli.env |= {"TZ": "Asia/Tokyo", "NOTE": "this one only"}
     forked, started = cli("run", repository.url, *SYSTEM), fresh(cli, "run", repository.url, *SYSTEM)
