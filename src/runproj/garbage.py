@@ -40,8 +40,8 @@ def leftovers(home: Path, spools: Iterable[Path], live_runs: Iterable[str], days
     yield from _conda_packages(home / "cache" / "conda", max(days, _JUST_NOW), building=bool(live))
     for folder in spools:
         yield from _refused(folder, max(days, _JUST_NOW))
-    for folder in (home / "active", home / "runs", home / "envs", home / "checkouts", home / "cache" / "client"):
-        for path in _children(folder):
+    for name in ("active", "runs", "parcels", "envs", "checkouts", "cache/client"):
+        for path in _children(home / name):
             if path.name.startswith(".") and _age(path) > 1:
                 yield Garbage(path, f"half-written {path.name}")
 

@@ -14,7 +14,7 @@ from runproj.core.outcome import Outcome
 from runproj.core.run import Run, RunChanges, RunStatus, Tag, TagName
 from runproj.core.services import Backends, Reporter
 from runproj.errors import NotFoundError, RunprojError
-from runproj.files import remove_tree
+from runproj.files import remove_tree, sweep_trash
 from runproj.leases import Lease, LeaseInfo, Leases
 from runproj.parcels import Received, folder_of
 from runproj.recovery import Stores, keep_what_is_left
@@ -203,6 +203,7 @@ class Placed:
             if lease.info.folder:
                 remove_tree(Path(lease.info.folder))
             remove_tree(parcel.folder)
+            sweep_trash(parcel.folder.parent)  # of a command that was killed here
         lease.end()
 
 

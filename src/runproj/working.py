@@ -82,7 +82,7 @@ class Working:
         """
         with self._registered():
             while True:
-                if len(self.stops) > 1 and not self._asked:
+                if len(self.stops) > max(1, self._asked):  # each further time, so that none waits for its grace
                     self._stop_all()
                 self._reap()
                 if not self.stops:

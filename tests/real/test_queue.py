@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
@@ -138,6 +137,9 @@ def test_priorities_gpus_and_what_is_said_without_a_worker(cli: Cli, project: Re
     ]
     assert all("no worker" in item["waits"] for item in listed["entries"])
     assert tags_of(cli, many)["runproj.waits"].startswith("no worker runs")
+    completing = {"_RUNPROJ_COMPLETE": "complete_bash", "COMP_WORDS": "runproj queue move ", "COMP_CWORD": "3"}
+    offered = subprocess.run(cli.command(), env=cli.env | completing, capture_output=True, text=True)
+    assert {many[:8], high[:8]} <= {*offered.stdout.split()}
 
     said = drained(work("--gpus", "5,GPU-7", "--parallel", "1", "--drain"))
     assert "it needs 3 GPUs, and the worker has 2" in said
@@ -215,6 +217,56 @@ def test_a_run_whose_executor_went_with_its_worker_begins_again(cli: Cli, projec
     nothing_left(cli)
 
 
+def test_a_run_again_in_the_queue_and_one_that_is_not_to_begin_again(cli: Cli, project: Repository, work: Start) -> None:
+    (cli.home / "go").touch()
+    drained_first = queued(cli, project, "-e", "twice")
+    drained(work("--drain"))
+    (cli.home / "go").unlink()
+    again = cli("rerun", drained_first, "--queue", "-q", "--priority", "1", "-c", '{"requeue": false}').stdout.strip()
+    worker = work()
+    heard(worker, "begins")
+    until(lambda: len(order(cli)) == 2)
+    waiting = cli.start("wait", again)
+    (executor,) = running("execute-parcel", str(home(cli) / "parcels" / again))
+    worker.kill()
+    worker.wait()
+    os.kill(executor, signal.SIGKILL)
+    assert "FAILED" in drained(work("--drain"))
+    assert order(cli) == ["begun", "begun"]
+    assert "its worker were killed" in waiting.communicate()[1] + tags_of(cli, again)["runproj.reason"]
+    assert (waiting.returncode, run_of(cli, again)["status"]) == (1, "FAILED")
+    nothing_left(cli)
+
+
+def test_trials_of_a_sweep_and_steps_of_a_pipeline(cli: Cli, repository: Repository, work: Start) -> None:
+    """At most as many trials run at a time as the sweep says, whatever the worker could take."""
+    descriptor = (
+        "name: both\n"
+        "entry_points:\n"
+        "  trial: {params: {lr: float}, command: [python, trial.py, '{lr}'], metrics: [{file: m.json}]}\n"
+        "  make: {command: [python, -c, \"open('x', 'w').write('made')\"], outputs: [x], backend: queue}\n"
+        "  read: {command: [python, -c, \"print(open('x').read())\"], inputs: {x: {from: make, path: x}}}\n"
+    )
+    trial = (
+        "import fcntl, json, os, pathlib, sys\n"
+        "lock = open(pathlib.Path(os.environ['HOME'], 'alone'), 'w'); fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)\n"
+        "json.dump({'loss': float(sys.argv[1])}, open('m.json', 'w'))\n"
+    )
+    repository.commit({"runproj.yaml": descriptor, "trial.py": trial})
+    worker = work("--parallel", "3")
+    swept = cli(
+        *("sweep", repository.url, "-e", "trial", *SYSTEM, "-P", "lr=0.1,0.2", "--metric", "loss", "--minimize"),
+        *("--parallel", "1", "--backend", "queue"),
+    )
+    assert swept.returncode == 0, swept.stdout + swept.stderr
+    done = cli("run", repository.url, "-e", "read", *SYSTEM)
+    assert done.returncode == 0, done.stderr
+    worker.terminate()
+    said = drained(worker)
+    assert said.count("begins") == said.count("FINISHED") == 3
+    nothing_left(cli)
+
+
 def test_a_killed_executor_is_told_of(cli: Cli, project: Repository, work: Start) -> None:
     run = queued(cli, project, "-e", "endless")
     worker = work("--drain")
@@ -250,12 +302,28 @@ def test_a_worker_that_is_asked_once_waits_and_twice_puts_back(cli: Cli, project
     nothing_left(cli)
 
 
+def test_a_worker_that_is_killed_while_it_takes_a_run(cli: Cli, project: Repository, work: Start) -> None:
+    """Before and after it notes that it has taken it, and while it starts the executor."""
+    runs = []
+    for call, number in (("rename", 2), ("rename", 3), ("vfork", 1)):
+        runs.append(queued(cli, project, "-P", f"name={call}{number}"))
+        strace = ["strace", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:signal=SIGKILL:when={number}"]
+        killed = subprocess.run([*strace, *cli.command("worker", "--drain")], env=cli.env, capture_output=True)
+        assert killed.returncode == -signal.SIGKILL
+    drained(work("--drain"))
+    assert order(cli) == ["rename2", "rename3", "vfork1"]
+    recorded = cli.json("runs", "list")["runs"]
+    assert [run["status"] for run in recorded] == ["FINISHED"] * 3
+    assert sorted(path.name for path in (home(cli) / "queue").iterdir()) == [".lock", "workers"]
+    nothing_left(cli)
+
+
 @pytest.mark.slow
 def test_workers_that_are_killed_again_and_again_lose_nothing(cli: Cli, project: Repository, work: Start) -> None:
-    names = [f"r{number}" for number in range(8)]
+    names = [f"r{number}" for number in range(5)]
     runs = [queued(cli, project, "-P", f"name={name}") for name in names]
     moments = random.Random(7)
-    for _ in range(8):
+    for _ in range(4):
         worker = work("--parallel", "2")
         time.sleep(0.25 + moments.random())
         worker.kill()
@@ -265,7 +333,9 @@ def test_workers_that_are_killed_again_and_again_lose_nothing(cli: Cli, project:
         drained(worker)
     assert cli("wait", *runs).returncode == 0
     assert sorted(order(cli)) == names
-    assert {tag["key"] for run in runs for tag in run_of(cli, run)["tags"]} & {"runproj.restarts", "runproj.lost"} == set()
+    recorded = cli.json("runs", "list")["runs"]
+    assert {run["status"] for run in recorded} == {"FINISHED"}
+    assert {tag["key"] for run in recorded for tag in run["tags"]} & {"runproj.restarts", "runproj.lost"} == set()
     nothing_left(cli)
 
 
@@ -274,12 +344,3 @@ def test_gpus_are_those_that_there_are(cli: Cli) -> None:
     refused = cli("worker", "--gpus", "all")
     assert "nvidia-smi is not here" in refused.stderr
     assert cli("worker", "--gpus", "0,0").returncode == 2
-
-
-def test_the_shell_offers_runs_that_wait(cli: Cli, project: Repository) -> None:
-    run = queued(cli, project, "--run-name", "waiting-one")
-    cli.env |= {"_RUNPROJ_COMPLETE": "complete_bash", "COMP_WORDS": "runproj queue move ", "COMP_CWORD": "3"}
-    assert "waiting-one" in cli().stdout
-    for name in ("_RUNPROJ_COMPLETE", "COMP_WORDS", "COMP_CWORD"):
-        del cli.env[name]
-    assert json.loads(cli("queue", "list", "--json").stdout)["entries"][0]["run"] == run

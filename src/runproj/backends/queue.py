@@ -67,10 +67,9 @@ class QueueBackend:
         return [JobHandle("queue", job.run_id, run_id=job.run_id) for job in jobs]
 
     def _put(self, job: Job, command: tuple[str, ...], variables: Mapping[str, str], group: str, at_once: int | None) -> None:
-        asked = _entry(job.demand)
-        order, now = self._queue.last(asked.priority), int(time.time() * 1000)
-        told = replace(asked, run=job.run_id, name=job.name, command=command, variables=variables, submitted=now)
-        self._queue.write(replace(told, order=order, group=group, at_once=at_once))
+        order = time.time_ns()
+        asked = replace(_entry(job.demand), order=order, submitted=order // 1_000_000, group=group, at_once=at_once)
+        self._queue.write(replace(asked, run=job.run_id, name=job.name, command=command, variables=variables))
 
     def _variables(self, demand: Demand) -> dict[str, str]:
         wanted = (*_PASSED_ON, *demand.options.get("variables", ()))

@@ -69,7 +69,9 @@ class QueueFolder:
         self.lock_of(run).path.unlink(missing_ok=True)
 
     def sweep(self) -> None:
-        """Remove the locks of runs that are not in the queue any more."""
+        """Remove the locks of runs that are not in the queue any more, and what was not written to its end."""
+        for path in self.root.glob(".*.tmp"):
+            path.unlink(missing_ok=True)
         for path in self.root.glob("*.lock"):
             if path.name != ".lock" and not path.with_suffix(".json").exists() and not self.held(path.stem):
                 path.unlink(missing_ok=True)

@@ -54,7 +54,9 @@ Installer = Annotated[
 Offline = Annotated[bool, typer.Option("--offline", help="Use only what is cached.")]
 Backend = Annotated[
     str,
-    typer.Option("--backend", "-b", metavar="NAME", help="Backend, or profile.", autocompletion=complete.backends),
+    typer.Option(
+        "--backend", "-b", metavar="NAME", help="Backend, or profile; local by default.", autocompletion=complete.backends
+    ),
 ]
 OwnBackend = Annotated[
     str,

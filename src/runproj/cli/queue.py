@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _NEWS = 15.0
 """Seconds after which what runs log is taken into the store, even if nobody looks."""
+_AGAIN = 3.0
+"""Seconds after which it is tried again where a run that has ended could not be closed yet."""
 
 QueuedRun = Annotated[
     str, typer.Argument(metavar="RUN", help="Id, beginning of an id, name, or @last.", autocompletion=complete.queued)
@@ -121,17 +123,28 @@ class _Watch:
         self._wiring, self._stops = wiring, stops
         self._told = 0
         self._due = 0.0
-        self._ended = False
+        self._open: set[str] = set()
 
     def began(self, entry: Entry, gpus: Sequence[str], *, adopted: bool) -> None:
         had = f"  GPU {', '.join(gpus)}" if gpus else ""
         self._line("goes on" if adopted else "begins", entry, had + ("  (its worker is gone)" if adopted else ""))
 
     def ended(self, entry: Entry, outcome: Outcome | None) -> None:
-        self.over, self._ended = self.over + 1, True
+        self.over, self._due = self.over + 1, 0.0
+        self._open.add(entry.run)
         took = f"  {output.seconds(time.time() - entry.taken.since / 1000)}" if entry.taken else ""
-        reason = f"  {output.clean(outcome.reason.partition(chr(10))[0])}" if outcome and outcome.reason else ""
-        self._line(outcome.status.value if outcome else "ended", entry, took + reason)
+        status, reason = (outcome.status.value, outcome.reason) if outcome else self._recorded(entry.run)
+        self._line(status, entry, took + (f"  {output.clean(reason.partition(chr(10))[0])}" if reason else ""))
+
+    def _recorded(self, run_id: str) -> tuple[str, str]:
+        """Status and reason of a run that is in the store already: another command was faster."""
+        from runproj.core.run import TagName
+
+        try:
+            run = self._wiring.tracking.get_run(run_id)
+        except RunprojError:  # deleted for good
+            return "ended", ""
+        return run.status.value, run.tag(TagName.REASON) or ""
 
     def returned(self, entry: Entry) -> None:
         self._line("put back", entry, "  it begins again")
@@ -143,18 +156,19 @@ class _Watch:
         if len(self._stops) > self._told:
             self._told = len(self._stops)
             if busy:
-                again = "It begins nothing more, and waits for what runs.  Again: stops that, and puts it back."
-                output.say(again if self._told == 1 else "Stopping what runs; it is put back into the queue.")
-        if self._ended or (busy and time.monotonic() > self._due):
+                once = "It begins nothing more, and waits for what runs.  Again: stops that, and puts it back."
+                output.say(once if self._told == 1 else "Stopping what runs; it is put back into the queue.")
+        if (self._open or busy) and time.monotonic() > self._due:
             self.bring()
 
     def bring(self) -> None:
         """Have what runs have recorded in the store."""
-        self._ended, self._due = False, time.monotonic() + _NEWS
         try:
             self._wiring.recover()
         except RunprojError as error:
             output.say(f"Records could not be brought into the store: {error.what}. The next command that looks does it.")
+        self._open &= {info.run_id for info in self._wiring.leases.all()}
+        self._due = time.monotonic() + (_AGAIN if self._open else _NEWS)
 
     @staticmethod
     def _line(word: str, entry: Entry, more: str) -> None:

@@ -179,7 +179,7 @@ def rerun(
     reference: opt.RunReference,
     param: opt.Params = None,
     params_file: opt.ParamsFile = None,
-    backend: opt.Backend = "local",
+    backend: opt.Backend = "",
     backend_config: opt.BackendConfig = None,
     experiment: opt.Experiment = None,
     run_name: opt.RunName = None,
@@ -194,6 +194,9 @@ def rerun(
     docker_args: opt.DockerArgs = None,
     trust: opt.Trust = False,
     offline: opt.Offline = False,
+    queue: opt.Queue = False,
+    priority: opt.Priority = None,
+    wait: opt.Wait = False,
     detach: opt.Detach = False,
     dry_run: opt.DryRun = False,
     json: opt.Json = False,
@@ -207,7 +210,7 @@ def rerun(
     old = wiring.find_run(reference)
     changes = opt.given(param, params_file)
     new_options = make_options(
-        places.chosen(backend, backend_config),
+        places.queued(backend or ("queue" if queue else "local"), backend_config, queue=queue, priority=priority),
         experiment,
         run_name,
         tag,
@@ -220,7 +223,7 @@ def rerun(
         audit=opt.audit_word(audit=audit, strict=audit_strict),
     )
     planned = runner.rerun(old, changes, wiring.services(), new_options, trust=trust)
-    return _start(planned, wiring, Asked(json, quiet, detach, dry_run))
+    return _start(planned, wiring, Asked(json, quiet, detach, dry_run, queued=queue and not wait))
 
 
 def _wiring(*, json: bool, quiet: bool, offline: bool, require_clean: bool = False) -> Wiring:

@@ -344,7 +344,10 @@ def wait(
     deadline = time.monotonic() + parse_duration(timeout) if timeout else None
     ended, code = [], 0
     for reference in references:
-        run = follow(wiring.find_run(reference), use, deadline)
+        run = wiring.find_run(reference)
+        if waits := run.tag(TagName.WAITS):
+            output.say(f"{output.clean(run.name)} ({run.id[:8]}) waits: {output.clean(waits)}")
+        run = follow(run, use, deadline)
         if not run.status.final:
             wiring.recover()
             run = wiring.tracking.get_run(run.id)
