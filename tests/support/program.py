@@ -45,7 +45,8 @@ class Cli:
         return [sys.executable, "-m", "runproj.cli.main", *arguments]
 
     def __call__(self, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-        if prepared := warm.find(self.env):
+        usual = type(self).command is Cli.command  # who starts it in another way starts it
+        if usual and (prepared := warm.find(self.env)):
             return prepared.run(list(arguments), self.env, cwd or self.home)
         return subprocess.run(
             self.command(*arguments), cwd=cwd or self.home, env=self.env, capture_output=True, text=True, stdin=subprocess.DEVNULL
