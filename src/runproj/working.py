@@ -243,12 +243,7 @@ class Working:
             queue.write(replace(entry, taken=None, attempts=1 if self._asked else entry.attempts))
             self.watcher.returned(entry)
             return
-        if code is not None and code < 0:
-            how = f"was ended by {signal.Signals(-code).name}"
-        else:
-            how = "is gone" if code is None else f"ended with exit code {code} and recorded nothing"
-        said = _tail(queue.parcel(run) / "executor.log")
-        self._close(entry, Outcome(RunStatus.FAILED, 128 - code if code and code < 0 else code or 1, f"its executor {how}{said}"))
+        self._close(entry, Outcome(RunStatus.FAILED, _exit_code(code), f"its executor {_ended(code, queue.parcel(run))}"))
 
     def _close(self, entry: Entry, outcome: Outcome) -> None:
         """Say how a run ended whose executor cannot."""
@@ -256,9 +251,18 @@ class Working:
         self.watcher.ended(entry, outcome)
 
 
-def _tail(path: Path) -> str:
-    """What an executor said last."""
+def _exit_code(code: int | None) -> int:
+    """That of the run, for that of its executor, which is negative for a signal, and None where nobody saw it."""
+    return 128 - code if code and code < 0 else code or 1
+
+
+def _ended(code: int | None, parcel: Path) -> str:
+    """How an executor ended that recorded nothing."""
+    if code is None:
+        return "is gone"
+    if code < 0:
+        return f"was ended by {signal.Signals(-code).name}"
+    said = ""
     with contextlib.suppress(OSError):
-        if text := path.read_text(errors="replace").strip():
-            return f": {text[-500:]}"
-    return ""
+        said = (parcel / "executor.log").read_text(errors="replace").strip()[-500:]
+    return f"ended with exit code {code} and recorded nothing" + (f": {said}" if said else "")
