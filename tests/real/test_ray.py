@@ -57,6 +57,10 @@ PROJECT = {name: content for name, content in LOGGING.items() if name != "MLproj
     ),
     "large.py": "import sys\nblock = b'x' * 999 + b'\\n'\nfor _ in range(1_000_000): sys.stdout.buffer.write(block)\n",
 }
+WHERE = (
+    "environment: {python: '3'}\n"
+    "entry_points: {main: {command: [python, -c, 'import os, sys; print(sys.prefix, os.stat(sys.prefix).st_ino)']}}\n"
+)
 
 
 @pytest.fixture
@@ -227,6 +231,26 @@ def test_a_node_that_does_not_see_this_home(away: Cli, project: Repository, ray:
         assert not list(ray.home.rglob("train.py"))
 
 
+def test_jobs_with_one_cold_environment_build_it_once(away: Cli, project: Repository) -> None:
+    project.commit({"runproj.yaml": WHERE})
+    runs = [placing.detached(away, project, "--backend", "ray") for _ in range(2)]
+    for run_id in runs:
+        assert ended(away, run_id)["status"] == "FINISHED"
+    places = {away("runs", "logs", run_id).stdout for run_id in runs}
+    assert len(places) == 1 and str(home(away)) in places.pop()
+
+
+def test_the_same_run_here_and_there_differs_in_where_it_ran_only(away: Cli, project: Repository) -> None:
+    path = json.dumps({"variables": {"PATH": away.env["PATH"]}})  # the cluster's begins with Ray's programs
+    for where in (("--backend", "ray", "--backend-config", path), ("--backend", "local")):
+        done = away("run", project.url, *where, *SYSTEM)
+        assert done.returncode == 0, done.stderr
+    here, there = (run["id"] for run in away.json("runs", "list")["runs"])
+    told = away("diff", there, here).stdout
+    assert "backend  ray → local" in told
+    assert {line.split()[0] for line in told.splitlines()[1:] if line.startswith("  ")} <= {"backend", "name"}, told
+
+
 def test_a_sweep_keeps_to_what_may_run_at_a_time(away: Cli, project: Repository) -> None:
     done = away("sweep", project.url, *ON, "-e", "slow", "-P", "n=1..4", "-j", "1", "--json")
     assert done.returncode == 0, done.stderr
@@ -279,6 +303,10 @@ def ended_there(cli: Cli, run_id: str) -> dict:
 def test_the_line_that_ray_runs() -> None:
     command = ["/py thon", "-m", "runproj", "execute-parcel", "it's"]
     line = entrypoint(command, Demand(), {})
-    assert line == "unset OMP_NUM_THREADS; exec '/py thon' -m runproj execute-parcel 'it'\"'\"'s'"
-    assert entrypoint(command, Demand(resources=Resources(cpus=2.5)), {}).startswith("export OMP_NUM_THREADS=2; exec")
-    assert entrypoint(command, Demand(), {"OMP_NUM_THREADS": "1"}).startswith("exec")
+    assert line.startswith("unset OMP_NUM_THREADS; unset PYTHONBREAKPOINT; ")
+    assert line.endswith("; exec '/py thon' -m runproj execute-parcel 'it'\"'\"'s'")
+    assert "; export OMP_NUM_THREADS=2; exec" in entrypoint(command, Demand(resources=Resources(cpus=2.5)), {})
+    assert "OMP_NUM_THREADS" not in entrypoint(command, Demand(), {"OMP_NUM_THREADS": "1"})
+    assert '; export RUNPROJ_JOB_GPUS="${CUDA_VISIBLE_DEVICES:-}"; exec' in entrypoint(
+        command, Demand(resources=Resources(gpus=1)), {}
+    )

@@ -62,7 +62,7 @@ class Ray:
         command = [self._bin / "ray", "start", "--head", "--block", "--node-ip-address=127.0.0.2", "--dashboard-host=127.0.0.1"]
         command += [f"--{name}={port}" for name, port in zip(names, self._ports, strict=False)]
         command += ["--num-cpus=2", "--object-store-memory=80000000", "--disable-usage-stats", f"--temp-dir={self._folder}"]
-        environ = {name: value for name, value in os.environ.items() if not name.startswith(("RUNPROJ_", "MLFLOW_"))}
+        environ = {name: value for name, value in os.environ.items() if not name.startswith(("RUNPROJ_", "MLFLOW_", "AWS_"))}
         environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self._token, "HOME": str(self.home)}
         environ["PATH"] = f"{self._bin}:{os.environ['PATH']}"
         with (self._folder / "start.log").open("ab") as log:

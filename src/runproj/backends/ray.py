@@ -21,7 +21,7 @@ from runproj.backends.catalogue import BackendContext
 from runproj.backends.ray_api import RayApi, RayJob
 from runproj.backends.shared import follow_log, has_ended, is_alive, is_given_up
 from runproj.codec import DocumentError, from_json, to_json
-from runproj.core.backend import Demand, Job, JobHandle, JobState, JobStatus, Option, OptionKind
+from runproj.core.backend import Demand, Engine, Job, JobHandle, JobState, JobStatus, Option, OptionKind
 from runproj.core.environment import EnvPlace
 from runproj.core.outcome import Outcome
 from runproj.core.run import RunStatus
@@ -34,6 +34,9 @@ _POLL = 2.0
 _TICKET = "ray.json"
 _USUAL_WAIT = 5.0
 """Seconds that every job waits: there is nothing to say about them."""
+_THREADS = "OMP_NUM_THREADS"
+_OF_RAY = (_THREADS, "PYTHONBREAKPOINT", "SPT_NOENV")
+"""Variables that Ray sets for its own processes."""
 
 
 class RayBackend:
@@ -199,11 +202,16 @@ def _name(run_id: str) -> str:
 def entrypoint(command: Sequence[str], demand: Demand, variables: Mapping[str, str]) -> str:
     """The shell line of a job.
 
-    Ray sets OMP_NUM_THREADS=1 where no CPUs are asked for, which makes numerical programs slow and says nothing.
+    Ray sets OMP_NUM_THREADS=1 where no CPUs are asked for, which makes numerical programs slow and says nothing; and a debugger
+    that only its own Python has.  The GPUs that it gave away are told to containers too.
     """
     cpus = demand.resources.cpus
-    threads = f"export OMP_NUM_THREADS={max(1, math.floor(cpus))}; " if cpus else "unset OMP_NUM_THREADS; "
-    return f"{'' if 'OMP_NUM_THREADS' in variables else threads}exec {shlex.join(command)}"
+    lines = [f"unset {name}" for name in _OF_RAY if name not in variables and not (cpus and name == _THREADS)]
+    if cpus and _THREADS not in variables:
+        lines.append(f"export {_THREADS}={max(1, math.floor(cpus))}")
+    if demand.resources.gpus:
+        lines.append(f'export {Engine.GPUS}="${{CUDA_VISIBLE_DEVICES:-}}"')
+    return "; ".join([*lines, f"exec {shlex.join(command)}"])
 
 
 def asked(demand: Demand) -> dict[str, Any]:
