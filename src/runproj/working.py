@@ -234,9 +234,12 @@ class Working:
         queue, run = self._queue, entry.run
         outcome = queue.outcome(run)
         if outcome or queue.given_up(run) or not queue.parcel(run).exists():
-            stopped = Outcome(RunStatus.KILLED, 128 + signal.SIGTERM, "stopped") if queue.given_up(run) else None
+            if outcome is None and queue.given_up(run):
+                outcome = Outcome(RunStatus.KILLED, 128 + signal.SIGTERM, "stopped")
+            elif outcome is None and code == 0:
+                outcome = Outcome(RunStatus.FINISHED, 0)
             queue.remove(run)
-            self.watcher.ended(entry, outcome or stopped)
+            self.watcher.ended(entry, outcome)
             return
         entry = queue.entry(run) or entry  # it may have been moved
         if (code is None or code in _TOLD) and (entry.requeue or not queue.begun(run)) and entry.attempts < _ATTEMPTS:

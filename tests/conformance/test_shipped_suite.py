@@ -41,7 +41,7 @@ class TestQueue(EngineSuite):
         worker = subprocess.Popen(command, env=program.environ, cwd=program.project, stdout=log, stderr=log)
         yield
         worker.terminate()
-        assert worker.wait(60) == 0
+        assert worker.wait(200) == 0
         log.close()
 
 

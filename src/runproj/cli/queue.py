@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 _NEWS = 15.0
 """Seconds after which what runs log is taken into the store, even if nobody looks."""
-_AGAIN = 3.0
-"""Seconds after which it is tried again where a run that has ended could not be closed yet."""
+_AGAIN, _SELDOM = 3.0, 120.0
+"""Seconds after which it is tried again where a run that has ended could not be closed yet: at first, and at last."""
 
 QueuedRun = Annotated[
     str, typer.Argument(metavar="RUN", help="Id, beginning of an id, name, or @last.", autocompletion=complete.queued)
@@ -122,7 +122,7 @@ class _Watch:
         self.over = 0
         self._wiring, self._stops = wiring, stops
         self._told = 0
-        self._due = 0.0
+        self._due, self._wait = 0.0, _AGAIN
         self._open: set[str] = set()
 
     def began(self, entry: Entry, gpus: Sequence[str], *, adopted: bool) -> None:
@@ -130,7 +130,7 @@ class _Watch:
         self._line("goes on" if adopted else "begins", entry, had + ("  (its worker is gone)" if adopted else ""))
 
     def ended(self, entry: Entry, outcome: Outcome | None) -> None:
-        self.over, self._due = self.over + 1, 0.0
+        self.over, self._due, self._wait = self.over + 1, 0.0, _AGAIN
         self._open.add(entry.run)
         took = f"  {output.seconds(time.time() - entry.taken.since / 1000)}" if entry.taken else ""
         status, reason = (outcome.status.value, outcome.reason) if outcome else self._recorded(entry.run)
@@ -168,7 +168,8 @@ class _Watch:
         except RunprojError as error:
             output.say(f"Records could not be brought into the store: {error.what}. The next command that looks does it.")
         self._open &= {info.run_id for info in self._wiring.leases.all()}
-        self._due = time.monotonic() + (_AGAIN if self._open else _NEWS)
+        self._due = time.monotonic() + (self._wait if self._open else _NEWS)
+        self._wait = min(_SELDOM, self._wait * 2)
 
     @staticmethod
     def _line(word: str, entry: Entry, more: str) -> None:
