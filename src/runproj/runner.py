@@ -88,7 +88,7 @@ def plan(request: Request, use: Services, choose: Choose | None = None, opened: 
         if needs := opened.entry_point.needs:
             raise UsageError(
                 f"{request.entry_point!r} needs {', '.join(map(repr, needs))}, and this command runs one entry point alone",
-                fix=f"Have them run first: runproj run {request.source.uri} -e {request.entry_point}",
+                fix=f"`runproj run {request.source.uri} -e {request.entry_point}` runs them, and later only what has changed.",
             )
         planned = plan_opened(opened, request, use, choose)
     for note in planned.plan.notes:

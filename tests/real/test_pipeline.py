@@ -235,6 +235,8 @@ def test_other_commands_say_that_it_is_a_pipeline(cli: Cli, three: Repository) -
     swept = cli("sweep", three.url, "-e", "evaluate", "-P", "lr=1,2", *SYSTEM)
     assert swept.returncode == 2
     assert "needs 'train'" in swept.stderr
+    assert "-e evaluate` runs them" in swept.stderr
+    assert cli("ci", three.url, "-e", "evaluate", *SYSTEM).returncode == 2
     view = piped(cli, three, "-j", "1")
     again = cli("rerun", view["run"])
     assert again.returncode == 1
@@ -372,6 +374,12 @@ def begun(cli: Cli, project: Repository, there: Path, *arguments: str) -> subpro
     return process
 
 
+def waits(process: subprocess.Popen[str]) -> None:
+    """Read what a pipeline says until it waits for another one's run."""
+    assert process.stderr
+    assert any("it runs already" in line for line in process.stderr)
+
+
 def nothing_left(cli: Cli) -> None:
     for name in ("active", "runs", "checkouts"):
         folder = Path(cli.env["RUNPROJ_HOME"]) / name
@@ -407,13 +415,34 @@ def test_a_pipeline_that_is_killed_is_closed_and_what_it_had_running_is_taken_ov
     slow = next(run for run in runs(cli) if tags(run)["mlflow.project.entryPoint"] == "slow")
     assert slow["status"] == "RUNNING"
     other = cli.start("run", repository.url, "-e", "evaluate", *SYSTEM, "-P", f"there={tmp_path}", "--json")
-    time.sleep(0.5)
+    waits(other)
     (tmp_path / "go").touch()
     out, said = other.communicate(timeout=60)
     assert other.returncode == 0, said
     view = json.loads(out)
     assert states(view) == {"first": "reused", "slow": "finished", "evaluate": "finished"}
     assert run_of(view, "slow") == slow["id"]
+    nothing_left(cli)
+
+
+def test_two_at_once_run_a_step_once_and_one_that_is_stopped_leaves_it_to_the_other(
+    cli: Cli, repository: Repository, tmp_path: Path
+) -> None:
+    repository.commit(SLOW)
+    first = begun(cli, repository, tmp_path)
+    command = ("run", repository.url, "-e", "evaluate", *SYSTEM, "-P", f"there={tmp_path}")
+    second, third = cli.start(*command), cli.start(*command)
+    waits(second)
+    waits(third)
+    second.send_signal(signal.SIGINT)
+    _, said = second.communicate(timeout=60)
+    assert second.returncode == 130, said
+    (tmp_path / "go").touch()
+    for process in (first, third):
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 0, said
+    counted = [tags(run)["mlflow.project.entryPoint"] for run in runs(cli) if "runproj.pipeline" in tags(run)]
+    assert sorted(counted) == ["evaluate", "first", "slow"]
     nothing_left(cli)
 
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+
+import pytest
 
 from conftest import Repository
+from support.cluster import ON
 from support.docker import Docker
 from support.placing import nothing_left
 from support.program import SYSTEM, Cli
@@ -73,3 +77,50 @@ def test_steps_in_containers_here_and_on_a_cluster(engine: Docker, away: Cli, re
     assert states(piped(away, repository, "-P", "rows=7")) == ["finished"] * 3
     nothing_left(away)
     engine.gone(away, 5)
+
+
+OLD = {
+    "MLproject": (
+        "entry_points:\n"
+        "  load: {parameters: {rows: {type: int, default: 3}}, command: '\"PYTHON\" load.py {rows}'}\n"
+        "  train: {parameters: {table: string}, command: '\"PYTHON\" train.py {table}'}\n"
+        "  main: {parameters: {rows: {type: int, default: 4}}, command: '\"PYTHON\" main.py {rows}'}\n"
+    ),
+    "load.py": "import mlflow, sys\nmlflow.log_text('1\\n' * int(sys.argv[1]), 'table.csv')\n",
+    "train.py": (
+        "import mlflow, pathlib, sys\n"
+        "rows = pathlib.Path(mlflow.artifacts.download_artifacts(sys.argv[1])).read_text().count('1')\n"
+        "mlflow.log_metric('score', rows)\n"
+    ),
+    "main.py": (
+        "import mlflow, sys\n"
+        "with mlflow.start_run() as own:\n"
+        "    first = mlflow.run('.', 'load', parameters={'rows': int(sys.argv[1])}, env_manager='local')\n"
+        ""
+        "    table = f'runs:/{first.run_id}/table.csv'\n"
+        "    last = mlflow.run('.', 'train', parameters={'table': table}, env_manager='local')\n"
+        "    score = mlflow.MlflowClient().get_run(last.run_id).data.metrics['score']\n"
+        "    mlflow.log_metric('best', score)\n"
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_a_program_that_runs_its_steps_with_mlflow_does_so_on_a_cluster(
+    away: Cli, repository: Repository, mlflow_python: Path
+) -> None:
+    """Its steps are runs of the job's own store, and come home below the run of the program."""
+    repository.commit({name: text.replace("PYTHON", str(mlflow_python)) for name, text in OLD.items()})
+    done = away("run", repository.url, *ON)
+    assert done.returncode == 0, done.stderr
+    runs = away.json("runs", "list")["runs"]
+    point = {tag["value"]: run for run in runs for tag in run["tags"] if tag["key"] == "mlflow.project.entryPoint"}
+    assert {run["status"] for run in runs} == {"FINISHED"} and len(runs) == len(point) == 3
+    assert [(item["key"], item["value"]) for item in point["main"]["metrics"]] == [("best", 4)]
+    assert [(item["key"], item["value"]) for item in point["train"]["metrics"]] == [("score", 4)]
+    for step in ("load", "train"):
+        parents = [tag["value"] for tag in point[step]["tags"] if tag["key"] == "mlflow.parentRunId"]
+        assert parents == [point["main"]["id"]]
+    assert away("runs", "artifacts", point["load"]["id"]).stdout.count("table.csv") == 1
+    nothing_left(away)

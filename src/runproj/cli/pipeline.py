@@ -36,7 +36,8 @@ def run(opened: Opened, request: Request, asked: Asked, wiring: Wiring) -> int:
     if asked.detach or asked.repeat > 1:
         use.sources.discard(opened.checkout)
         word = "--detach" if asked.detach else "--repeat"
-        raise UsageError(f"{word} is for a single run, and {request.entry_point!r} needs others", fix="Leave it out.")
+        fix = "Leave it out: where this ends, the same command goes on." if asked.detach else "--force runs every step again."
+        raise UsageError(f"{word} is for a single run, and {request.entry_point!r} needs others", fix=fix)
     pipeline = deciding.plan(opened, request, deciding.Wishes(asked.force, asked.from_step), use)
     if asked.dry_run:
         steps = outlook(pipeline, use)
@@ -89,10 +90,15 @@ class Watch:
             word = output.paint("pipeline    ", _DIM, sys.stderr)
             output.say(f"{word}{output.clean(parent.name)} ({parent.id[:8]})")
 
-    def started(self, step: str, why: str) -> None:
-        del why
+    def started(self, step: str) -> None:
         self._running[step] = time.monotonic()
         self.passing()
+
+    def adopted(self, step: str, run: Run) -> None:
+        if not self._quiet:
+            self.wipe()
+            self._line(step, "waiting", "", "", run.id, "it runs already")
+        self.started(step)
 
     def settled(self, view: StepView, run: Run | None) -> None:
         from runproj.core.pipeline import StepState
@@ -103,14 +109,17 @@ class Watch:
             return
         self.wipe()
         colours = {StepState.FINISHED: "\x1b[32m", StepState.REUSED: _DIM, StepState.SKIPPED: "\x1b[33m"}
-        word = output.paint(f"{view.state.value:<9}", colours.get(view.state, "\x1b[31;1m"), sys.stderr)
         took = output.seconds(view.seconds) if view.seconds is not None and view.state is not StepState.REUSED else ""
-        gap = " " * (self._width - output.width(view.step))
         why = view.reason.partition("\n")[0] if bad or view.state is StepState.SKIPPED else view.why
-        output.say(f"{output.clean(view.step)}{gap}{word} {took:>6}  {view.run[:8]:<8}  {output.clean(why)}".rstrip())
-        if bad:
+        self._line(view.step, view.state.value, colours.get(view.state, "\x1b[31;1m"), took, view.run, why)
+        if view.state is StepState.FAILED:
             self._show_failure(view, run)
         self.passing()
+
+    def _line(self, step: str, word: str, colour: str, took: str, run: str, why: str) -> None:
+        painted = output.paint(f"{word:<9}", colour, sys.stderr) if colour else f"{word:<9}"
+        gap = " " * (self._width - output.width(step))
+        output.say(f"{output.clean(step)}{gap}{painted} {took:>6}  {run[:8]:<8}  {output.clean(why)}".rstrip())
 
     def _show_failure(self, view: StepView, run: Run | None) -> None:
         lines = view.reason.splitlines()[1:]

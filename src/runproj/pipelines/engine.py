@@ -17,7 +17,7 @@ from runproj.core.project import EntryPoint
 from runproj.core.run import Run, RunStatus, TagName
 from runproj.core.services import Services
 from runproj.errors import RunprojError
-from runproj.files import remove_tree
+from runproj.files import Lock, remove_tree
 from runproj.leases import Lease, Leases
 from runproj.pipelines import record
 from runproj.pipelines.deciding import Pipeline
@@ -36,8 +36,11 @@ class Watcher(Protocol):
     def begun(self, parent: Run) -> None:
         """There is something to run."""
 
-    def started(self, step: str, why: str) -> None:
+    def started(self, step: str) -> None:
         """A step runs."""
+
+    def adopted(self, step: str, run: Run) -> None:
+        """Another process has begun a run of the same, which is waited for."""
 
     def settled(self, view: StepView, run: Run | None) -> None:
         """A step is over, or need not run."""
@@ -51,11 +54,12 @@ class Watcher(Protocol):
 
 @dataclass
 class _Waiting:
-    """A step that is to run.  `plan` is pinned."""
+    """A step that is to run.  `plan` is pinned; `forced`: whatever there is."""
 
     step: EntryPoint
     plan: Plan
     why: str
+    forced: bool = False
 
 
 @dataclass
@@ -129,27 +133,23 @@ class Engine:
     def _decide_one(self, step: EntryPoint) -> None:
         pipeline, state = self._pipeline, self._state
         plan = pipeline.steps[step.name].plan
-        view = StepView(step.name, StepState.REUSED, needs=step.needs, backend=plan.options.backend)
         try:
             plan = pinned(plan, state.results)
             if why := pipeline.forced.get(step.name) or pipeline.doubts.get(step.name):
-                state.queue.append(_Waiting(step, plan, why))
+                state.queue.append(_Waiting(step, plan, why, forced=True))
                 return
             found = self._past.find(plan)
             if isinstance(found, Result):
-                state.results[step.name] = found
-                self._settle(reused(view, step, found), found.run)
-                return
-            why = found or self._past.why(plan)
-            waiting = _Waiting(step, plan, why)
-            if (run := self._past.running(plan)) is not None:
-                state.running[step.name] = waiting, run
-                state.adopted.add(step.name)
-                self._watcher.started(step.name, f"it is running already ({run.id[:8]})")
+                self._reuse(step, found)
             else:
-                state.queue.append(waiting)
+                state.queue.append(_Waiting(step, plan, found or self._past.why(plan)))
         except RunprojError as error:
             self._failed(step, "", error)
+
+    def _reuse(self, step: EntryPoint, found: Result) -> None:
+        backend = self._pipeline.steps[step.name].plan.options.backend
+        self._state.results[step.name] = found
+        self._settle(reused(StepView(step.name, StepState.REUSED, needs=step.needs, backend=backend), step, found), found.run)
 
     def _failed(self, step: EntryPoint, why: str, error: RunprojError, run: str = "") -> None:
         """A step that could not be started."""
@@ -164,20 +164,42 @@ class Engine:
     # -- runs
 
     def _start(self, waiting: _Waiting, deferred: Deferred) -> None:
-        step, begun = waiting.step, list[Run]()
+        try:
+            self._ready(waiting.plan, deferred)
+        except RunprojError as error:
+            self._failed(waiting.step, waiting.why, error)
+            return
+        with Lock(self._use.home / "cache" / "pipelines.lock"):  # of two that want the same now, one runs it
+            if waiting.forced or not self._is_there(waiting):
+                self._begin_run(waiting)
+
+    def _is_there(self, waiting: _Waiting) -> bool:
+        """Whether another process has run the step since it was decided that it has to, or runs it: that is waited for."""
+        state, step = self._state, waiting.step
+        if (run := self._past.running(waiting.plan)) is not None:
+            state.running[step.name] = waiting, run
+            state.adopted.add(step.name)
+            self._watcher.adopted(step.name, run)
+            return True
+        found = self._past.find(waiting.plan)
+        if isinstance(found, Result):
+            self._reuse(step, found)
+            return True
+        return False
+
+    def _begin_run(self, waiting: _Waiting) -> None:
+        step, plan, begun = waiting.step, waiting.plan, list[Run]()
         parent = self._parent or self._begin()
-        plan = waiting.plan
         tags = (*plan.options.tags, (TagName.PIPELINE, parent.id))
         options = replace(plan.options, run_name=f"{parent.name}-{step.name}", parent_run=parent.id, tags=tags)
         planned = runner.Planned(replace(plan, options=options), self._pipeline.steps[step.name].secrets)
+        self._watcher.started(step.name)
         try:
-            self._ready(plan, deferred)
-            self._watcher.started(step.name, waiting.why)
             run = runner.start(planned, self._silent, self._leases, attached=False, on_created=begun.append)
         except RunprojError as error:
             self._failed(step, waiting.why, error, begun[0].id if begun else "")
-            return
-        self._state.running[step.name] = waiting, run
+        else:
+            self._state.running[step.name] = waiting, run
 
     def _ready(self, plan: Plan, deferred: Deferred) -> None:
         """Have the environment there before a step of this machine wants it: what it takes is seen, and is done once."""
