@@ -33,6 +33,7 @@ def examine(
     yield _guarded("interpreters", lambda: ", ".join(interpreters()) or "none found", "Install one, e.g. uv python install 3.12")
     yield _same_file_system(settings)
     yield _everything_sent(unsent())
+    yield from _queue(settings.home)
 
 
 def _guarded(name: str, look: Callable[[], str], fix: str) -> Check:
@@ -145,3 +146,23 @@ def _everything_sent(unsent: int) -> Check:
         processes = "1 process" if unsent == 1 else f"{unsent} processes"
         return Check("sync", "warning", f"what {processes} logged has not been sent yet", "runproj sync")
     return Check("sync", "ok", "everything that was logged has been sent")
+
+
+def _queue(home: Path) -> Iterator[Check]:
+    """The queue of this machine, where it was ever used."""
+    from runproj.backends.queue_folder import QueueFolder
+
+    queue = QueueFolder(home)
+    if not queue.root.exists():
+        return
+    with queue.locked():
+        listed = queue.listed()
+    waiting = [entry for entry in listed.entries if entry.position]
+    stuck = [entry for entry in waiting if entry.waits]
+    found = f"{len(waiting)} waiting, {len(listed.entries) - len(waiting)} running, {len(listed.workers)} workers"
+    if stuck and not listed.workers:
+        yield Check("queue", "warning", found, "Start a worker: runproj worker")
+    elif stuck:
+        yield Check("queue", "warning", f"{found}; no worker can take {len(stuck)}", "`runproj queue list` says what they need.")
+    else:
+        yield Check("queue", "ok", found)

@@ -174,6 +174,19 @@ def test_what_no_worker_can_take_is_refused_and_a_gpu_has_one_worker(cli: Cli, p
     assert cli.json("runs", "list")["runs"] == []
 
 
+def test_who_waits_for_a_run_without_a_worker_is_told_so_and_may_give_up(cli: Cli, project: Repository) -> None:
+    waiting = cli.start("run", project.url, *SYSTEM, "--queue", "--wait")
+    assert waiting.stderr is not None
+    until(lambda: "no worker runs" in waiting.stderr.readline())
+    (check,) = [item for item in cli.json("doctor")["checks"] if item["name"] == "queue"]
+    assert (check["state"], check["found"]) == ("warning", "1 waiting, 0 running, 0 workers")
+    waiting.send_signal(signal.SIGINT)
+    assert "KILLED" in waiting.communicate(timeout=200)[1]
+    assert waiting.returncode == 128 + signal.SIGTERM
+    assert cli.json("queue", "list")["entries"] == []
+    nothing_left(cli)
+
+
 def test_a_killed_worker_leaves_its_runs_to_the_next(cli: Cli, project: Repository, work: Start) -> None:
     run = queued(cli, project, "-e", "twice")
     queued(cli, project, "-P", "name=second")
