@@ -21,6 +21,7 @@ pytest_plugins = [
     "support.s3",
     "support.slurm",
     "support.teamserver",
+    "support.wheels",
 ]
 
 COSTLY = ("mlflow_server", "engine", "ray", "slurm")

@@ -10,8 +10,23 @@ from types import MappingProxyType
 import pytest
 
 from runproj.testing import BackendSuite, EngineSuite, Program
+from support import warm
 from support.ray import Ray
 from support.slurm import Slurm
+
+
+@pytest.fixture(autouse=True)
+def _forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands are forks, where they can be: that of a package of its own is started as it is for whoever uses the suite."""
+    started = Program.__call__
+
+    def call(self: Program, *arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        prepared = warm.find(self.environ)
+        if prepared is None:
+            return started(self, *arguments, timeout=timeout)
+        return prepared.run(list(arguments), self.environ, self.project)
+
+    monkeypatch.setattr(Program, "__call__", call)
 
 
 class TestLocal(BackendSuite):

@@ -52,7 +52,7 @@ def files(view: dict) -> dict[str, str]:
 @pytest.mark.network
 @pytest.mark.timeout(900)
 def test_the_elastic_net_example_comes_back_without_a_network(
-    cli: Cli, elsewhere: Elsewhere, repository: Repository, tmp_path: Path
+    common_wheels: Path, cli: Cli, elsewhere: Elsewhere, repository: Repository, tmp_path: Path
 ) -> None:
     shutil.copytree(EXAMPLES, repository.path / "example_projects", ignore=shutil.ignore_patterns("__pycache__"))
     repository.commit({"README.md": "examples\n"})

@@ -48,7 +48,7 @@ def drawn() -> list[dict[str, str]]:
     ]
 
 
-def test_fewer_columns_for_each_tree_go_with_higher_accuracy(repository: Repository, tmp_path: Path) -> None:
+def test_fewer_columns_for_each_tree_go_with_higher_accuracy(repository: Repository, tmp_path: Path, common_wheels: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     example = Example(repository, elsewhere)

@@ -50,7 +50,7 @@ class Example:
 
 
 @pytest.fixture
-def example(repository: Repository, tmp_path: Path) -> Example:
+def example(repository: Repository, tmp_path: Path, common_wheels: Path) -> Example:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     return Example(repository, elsewhere)

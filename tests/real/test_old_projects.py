@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from conftest import Repository
+from support.program import Cli
 
 pytestmark = [pytest.mark.slow, pytest.mark.network, pytest.mark.timeout(600)]
 
@@ -39,11 +37,9 @@ def shared_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 class Machine:
     def __init__(self, home: Path) -> None:
-        self.env = {**os.environ, "RUNPROJ_HOME": str(home)}
-
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "runproj.cli.main", *arguments]
-        return subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=500)
+        self.run = Cli(home)
+        self.env = self.run.env
+        self.env["RUNPROJ_HOME"] = str(home)
 
     def last(self) -> dict:
         return json.loads(self.run("runs", "show", "@last", "--json").stdout)

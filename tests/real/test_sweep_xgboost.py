@@ -34,7 +34,7 @@ def asked(*arguments: str) -> dict:
 
 
 def test_a_tpe_sweep_of_forty_trials_survives_kill_and_is_resumed_to_exactly_forty(
-    repository: Repository, slurm: Slurm, monkeypatch: pytest.MonkeyPatch
+    repository: Repository, slurm: Slurm, monkeypatch: pytest.MonkeyPatch, common_wheels: Path
 ) -> None:
     for name, value in slurm.environ.items():
         monkeypatch.setenv(name, value)
