@@ -1,8 +1,8 @@
 """Ray: an executor is a job of the Jobs API.
 
 Where the nodes see this home, it writes there.  Else (option `python`) the parcel goes along as a package, and the record goes
-to the tracking server.  Ray kills what it stops, and everything below it, after 3 seconds: the executor runs apart from the
-job, and takes the grace of its run.
+to the tracking server, or is fetched (`ray_far.py`).  Ray kills what it stops, and everything below it, after 3 seconds: the
+executor runs apart from the job, and takes the grace of its run.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import math
 import shlex
 import signal
 import time
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from runproj.backends import ray_far
 from runproj.backends.catalogue import BackendContext
 from runproj.backends.ray_api import RayApi, RayJob
 from runproj.backends.shared import follow_log, has_ended, is_alive, is_given_up
@@ -26,11 +26,10 @@ from runproj.core.environment import EnvPlace
 from runproj.core.outcome import Outcome
 from runproj.core.run import RunStatus
 from runproj.errors import BackendError
-from runproj.files import atomic_write, sha256_file
+from runproj.files import atomic_write
 from runproj.settings import parse_size
 
 _USUAL = "http://127.0.0.1:8265"
-_POLL = 2.0
 _TICKET = "ray.json"
 _USUAL_WAIT = 5.0
 """Seconds that every job waits: there is nothing to say about them."""
@@ -59,12 +58,6 @@ class RayBackend:
 
     def check(self, demand: Demand) -> None:
         self._api(demand.options).version()
-        if demand.options.get("python") and not self._server:
-            raise BackendError(
-                "What is recorded on a node that does not see this home needs a tracking server",
-                why="Ray brings no files back.",
-                fix="Set RUNPROJ_TRACKING_URI to one that the nodes reach (`runproj server`), or leave out `python`.",
-            )
         if demand.place is EnvPlace.IMAGE and demand.options.get("python"):
             raise BackendError("On Ray an image is used where the nodes see this home", fix="Leave out `python`.")
         if demand.resources.nodes and demand.resources.nodes > 1:
@@ -80,30 +73,16 @@ class RayBackend:
         api, options = self._api(job.demand.options), job.demand.options
         body: dict[str, Any] = {"metadata": {"runproj": job.run_id, "name": job.name}}
         environment: dict[str, Any] = {"env_vars": {name: str(value) for name, value in options.get("variables", {}).items()}}
+        details, before, words = {"address": api.address}, "", (*job.parcel.command, "--apart")
         if python := options.get("python"):
-            environment["working_dir"] = self._package(job, api)
-            words: Sequence[str] = (str(python), "-m", "runproj", "execute-parcel", ".", "--tee", "--apart")
-        else:
-            words = (*job.parcel.command, "--apart")
-        body |= {"entrypoint": entrypoint(words, job.demand, environment["env_vars"]), "runtime_env": environment}
-        body |= asked(job.demand)
-        details = {"address": api.address} | ({"far": "1"} if python else {})
+            environment["working_dir"] = ray_far.package(job.parcel.complete(), api)
+            before, words = ray_far.preparation(_name(job.run_id)), ray_far.command(str(python))
+            details |= {"far": "1", "grace": str(job.grace)}
+        line = before + entrypoint(words, job.demand, environment["env_vars"])
+        body |= {"entrypoint": line, "runtime_env": environment, **asked(job.demand)}
         atomic_write(job.parcel.folder / _TICKET, to_json(details))
         api.submit(_name(job.run_id), body)
         return JobHandle("ray", _name(job.run_id), run_id=job.run_id, details=details)
-
-    @staticmethod
-    def _package(job: Job, api: RayApi) -> str:
-        """Upload the parcel; returns the URI of the package."""
-        folder = job.parcel.complete()
-        path = folder.with_name(f"{folder.name}.zip")
-        try:
-            with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-                for file in sorted(folder.rglob("*")):
-                    archive.write(file, file.relative_to(folder))
-            return api.upload(f"runproj-{sha256_file(path)}.zip", path)
-        finally:
-            path.unlink(missing_ok=True)
 
     # -- while it runs
 
@@ -123,14 +102,13 @@ class RayBackend:
         return [found] if found else []
 
     def _status(self, handle: JobHandle, job: RayJob | None) -> JobStatus:
-        parcel = self._parcel(handle)
         if job is not None and job.status == "RUNNING":
             return JobStatus(JobState.RUNNING)
         if job is not None and job.status == "PENDING":
-            if is_given_up(parcel):  # Ray says yes to stopping such a job, and starts it all the same; the executor then refuses
-                return JobStatus(JobState.ENDED, outcome=_stopped("stopped before it began"))
-            late = time.time() - job.submitted > _USUAL_WAIT
-            return JobStatus(JobState.PENDING, note=job.message if late else "")
+            return self._waits(handle, job)
+        if self._is_far(handle):
+            return self._ended_far(handle, job)
+        parcel = self._parcel(handle)
         ended = job is not None and job.code is not None  # its wrapper waited for the executor
         if not ended and not has_ended(parcel) and is_alive(parcel):
             return JobStatus(JobState.RUNNING)
@@ -138,31 +116,46 @@ class RayBackend:
             return JobStatus(JobState.LOST)
         return JobStatus(JobState.ENDED, outcome=None if has_ended(parcel) else outcome_of_job(job))
 
+    def _waits(self, handle: JobHandle, job: RayJob) -> JobStatus:
+        """Ray says yes to stopping such a job, and starts it all the same.  Its executor sees that it is not wanted any more.
+
+        Where it can see neither this home nor a tracking server, the job is looked after until Ray has stopped it.
+        """
+        if is_given_up(self._parcel(handle)):
+            if self._server or not self._is_far(handle):
+                return JobStatus(JobState.ENDED, outcome=_stopped("stopped before it began"))
+            return JobStatus(JobState.PENDING, note="Ray stops no job that waits: it is stopped when it begins")
+        late = time.time() - job.submitted > _USUAL_WAIT
+        return JobStatus(JobState.PENDING, note=job.message if late else "")
+
+    def _ended_far(self, handle: JobHandle, job: RayJob | None) -> JobStatus:
+        if job is None:
+            return JobStatus(JobState.LOST)
+        if has_ended(self._parcel(handle)) or ray_far.is_packed(self._api_of(handle), job):
+            return JobStatus(JobState.ENDED)
+        if ray_far.may_go_on(self._api_of(handle), job, self._grace(handle)):
+            return JobStatus(JobState.RUNNING)
+        return JobStatus(JobState.ENDED, outcome=outcome_of_job(job))
+
     def cancel(self, handle: JobHandle) -> None:
         self._api_of(handle).stop(_name(handle.run_id))
 
     def logs(self, handle: JobHandle, *, stream: str = "stdout", follow: bool = False) -> Iterator[bytes]:
-        if self._details(handle).get("far"):
-            return self._told(handle, follow=follow) if stream == "stdout" else iter(())
-        return follow_log(self._home, handle.run_id, stream, follow=follow)
-
-    def _told(self, handle: JobHandle, *, follow: bool) -> Iterator[bytes]:
-        """What Ray has of the job's output, both streams in one.  It gives all of it each time: it is asked ever more rarely."""
-        api, parcel, seen, pause = self._api_of(handle), self._parcel(handle), 0, _POLL
-        while True:
-            job = api.job(_name(handle.run_id)) if follow and parcel.exists() else None
-            more_may_come = job is not None and job.status in ("PENDING", "RUNNING")
-            text = api.log(_name(handle.run_id))
-            if new := text[seen:]:
-                yield new.encode()
-            seen = len(text)
-            if not more_may_come:
-                return
-            time.sleep(pause)
-            pause = min(15.0, pause * 1.2)
+        if not self._is_far(handle):
+            return follow_log(self._home, handle.run_id, stream, follow=follow)
+        parcel = self._parcel(handle)
+        return ray_far.follow(self._api_of(handle), _name(handle.run_id), stream, lambda: follow and parcel.exists())
 
     def collect(self, handle: JobHandle, into: Path) -> None:
-        """The executor wrote there itself, or to the tracking server."""
+        if self._is_far(handle) and (job := self._api_of(handle).job(_name(handle.run_id))) is not None:
+            ray_far.collect(self._api_of(handle), job, into, self._grace(handle))
+
+    def _is_far(self, handle: JobHandle) -> bool:
+        """Whether the job's node does not see this home."""
+        return "far" in self._details(handle)
+
+    def _grace(self, handle: JobHandle) -> float:
+        return float(self._details(handle).get("grace", 10))
 
     # -- finding the cluster
 
@@ -237,7 +230,7 @@ def outcome_of_job(job: RayJob) -> Outcome | None:
         return _stopped("stopped")
     last = (job.message.strip().splitlines() or [""])[-1][:500]
     if job.code is None:
-        return Outcome(RunStatus.FAILED, 1, f"Ray could not start it: {last}")
+        return Outcome(RunStatus.FAILED, 1, f"{'lost' if job.node else 'Ray could not start it'}: {last}")
     if job.code > 128:
         name = signal.Signals(job.code - 128).name if job.code - 128 in set(signal.Signals) else str(job.code - 128)
         return Outcome(RunStatus.FAILED, job.code, f"lost: its executor was ended by {name}")

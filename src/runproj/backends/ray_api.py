@@ -6,14 +6,18 @@ would bring all of Ray, of the same version as the cluster's.
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote, urlsplit
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode, urlsplit
 
 from runproj.errors import BackendError
+
+if TYPE_CHECKING:
+    from http.client import HTTPResponse
 
 _TIMEOUT = 30.0
 PACKAGE_LIMIT = 100 << 20
@@ -24,7 +28,7 @@ PACKAGE_LIMIT = 100 << 20
 class RayJob:
     """A job as Ray tells of it.  status: PENDING, RUNNING, STOPPED, SUCCEEDED or FAILED;  `code`: of the entrypoint;
 
-    submitted: when, in seconds since 1970.
+    submitted, ended: when, in seconds since 1970;  node: that it runs on, when that is decided.
     """
 
     id: str
@@ -32,6 +36,16 @@ class RayJob:
     message: str = ""
     code: int | None = None
     submitted: float = 0.0
+    ended: float = 0.0
+    node: str = ""
+
+
+class _Refused(BackendError):
+    """Ray's answer is an error."""
+
+    def __init__(self, code: int, what: str, *, why: str = "", fix: str = "") -> None:
+        super().__init__(what, why=why, fix=fix)
+        self.code = code
 
 
 class RayApi:
@@ -66,9 +80,36 @@ class RayApi:
         """Have a running job stopped.  One that waits is not, whatever Ray answers."""
         self._call("POST", f"/api/jobs/{quote(job_id, safe='')}/stop", missing={})
 
-    def log(self, job_id: str) -> str:
-        """All that a job wrote by now."""
-        return str(self._call("GET", f"/api/jobs/{quote(job_id, safe='')}/logs", missing={}).get("logs", ""))
+    def has_file(self, node: str, name: str) -> bool:
+        """Whether a node has a file below the folder of its logs."""
+        return next(self.read(node, name), None) is not None
+
+    def file(self, node: str, name: str, into: Path) -> bool:
+        """Fetch a file below the folder of a node's logs; False where it is not there, or the node is not any more."""
+        found = self.read(node, name)
+        first = next(found, None)
+        if first is None:
+            return False
+        with into.open("wb") as file:
+            file.write(first)
+            file.writelines(found)
+        return True
+
+    def read(self, node: str, name: str, *, live: bool = False) -> Iterator[bytes]:
+        """The bytes of a file below the folder of a node's logs, nothing where it is not there.
+
+        live: what is written to it later too, for ever.
+        """
+        query = urlencode({"node_id": node, "filename": name, "lines": -1, "timeout": 3600})
+        try:
+            with self._open(
+                "GET", f"/api/v0/logs/{'stream' if live else 'file'}?{query}", waits=None if live else _TIMEOUT
+            ) as answer:
+                while data := answer.read1(1 << 16):
+                    yield data
+        except _Refused as error:
+            if error.code < 500 and error.code != 404:
+                raise
 
     def upload(self, name: str, path: Path) -> str:
         """Store a package, if it is not there yet; returns its URI.  Raises `BackendError` for one that is too large."""
@@ -86,6 +127,23 @@ class RayApi:
 
     def _call(self, method: str, target: str, body: Mapping[str, Any] | bytes | None = None, **missing: Any) -> Any:
         """The answer.  missing: what stands for one that is not there, where that is no error."""
+        try:
+            with self._open(method, target, body) as answer:
+                content = answer.read()
+        except _Refused as error:
+            if error.code == 404 and missing:
+                return missing["missing"]
+            raise
+        try:
+            return json.loads(content or b"{}")
+        except ValueError:
+            return {}
+
+    @contextlib.contextmanager
+    def _open(
+        self, method: str, target: str, body: Mapping[str, Any] | bytes | None = None, waits: float | None = _TIMEOUT
+    ) -> Iterator[HTTPResponse]:
+        """An answer, to be read.  waits: seconds between two parts of it.  Raises `BackendError`, also while it is read."""
         from http.client import HTTPException
         from urllib.error import HTTPError, URLError
         from urllib.request import Request, urlopen
@@ -95,12 +153,10 @@ class RayApi:
         if self._token:
             head["Authorization"] = f"Bearer {self._token}"
         try:
-            with urlopen(Request(self.address + target, data, head, method=method), timeout=_TIMEOUT) as answer:
-                content = answer.read()
+            with urlopen(Request(self.address + target, data, head, method=method), timeout=waits) as answer:
+                yield answer
         except HTTPError as error:
             said = error.read().decode(errors="replace")
-            if error.code == 404 and missing:
-                return missing["missing"]
             raise self._refused(error.code, said) from None
         except (URLError, HTTPException, OSError) as error:
             raise BackendError(
@@ -108,20 +164,17 @@ class RayApi:
                 why=str(getattr(error, "reason", error)),
                 fix='Start one (`ray start --head`), or name its dashboard: --backend-config \'{"address": "http://HOST:8265"}\'.',
             ) from error
-        try:
-            return json.loads(content or b"{}")
-        except ValueError:
-            return {}
 
-    def _refused(self, code: int, said: str) -> BackendError:
+    def _refused(self, code: int, said: str) -> _Refused:
         if code in (401, 403):
-            return BackendError(
+            return _Refused(
+                code,
                 f"Ray at {self.address} lets nobody in without its token",
                 why=said.strip()[:300],
                 fix="Set RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH to a file that holds it (`ray get-auth-token` prints it).",
             )
         lines = [line for line in said.strip().splitlines() if line.strip()]
-        return BackendError(f"Ray at {self.address} answered {code}", why=(lines[-1] if lines else "")[:1000])
+        return _Refused(code, f"Ray at {self.address} answered {code}", why=(lines[-1] if lines else "")[:1000])
 
 
 def _job(found: Mapping[str, Any]) -> RayJob:
@@ -132,6 +185,8 @@ def _job(found: Mapping[str, Any]) -> RayJob:
         message=str(found.get("message") or ""),
         code=code if isinstance(code, int) else None,
         submitted=(found.get("start_time") or 0) / 1000,
+        ended=(found.get("end_time") or 0) / 1000,
+        node=str(found.get("driver_node_id") or ""),
     )
 
 

@@ -25,19 +25,28 @@ def execute_job(token: Annotated[str, typer.Argument()], descriptor: Annotated[i
 
 def execute_parcel(
     folder: Annotated[Path, typer.Argument(help="The parcel: what the job needs, and where its record is written.")],
-    tee: Annotated[bool, typer.Option("--tee", help="Copy the output of the command to this process's own.")] = False,
     apart: Annotated[bool, typer.Option("--apart", help="In a process that whoever kills this one does not find.")] = False,
+    pack: Annotated[bool, typer.Option("--pack", help="Have the record fetched: one file at the end, and the logs.")] = False,
 ) -> int:
     """Execute the job that a parcel holds, on the machine that an engine has chosen."""
     from runproj import apart as away
+    from runproj import packing
     from runproj.cli import output
     from runproj.errors import RunprojError
 
     def work() -> int:
         from runproj.errands import Errand
         from runproj.parcels import Received
+        from runproj.settings import load
 
-        return Errand(Received(folder.absolute()), output.TerminalReporter(), (1, 2) if tee else (None, None)).execute()
+        parcel = Received(folder.absolute())
+        if pack:
+            packing.announce(parcel.record, load().runs / parcel.waybill.run.id / "logs")
+        try:
+            return Errand(parcel, output.TerminalReporter()).execute()
+        finally:
+            if pack and parcel.ended is not None:
+                packing.pack(parcel.record)
 
     def told() -> int:
         try:

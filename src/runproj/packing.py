@@ -1,0 +1,45 @@
+"""The record of a job as few files, for engines that bring single files back."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from pathlib import Path
+
+PACKED = "packed.zip"
+_LAST = "ended.json"
+LOGS = "logs"
+HERE = "here"
+"""Says that an executor has begun, and which process it is."""
+_LEFT = ("active", "snapshot.db", PACKED, LOGS, HERE)
+
+
+def announce(record: Path, logs: Path) -> None:
+    """Say that an executor has begun, and have the logs of the run found in its record while it runs."""
+    (record / HERE).write_text(f"{os.uname().nodename} {os.getpid()}\n")
+    link = record / LOGS
+    link.unlink(missing_ok=True)
+    link.symlink_to(logs)
+
+
+def pack(record: Path) -> None:
+    """Put a record that is complete into one file in its folder, which is there as a whole or not at all."""
+    fresh = record / f".{PACKED}"
+    with zipfile.ZipFile(fresh, "w", zipfile.ZIP_STORED, strict_timestamps=False) as archive:
+        for path in sorted(record.rglob("*")):
+            name = path.relative_to(record)
+            if path.is_file() and name.parts[0] not in _LEFT and not name.parts[0].startswith("."):
+                archive.write(path, name)
+    fresh.replace(record / PACKED)
+
+
+def unpack(path: Path, record: Path) -> None:
+    """Lay it out; what says that the record is complete comes last.  The file itself goes."""
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        archive.extractall(record, [name for name in names if name != _LAST])
+        if _LAST in names:
+            fresh = record / f".{_LAST}"
+            fresh.write_bytes(archive.read(_LAST))
+            os.replace(fresh, record / _LAST)
+    path.unlink()
