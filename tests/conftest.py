@@ -15,6 +15,7 @@ pytest_plugins = [
     "support.placing",
     "support.cluster",
     "support.docker",
+    "support.kubernetes",
     "support.mlflow",
     "support.postgres",
     "support.ray",
@@ -24,7 +25,7 @@ pytest_plugins = [
     "support.wheels",
 ]
 
-COSTLY = ("mlflow_server", "engine", "ray", "slurm")
+COSTLY = ("mlflow_server", "kubernetes", "engine", "ray", "slurm")
 """Fixtures that take long to make, or that tests of several modules share: the tests of each run in one process."""
 
 HOSTILE = 'it\'s a "Größe" $(x) `y`\n;&'

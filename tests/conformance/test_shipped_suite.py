@@ -9,8 +9,9 @@ from types import MappingProxyType
 
 import pytest
 
-from runproj.testing import BackendSuite, EngineSuite, Program
+from runproj.testing import HOSTILE, BackendSuite, EngineSuite, Program
 from support import warm
+from support.kubernetes import Kubernetes, pod_with
 from support.ray import Ray
 from support.slurm import Slurm
 
@@ -74,3 +75,19 @@ class TestRay(EngineSuite):
     @pytest.fixture
     def environ(self, ray: Ray) -> Mapping[str, str]:
         return ray.environ
+
+
+class TestKubernetes(EngineSuite):
+    backend = "kubernetes"
+
+    @pytest.fixture
+    def environ(self, kubernetes: Kubernetes) -> Mapping[str, str]:
+        return kubernetes.environ
+
+    @pytest.fixture
+    def program(self, tmp_path: Path, environ: Mapping[str, str]) -> Program:
+        """Its home is seen by the pods."""
+        folder = tmp_path / HOSTILE
+        made = Program(folder, self.backend, pod_with(folder / "runproj home"), environ)
+        made.home.mkdir()
+        return made

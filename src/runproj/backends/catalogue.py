@@ -16,6 +16,7 @@ from runproj.errors import BackendError, UsageError
 GROUP = "runproj.backends"
 
 OURS: Mapping[str, str] = {
+    "kubernetes": "runproj.backends.kubernetes:make",
     "queue": "runproj.backends.queue:make",
     "ray": "runproj.backends.ray:make",
     "slurm": "runproj.backends.slurm:make",

@@ -1,0 +1,294 @@
+"""A Kubernetes Job for a run, and what the cluster says of it: pure functions of documents as the API has them.
+
+Source: the reference of `batch/v1` Job and `v1` Pod (1.20 to 1.37); reasons of the kubelet were seen on 1.20.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+import re
+import shlex
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from runproj.core.backend import Demand, Engine, JobState, JobStatus
+from runproj.core.outcome import Outcome
+from runproj.core.run import RunStatus
+from runproj.settings import parse_duration, parse_size
+
+Document = dict[str, Any]
+
+MANAGED = "app.kubernetes.io/managed-by=runproj"
+RUN = "runproj.io/run-id"
+CONTAINER = "runproj"
+PART = 700_000
+"""Bytes of a parcel in one Secret, which may have 1 MiB in base64."""
+MOST_PARTS = 32
+_PARCEL = "/runproj/parcel"
+_DAY = 86_400
+_HOPELESS = ("InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError", "CreateContainerError", "RunContainerError")
+_PULLING = ("ErrImagePull", "ImagePullBackOff")
+_FOR_GOOD = ("not found", "unknown", "denied", "unauthorized", "no such", "does not exist", "invalid reference")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a job is made of.
+
+    home:   where the pod sees runproj's home, by the volume that is named; empty where it does not.
+    parcel: in how many Secrets what the executor needs comes, where the home is not seen.
+    """
+
+    run_id: str
+    name: str
+    demand: Demand
+    grace: float
+    folder: str = ""
+    home: str = ""
+    parcel: int = 0
+
+
+def job_name(run_id: str) -> str:
+    """Of the job of a run: a DNS label, and the same each time, so that a run has one job."""
+    return f"runproj-{run_id}"
+
+
+def secret_name(run_id: str, part: int) -> str:
+    """Of a piece of its parcel."""
+    return f"{job_name(run_id)}-{part}"
+
+
+def manifest(wanted: Wanted) -> Document:
+    """The Job.  What the user's template says stands where it does not contradict what the run needs."""
+    demand, options = wanted.demand, wanted.demand.options
+    labels = {"app.kubernetes.io/managed-by": "runproj", RUN: wanted.run_id}
+    pod: Document = {
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": math.ceil(wanted.grace) + 20,
+        "automountServiceAccountToken": bool(options.get("service_account")),
+        "containers": [_container(wanted)],
+        "volumes": _volumes(wanted),
+    }
+    if demand.resources.time:
+        pod["activeDeadlineSeconds"] = math.ceil(parse_duration(demand.resources.time))
+    if account := options.get("service_account"):
+        pod["serviceAccountName"] = str(account)
+    ours: Document = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": job_name(wanted.run_id),
+            "labels": {**labels, **_queue(demand)},
+            "annotations": {"runproj.io/name": wanted.name},
+        },
+        "spec": {
+            "backoffLimit": 0,
+            "completions": 1,
+            "parallelism": 1,
+            "ttlSecondsAfterFinished": math.ceil(parse_duration(str(options["ttl"]))) if "ttl" in options else _DAY,
+            "template": {"metadata": {"labels": labels}, "spec": pod},
+        },
+    }
+    if demand.resources.partition:
+        ours["spec"]["suspend"] = True  # Kueue lets it go when there is room
+    template = options.get("template", {})
+    whole = template if "spec" in template else {"spec": {"template": {"spec": template}}} if template else {}
+    found: Document = merged(whole, ours)
+    return found
+
+
+def _queue(demand: Demand) -> dict[str, str]:
+    return {"kueue.x-k8s.io/queue-name": demand.resources.partition} if demand.resources.partition else {}
+
+
+def _container(wanted: Wanted) -> Document:
+    demand, options = wanted.demand, wanted.demand.options
+    found: Document = {
+        "name": CONTAINER,
+        "image": str(options["image"]),
+        "command": [
+            "sh",
+            "-c",
+            script(wanted).replace("$", "$$"),
+        ],  # Kubernetes takes $$ for $, and $(…) for a variable of its own
+        "resources": resources(demand),
+        "volumeMounts": _mounts(wanted),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+    }
+    if names := options.get("env_secrets"):
+        found["envFrom"] = [{"secretRef": {"name": str(name)}} for name in names]
+    if variables := options.get("variables"):
+        found["env"] = [{"name": name, "value": str(value)} for name, value in variables.items()]
+    return found
+
+
+def script(wanted: Wanted) -> str:
+    """What the container runs: the executor, as its first process, so that it is told when the pod is to end."""
+    options = wanted.demand.options
+    python = shlex.quote(str(options.get("python", "python3")))
+    lines = []
+    if wanted.demand.resources.time:
+        seconds = math.ceil(parse_duration(wanted.demand.resources.time))
+        lines.append(f"export {Engine.ENDS}=$(($(date +%s) + {seconds}))")
+    if wanted.home:
+        lines.append(f"exec {python} -m runproj execute-parcel {shlex.quote(wanted.folder)}")
+    else:
+        lines += [
+            'folder=$(mktemp -d) && cd "$folder" || exit 97',
+            f"cat {_PARCEL}/part-* >parcel.zip && {python} -m zipfile -e parcel.zip parcel && rm parcel.zip || exit 97",
+            f"exec {python} -m runproj execute-parcel parcel --tee",
+        ]
+    return "\n".join(lines)
+
+
+def resources(demand: Demand) -> Document:
+    """Requests, and limits of what can only be limited: memory and GPUs."""
+    needs = demand.resources
+    requests: dict[str, str] = {}
+    limits: dict[str, str] = {}
+    if needs.cpus:
+        requests["cpu"] = f"{needs.cpus:g}"
+    if needs.memory:
+        requests["memory"] = limits["memory"] = str(parse_size(needs.memory))
+    if needs.gpus:
+        limits[str(demand.options.get("gpu", "nvidia.com/gpu"))] = str(needs.gpus)
+    return {name: values for name, values in (("requests", requests), ("limits", limits)) if values}
+
+
+def _volumes(wanted: Wanted) -> list[Document]:
+    if wanted.home:
+        return [{"name": "runproj-home", **wanted.demand.options["volume"]}]
+    sources = [{"secret": {"name": secret_name(wanted.run_id, part)}} for part in range(wanted.parcel)]
+    return [{"name": "runproj-parcel", "projected": {"sources": sources, "defaultMode": 0o400}}]
+
+
+def _mounts(wanted: Wanted) -> list[Document]:
+    if wanted.home:
+        return [{"name": "runproj-home", "mountPath": wanted.home}]
+    return [{"name": "runproj-parcel", "mountPath": _PARCEL, "readOnly": True}]
+
+
+def secrets(run_id: str, content: bytes, owner: Mapping[str, Any]) -> list[Document]:
+    """The parcel in pieces that Secrets can hold; they go with the job that owns them."""
+    pieces = [content[begin : begin + PART] for begin in range(0, len(content), PART)]
+    reference = {"apiVersion": "batch/v1", "kind": "Job", "name": owner["name"], "uid": owner["uid"]}
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {
+                "name": secret_name(run_id, part),
+                "labels": {"app.kubernetes.io/managed-by": "runproj", RUN: run_id},
+                "ownerReferences": [reference],
+            },
+            "data": {f"part-{part:03d}": base64.b64encode(piece).decode()},
+        }
+        for part, piece in enumerate(pieces)
+    ]
+
+
+def merged(template: Any, ours: Any) -> Any:
+    """Two documents as one: tables are merged, lists of named things by their names, and what is ours comes before the rest."""
+    if isinstance(template, Mapping) and isinstance(ours, Mapping):
+        return {name: merged(template.get(name), ours.get(name)) for name in dict.fromkeys([*template, *ours])}
+    if isinstance(template, list) and isinstance(ours, list):
+        if not _named(template) or not _named(ours):
+            return [*template, *(item for item in ours if item not in template)]
+        mine = {item["name"]: item for item in ours}
+        kept = [merged(item, mine.pop(item["name"], None)) for item in template]
+        return [*kept, *mine.values()]
+    return template if ours is None else ours
+
+
+def _named(items: Sequence[Any]) -> bool:
+    return all(isinstance(item, Mapping) and "name" in item for item in items)
+
+
+# -- what the cluster says
+
+
+def status_of(job: Document | None, pod: Document | None, now: float, patience: float | None = None) -> JobStatus:
+    """The state of a job by its document and that of its pod, None where there is none.
+
+    patience: seconds that it may wait before it is given up;  now: seconds since 1970.
+    """
+    if pod is not None:
+        return _of_pod(pod, now, patience)
+    if job is None:
+        return JobStatus(JobState.LOST)
+    for condition in job.get("status", {}).get("conditions") or ():
+        if condition.get("type") == "Failed" and condition.get("status") == "True":
+            return JobStatus(JobState.ENDED, outcome=_failed(condition.get("reason", ""), condition.get("message", "")))
+        if condition.get("type") == "Complete" and condition.get("status") == "True":
+            return JobStatus(JobState.ENDED)
+    return _waiting(job, "its queue has not let it go yet" if job["spec"].get("suspend") else "it has no pod yet", now, patience)
+
+
+def _of_pod(pod: Document, now: float, patience: float | None) -> JobStatus:
+    state = pod.get("status", {})
+    phase = state.get("phase")
+    ended = next(iter(_states(pod, "terminated")), None)
+    if phase in ("Succeeded", "Failed") or (ended and phase != "Running"):
+        return JobStatus(JobState.ENDED, outcome=_ending(state, ended))
+    if phase == "Running":
+        return JobStatus(JobState.RUNNING)
+    if phase == "Unknown":
+        return JobStatus(JobState.UNKNOWN)
+    for waiting in _states(pod, "waiting"):
+        reason, message = waiting.get("reason", ""), waiting.get("message", "")
+        for_good = reason in _PULLING and any(word in message.lower() for word in _FOR_GOOD)
+        if reason in _HOPELESS or for_good:
+            return JobStatus(JobState.ENDED, outcome=_failed(reason, message))
+        if reason in _PULLING:
+            return _waiting(pod, f"{reason}: {message}", now, patience)
+    for condition in state.get("conditions") or ():
+        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
+            return _waiting(pod, f"{condition.get('reason', '')}: {condition.get('message', '')}", now, patience)
+    return _waiting(pod, "", now, patience)
+
+
+def _states(pod: Document, which: str) -> list[Document]:
+    """The states of that kind of the pod's containers: init containers first."""
+    state = pod.get("status", {})
+    every = [*(state.get("initContainerStatuses") or ()), *(state.get("containerStatuses") or ())]
+    if which == "terminated":
+        every = [one for one in every if one.get("name") == CONTAINER]
+    return [one["state"][which] for one in every if one.get("state", {}).get(which)]
+
+
+def _waiting(document: Document, note: str, now: float, patience: float | None) -> JobStatus:
+    since = document["metadata"].get("creationTimestamp")
+    if patience is not None and since and now - datetime.fromisoformat(since.replace("Z", "+00:00")).timestamp() > patience:
+        return JobStatus(JobState.ENDED, outcome=_failed("", f"it waited longer than it may: {note}"))
+    return JobStatus(JobState.PENDING, note=note.strip(": "))
+
+
+def _ending(state: Document, ended: Document | None) -> Outcome | None:
+    """How a pod ended, where the cluster knows more than the executor; None where it does not."""
+    if state.get("reason") in ("Evicted", "DeadlineExceeded", "Preempting", "NodeLost", "Shutdown", "NodeShutdown", "Terminated"):
+        return _failed(state["reason"], state.get("message", ""))
+    if ended is None:
+        return _failed(state.get("reason", "") or "lost", state.get("message", "") or "its pod has ended, and nothing says how")
+    reason = ended.get("reason", "")
+    if reason == "OOMKilled":
+        return Outcome(RunStatus.FAILED, 128 + signal.SIGKILL, "out of memory: it used more than its container may")
+    if reason in ("ContainerCannotRun", "StartError"):
+        return _failed(reason, ended.get("message", ""))
+    return None
+
+
+def _failed(reason: str, message: str) -> Outcome:
+    words = {"DeadlineExceeded": "timed out: the cluster ended it", "Evicted": "evicted", "": "could not start"}
+    said = re.sub(r"\s+", " ", message).strip()[:500]
+    code = 124 if reason == "DeadlineExceeded" else 1
+    return Outcome(RunStatus.FAILED, code, f"{words.get(reason, reason)}{f': {said}' if said else ''}")
+
+
+def exit_of(pod: Document | None) -> tuple[int, str] | None:
+    """Exit code and last words of the executor's container, where it has ended."""
+    ended = next(iter(_states(pod, "terminated")), None) if pod else None
+    return (int(ended.get("exitCode", 0)), str(ended.get("message", ""))) if ended else None
