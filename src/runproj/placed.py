@@ -22,6 +22,8 @@ from runproj.relay import SNAPSHOT, Relay
 
 SHORTEST, LONGEST, GROWTH = 2.0, 30.0, 1.5
 """Seconds between two questions to an engine: at first, at last, and how they grow while nothing changes."""
+_LEAVING = 60.0
+"""Seconds that a job may take to leave after it has closed its run itself, on a tracking server."""
 _LATENCY = 5.0
 """Seconds that a record may take to be seen after its job has ended: shared file systems are slow to tell."""
 
@@ -124,7 +126,7 @@ class Placed:
             return False
         if ended is None and not over:
             self._news(run, parcel, status, stores, info)
-            if run.status.final:  # somebody closed it while its job goes on
+            if run.status.final and time.time() - (run.end or 0) / 1000 > _LEAVING:  # somebody closed it while its job goes on
                 backend.cancel(info.handle)
             lease.hand_over()
             return False

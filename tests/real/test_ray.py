@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import os
@@ -23,7 +22,7 @@ from runproj.core.project import Resources
 from runproj.errors import BackendError
 from support import placing
 from support.cluster import begun, reason_of
-from support.placing import LOGGING, home, nothing_left
+from support.placing import LOGGING, executor, heard, home, nothing_left, tags_of
 from support.program import SYSTEM, Cli
 from support.ray import Ray
 from support.team import team_server
@@ -81,18 +80,6 @@ def detached(cli: Cli, project: Repository, *arguments: str) -> str:
     return placing.detached(cli, project, *ON, *arguments)
 
 
-def tags_of(cli: Cli, run_id: str) -> dict[str, str]:
-    return {tag["key"]: tag["value"] for tag in cli.json("runs", "show", run_id)["run"]["tags"]}
-
-
-def heard(cli: Cli, run_id: str) -> None:
-    """Wait until something that the run logged has come here."""
-    deadline = time.monotonic() + 30
-    while not cli.json("runs", "show", run_id)["run"]["metrics"]:
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
-
-
 def ended(cli: Cli, run_id: str) -> dict:
     cli("wait", run_id)
     run: dict = cli.json("runs", "show", run_id)["run"]
@@ -139,17 +126,6 @@ def test_a_timeout_ends_it(away: Cli, project: Repository) -> None:
     run = away.json("runs", "list")["runs"][0]
     assert (run["status"], "timed out" in reason_of(run)) == ("FAILED", True)
     nothing_left(away)
-
-
-def executor(cli: Cli, run_id: str) -> int:
-    """The process that executes a run; the one that waits for it began before."""
-    mark = f"{home(cli)}/parcels/{run_id}".encode()
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            if mark in path.read_bytes().split(b"\0"):
-                found.append(int(path.parent.name))
-    return max(found)
 
 
 def test_an_executor_that_is_killed(away: Cli, project: Repository) -> None:
@@ -303,13 +279,7 @@ def test_a_sweep_keeps_to_what_may_run_at_a_time(away: Cli, project: Repository)
 def test_a_large_log_is_followed_in_little_memory(away: Cli, project: Repository) -> None:
     command = away.command("run", project.url, "-e", "large", *ON)
     process = subprocess.Popen(command, cwd=away.home, env=away.env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    assert process.stdout is not None
-    size = most = 0
-    while data := process.stdout.read(1 << 20):
-        size += len(data)
-        status = Path(f"/proc/{process.pid}/status").read_text()
-        most = max(most, *(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS")), 0)
-    assert process.wait(60) == 0
+    size, most = placing.followed(process)
     assert size == 1_000_000_000
     assert most < 150_000  # kB
 

@@ -13,7 +13,7 @@ import pytest
 
 from conftest import Repository
 from support.cluster import ON, begun, detached, ended, home, job_of, nothing_left, reason_of
-from support.placing import LOGGING
+from support.placing import LOGGING, followed
 from support.program import SYSTEM, Cli
 from support.slurm import Slurm
 
@@ -230,13 +230,7 @@ def test_a_large_log_is_followed_in_little_memory(away: Cli, project: Repository
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
-    assert process.stdout is not None
-    size = most = 0
-    while data := process.stdout.read(1 << 20):
-        size += len(data)
-        status = Path(f"/proc/{process.pid}/status").read_text()
-        most = max(most, *(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS")), 0)
-    assert process.wait(60) == 0
+    size, most = followed(process)
     assert size == 1_000_000_000
     assert most < 150_000  # kB
 

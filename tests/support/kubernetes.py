@@ -11,7 +11,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from typing import Any
 import pytest
 
 from support.docker import Docker
+from support.ports import free_port
 
 PAUSE = "runproj/pause:3.2"
 IMAGE = "runproj-kubernetes-test:1"
@@ -52,7 +52,7 @@ class Kubernetes:
             raise RuntimeError(f"missing: {', '.join(missing)} (Debian: etcd-server openssl iptables)")
         self.folder, self._programs = folder, programs
         self._token = secrets.token_hex(16)
-        self._etcd, self._peer, self._port, self._kubelet = (_free_port() for _ in range(4))
+        self._etcd, self._peer, self._port, self._kubelet = (free_port() for _ in range(4))
         self.environ = {"KUBECONFIG": str(folder / "kubeconfig")}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -64,7 +64,7 @@ class Kubernetes:
         kubeconfig = f"--kubeconfig={self.folder}/kubeconfig"
         both = [kubeconfig, "--bind-address=127.0.0.1", "--port=0", "--leader-elect=false"]
         both += [f"--{what}-kubeconfig={self.folder}/kubeconfig" for what in ("authentication", "authorization")]
-        ports = [f"--secure-port={_free_port()}" for _ in range(2)]
+        ports = [f"--secure-port={free_port()}" for _ in range(2)]
         keys = [f"--service-account-private-key-file={self.folder}/sa.key", f"--root-ca-file={self.folder}/server.crt"]
         gates = ["--use-service-account-credentials=true", "--feature-gates=TTLAfterFinished=true"]
         self._run("kube-controller-manager", *both, ports[0], *keys, *gates, f"--cert-dir={self.folder}/controllers")
@@ -272,11 +272,6 @@ def _iptables(table: str, *words: str) -> None:
 
 def _path() -> str:
     return os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
 
 
 if __name__ == "__main__":  # to have it built before tests want it

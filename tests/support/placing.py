@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,6 +72,41 @@ def detached(cli: Cli, project: Repository, *arguments: str) -> str:
     started = cli("run", project.url, *arguments, "--detach")
     assert started.returncode == 0, started.stderr
     return started.stdout.strip()
+
+
+def tags_of(cli: Cli, run_id: str) -> dict[str, str]:
+    return {tag["key"]: tag["value"] for tag in cli.json("runs", "show", run_id)["run"]["tags"]}
+
+
+def heard(cli: Cli, run_id: str) -> None:
+    """Wait until something that the run logged has come here."""
+    deadline = time.monotonic() + 30
+    while not cli.json("runs", "show", run_id)["run"]["metrics"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+
+
+def executor(cli: Cli, run_id: str) -> int:
+    """The process that executes a run; the one that waits for it began before."""
+    mark = f"{home(cli)}/parcels/{run_id}".encode()
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if mark in path.read_bytes().split(b"\0"):
+                found.append(int(path.parent.name))
+    return max(found)
+
+
+def followed(process: subprocess.Popen[bytes]) -> tuple[int, int]:
+    """Read all that a process prints; how many bytes it was, and how many kB the process had in memory at most."""
+    assert process.stdout is not None
+    size = most = 0
+    while data := process.stdout.read(1 << 20):
+        size += len(data)
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        most = max(most, *(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS")), 0)
+    assert process.wait(60) == 0
+    return size, most
 
 
 @pytest.fixture(scope="session")

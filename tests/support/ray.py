@@ -7,7 +7,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ import pytest
 from runproj.backends.ray_api import RayApi
 from runproj.errors import BackendError
 from runproj.files import Lock
+from support.ports import free_port
 
 PACKAGE = "ray[default]>=2.52"
 
@@ -52,7 +52,7 @@ class Ray:
         self.home = self._folder / "home"
         self.home.mkdir()
         self._token = secrets.token_hex(24)
-        self._ports = [_free_port() for _ in range(6)]
+        self._ports = [free_port() for _ in range(6)]
         self.environ = {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{self._ports[1]}", "RAY_AUTH_TOKEN": self._token}
         self.api = RayApi(self.environ["RAY_API_SERVER_ADDRESS"], self._token)
         self._head: subprocess.Popen[bytes] | None = None
@@ -124,11 +124,6 @@ def ray() -> Iterator[Ray]:
         yield found
     finally:
         found.stop()
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
 
 
 if __name__ == "__main__":  # to have it installed before tests want it

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from support.ports import free_port
+
 CONFIG = """
 ClusterName=runproj
 SlurmctldHost={host}(127.0.0.1)
@@ -83,7 +85,7 @@ class Slurm:
                 parent.chmod(parent.stat().st_mode & ~0o022 | 0o111)
         (self.folder / "munge" / "key").write_bytes(os.urandom(128))
         (self.folder / "munge" / "key").chmod(0o400)
-        ports = [_free_port(), _free_port()]
+        ports = [free_port(), free_port()]
         text = CONFIG.format(
             folder=self.folder, host=self.host, controller=ports[0], node=ports[1], cpus=self.cpus, tasks=self.tasks
         )
@@ -145,11 +147,6 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
 
 def _path() -> str:
     return os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
 
 
 def _until(condition: object, what: str) -> None:

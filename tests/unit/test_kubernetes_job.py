@@ -1,0 +1,129 @@
+"""The Job of a run, as a document: valid for clusters of today, merged with what the user wants; and what clusters say of it."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import kubernetes_validate
+import pytest
+
+from runproj.backends import kubernetes_job as documents
+from runproj.core.backend import Demand, JobState
+from runproj.core.project import Resources
+
+OPTIONS = {
+    "image": "registry/team/runproj@sha256:" + "0" * 64,
+    "volume": {"persistentVolumeClaim": {"claimName": "shared"}},
+    "service_account": "trainer",
+    "env_secrets": ["wandb"],
+    "variables": {"NCCL_DEBUG": "INFO"},
+    "ttl": "1h",
+    "template": {
+        "nodeSelector": {"disk": "ssd"},
+        "volumes": [{"name": "data", "hostPath": {"path": "/data"}}],
+        "containers": [
+            {"name": "runproj", "volumeMounts": [{"name": "data", "mountPath": "/data"}], "env": [{"name": "A", "value": "b"}]},
+            {"name": "beside", "image": "beside:1"},
+        ],
+    },
+}
+NEEDS = Resources(cpus=1.5, memory="2GB", gpus=2, time="1h", partition="team-queue")
+
+
+def wanted(options: dict[str, Any], *, home: str = "/home/it's", parcel: int = 0) -> documents.Wanted:
+    demand = Demand(resources=NEEDS, options=options)
+    return documents.Wanted("a" * 32, 'a "name"\n', demand, 10.0, f"{home}/parcels/a", home, parcel)
+
+
+@pytest.mark.parametrize("version", ["1.27", "1.33"])
+def test_a_job_is_valid_and_has_what_was_wanted(version: str) -> None:
+    job = documents.manifest(wanted(OPTIONS))
+    kubernetes_validate.validate(job, version, strict=True)
+    spec, pod = job["spec"], job["spec"]["template"]["spec"]
+    assert (spec["backoffLimit"], spec["ttlSecondsAfterFinished"], spec["suspend"]) == (0, 3600, True)
+    assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team-queue"
+    assert (pod["restartPolicy"], pod["activeDeadlineSeconds"], pod["nodeSelector"]) == ("Never", 3600, {"disk": "ssd"})
+    ours, beside = pod["containers"]
+    assert beside == {"name": "beside", "image": "beside:1"}
+    assert ours["env"] == [{"name": "A", "value": "b"}, {"name": "NCCL_DEBUG", "value": "INFO"}]
+    assert [mount["name"] for mount in ours["volumeMounts"]] == ["data", "runproj-home"]
+    assert ours["resources"] == {
+        "requests": {"cpu": "1.5", "memory": "2000000000"},
+        "limits": {"memory": "2000000000", "nvidia.com/gpu": "2"},
+    }
+    assert "=$$(($$(date +%s) + 3600))\n" in ours["command"][2]  # `$$` is how Kubernetes is told `$`
+
+
+def test_a_whole_job_can_be_the_template() -> None:
+    pod_spec = {"spec": {"priorityClassName": "low"}}
+    template = {"metadata": {"annotations": {"team": "ml"}}, "spec": {"backoffLimit": 7, "template": pod_spec}}
+    job = documents.manifest(wanted({"image": "x", "template": template}, home="", parcel=2))
+    kubernetes_validate.validate(job, "1.33", strict=True)
+    assert job["metadata"]["annotations"]["team"] == "ml"
+    assert (job["spec"]["backoffLimit"], job["spec"]["template"]["spec"]["priorityClassName"]) == (0, "low")
+
+
+def test_a_parcel_is_in_as_many_secrets_as_it_needs() -> None:
+    content = bytes(range(256)) * 6000
+    made = documents.secrets("b" * 32, content, {"name": "job", "uid": "u"})
+    for secret in made:
+        kubernetes_validate.validate(secret, "1.33", strict=True)
+    pieces = sorted((name, base64.b64decode(text)) for secret in made for name, text in secret["data"].items())
+    assert b"".join(piece for _, piece in pieces) == content
+    assert len(made) == 3
+
+
+Document = dict[str, Any]
+
+
+def pod(phase: str, *, reason: str = "", waiting: Document | None = None, ended: Document | None = None) -> Document:
+    state = {"waiting": waiting} if waiting else {"terminated": ended} if ended else {"running": {}}
+    containers = [{"name": "runproj", "state": state}]
+    return {
+        "metadata": {"creationTimestamp": "2026-01-01T00:00:00Z"},
+        "status": {"phase": phase, "reason": reason, "message": "the node was low on memory", "containerStatuses": containers},
+    }
+
+
+@pytest.mark.parametrize(
+    ("document", "state", "words"),
+    [
+        (pod("Running"), JobState.RUNNING, ""),
+        (pod("Failed", reason="Evicted"), JobState.ENDED, "evicted: the node was low on memory"),
+        (pod("Failed", reason="DeadlineExceeded"), JobState.ENDED, "timed out"),
+        (pod("Failed", ended={"exitCode": 137, "reason": "OOMKilled"}), JobState.ENDED, "out of memory"),
+        (pod("Failed", ended={"exitCode": 127, "reason": "ContainerCannotRun", "message": "no sh"}), JobState.ENDED, "no sh"),
+        (pod("Failed", ended={"exitCode": 3, "reason": "Error"}), JobState.ENDED, None),
+        (
+            pod("Pending", waiting={"reason": "ImagePullBackOff", "message": "it is unknown"}),
+            JobState.ENDED,
+            "it is unknown",
+        ),
+        (pod("Pending", waiting={"reason": "ErrImagePull", "message": "i/o timeout"}), JobState.PENDING, "i/o timeout"),
+        (pod("Pending", waiting={"reason": "CreateContainerConfigError", "message": "no secret"}), JobState.ENDED, "no secret"),
+        (pod("Unknown"), JobState.UNKNOWN, ""),
+    ],
+)
+def test_what_a_pod_says(document: dict[str, Any], state: JobState, words: str | None) -> None:
+    status = documents.status_of({}, document, now=1_767_225_700.0)
+    assert status.state is state
+    if words is None:
+        assert status.outcome is None
+    else:
+        assert words in (status.outcome.reason if status.outcome else status.note)
+
+
+def test_what_a_job_without_a_pod_says() -> None:
+    def job(**status: Any) -> dict[str, Any]:
+        return {"metadata": {"creationTimestamp": "2026-01-01T00:00:00Z"}, "spec": {"suspend": True}, "status": status}
+
+    failed = {"type": "Failed", "status": "True", "reason": "DeadlineExceeded"}
+    begin = 1_767_225_600.0
+    assert documents.status_of(None, None, begin).state is JobState.LOST
+    assert documents.status_of(job(), None, begin + 5).note == "its queue has not let it go yet"
+    late = documents.status_of(job(), None, begin + 11, patience=10)
+    assert late.state is JobState.ENDED and "waited longer" in late.outcome.reason
+    ended = documents.status_of(job(conditions=[failed]), None, begin)
+    assert ended.outcome.exit_code == 124
+    assert documents.status_of(job(conditions=[{"type": "Complete", "status": "True"}]), None, begin).state is JobState.ENDED
