@@ -12,11 +12,11 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from runproj.core.call import Call
-from runproj.core.project import InputSpec, ParameterType
+from runproj.core.project import EntryPoint, InputSpec, ParameterType
 from runproj.core.record import Input, Output
 from runproj.core.services import Services
-from runproj.errors import NotFoundError, StartError
-from runproj.files import explained, remove_tree, sha256_file, tree_size
+from runproj.errors import DescriptorError, NotFoundError, StartError
+from runproj.files import explained, remove_tree, sha256_file, sha256_text, tree_size
 
 if TYPE_CHECKING:
     from runproj.core.capsule import PackedInput
@@ -171,6 +171,38 @@ def digest_of(path: Path) -> tuple[str, int]:
         total += file.stat().st_size
         whole.update(f"{sha256_file(file)}  {file.relative_to(path)}\n".encode(errors="surrogateescape"))
     return whole.hexdigest(), total
+
+
+def scope_of(entry_point: EntryPoint, call: Call, project: Path) -> str:
+    """sha256 over the files of a project that decide the result of an entry point, with their names and modes.
+
+    Raises `DescriptorError` for a pattern that names none.
+    """
+    from runproj.core.pipeline import decides, names
+
+    whole, unused = hashlib.sha256(), list(entry_point.code)
+    for name, path in sorted(_files_of(project)):
+        if not decides(name, entry_point, call):
+            continue
+        unused = [pattern for pattern in unused if not names(pattern, name)]
+        link = path.is_symlink()
+        digest = sha256_text(str(path.readlink())) if link else sha256_file(path)
+        mode = "link" if link else "program" if path.stat().st_mode & 0o100 else "file"
+        whole.update(f"{digest} {mode} {name}\0".encode(errors="surrogateescape"))
+    if unused:
+        raise DescriptorError(
+            f"No file of the project is {unused[0]!r}, which {entry_point.name!r} declares as its code",
+            fix="Patterns are like src/**/*.py, relative to the descriptor's folder; a folder stands for all in it.",
+        )
+    return whole.hexdigest()
+
+
+def _files_of(project: Path) -> Iterator[tuple[str, Path]]:
+    for folder, below, files in os.walk(project):
+        below[:] = [name for name in below if name != ".git"]
+        for path in (Path(folder, name) for name in (*files, *below)):
+            if path.is_symlink() or path.is_file():
+                yield path.relative_to(project).as_posix(), path
 
 
 def fetch(uri: str, target: Path, progress: Callable[[str], None]) -> None:

@@ -120,6 +120,11 @@ def plan_opened(opened: Opened, request: Request, use: Services, choose: Choose 
     lock = use.environments.lock(project.environment, checkout.project, when, request.lock)
     report.done(lock.words)
     _require_watchable(options, lock)
+    scope = ""
+    if entry_point.code:
+        from runproj.inputs import scope_of
+
+        scope = scope_of(entry_point, call, checkout.project)
     decided = Plan(
         code=pin,
         call=call,
@@ -130,6 +135,7 @@ def plan_opened(opened: Opened, request: Request, use: Services, choose: Choose 
         options=replace(options, timeout=options.timeout or entry_point.timeout),
         notes=(*pin.notes, *project.notes, *notes, *lock.notes),
         runproj=__version__,
+        scope=scope,
     )
     backend.check(demand_of(decided, backend))
     _require_trust(decided, use, granted=request.trust, project=checkout.project)

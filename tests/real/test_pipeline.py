@@ -158,6 +158,53 @@ def test_other_code_is_a_reason_and_uncommitted_changes_are_code(cli: Cli, three
     assert [step["run"] for step in piped(cli, str(three.path))["steps"]] == [step["run"] for step in first["steps"]]
 
 
+SCOPED = {
+    "runproj.yaml": r"""
+entry_points:
+  prepare:
+    parameters: {words: {type: path, default: words.txt}}
+    code: [prepare.sh, lib]
+    inputs: {table: {path: data/table.csv}}
+    command: sh prepare.sh
+    outputs: out.txt
+  evaluate: {code: "*.sh", inputs: {all: {from: prepare, path: out.txt}}, command: sh evaluate.sh}
+  typing: {code: [lib, prepre.sh], inputs: {all: {from: prepare, path: out.txt}}, command: 'true'}
+""",
+    "prepare.sh": ". lib/deep/more.sh\n",
+    "lib/deep/more.sh": "echo 1 > out.txt\n",
+    "evaluate.sh": "cat out.txt\n",
+    "data/table.csv": "1\n",
+    "words.txt": "a\n",
+}
+
+
+def test_a_step_may_say_which_files_are_its_code(cli: Cli, repository: Repository) -> None:
+    repository.commit({f"sub dir/{name}": text for name, text in SCOPED.items()})
+    where = f"{repository.path}#sub dir"
+    before = piped(cli, where)
+    (repository.path / "sub dir" / "notes.md").write_text("nothing to do with it")
+    assert set(states(piped(cli, where)).values()) == {"reused"}
+    (repository.path / "sub dir" / "evaluate.sh").write_text("cat out.txt out.txt\n")
+    changed = piped(cli, where)
+    assert (states(changed), run_of(changed, "prepare")) == (
+        {"prepare": "reused", "evaluate": "finished"},
+        run_of(before, "prepare"),
+    )
+    assert reasons(changed)["evaluate"] == "code: evaluate.sh"
+    (repository.path / "sub dir" / "lib" / "deep" / "more.sh").write_text("echo 2 > out.txt\n")
+    assert reasons(piped(cli, where, "-n"))["prepare"] == "code: lib/deep/more.sh"
+    (repository.path / "sub dir" / "prepare.sh").chmod(0o755)
+    assert "prepare.sh" in reasons(piped(cli, where, "-n"))["prepare"]
+    (repository.path / "sub dir" / "data" / "table.csv").write_text("2\n")
+    (repository.path / "sub dir" / "words.txt").write_text("b\n")
+    assert reasons(piped(cli, where, "-n"))["prepare"].startswith("code: data/table.csv, ")
+    repository.git("checkout", "-q", ".")
+    assert set(states(piped(cli, where)).values()) == {"reused"}
+    wrong = cli("run", where, "-e", "typing", *SYSTEM)
+    assert wrong.returncode == 125
+    assert "No file of the project is 'prepre.sh'" in wrong.stderr
+
+
 def test_a_run_of_a_step_alone_is_as_good_as_one_of_a_pipeline(cli: Cli, three: Repository) -> None:
     assert cli("run", three.url, "-e", "prepare", *SYSTEM).returncode == 0
     alone = runs(cli)[0]["id"]

@@ -9,7 +9,8 @@ from enum import Enum
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
-from runproj.core.project import EntryPoint
+from runproj.core.call import Call
+from runproj.core.project import EntryPoint, ParameterType
 from runproj.core.record import Output
 
 
@@ -126,6 +127,20 @@ def digest_at(files: Sequence[Output], path: str) -> str:
         below = PurePosixPath(file.path).relative_to(PurePosixPath(path))
         whole.update(f"{file.sha256}  {below}\n".encode(errors="surrogateescape"))
     return whole.hexdigest()
+
+
+def names(pattern: str, path: str) -> bool:
+    """Whether a pattern names a file: a folder stands for everything in it, and `**` for any number of folders."""
+    return _fits(PurePosixPath(pattern).parts, PurePosixPath(path).parts, open_ended=False)
+
+
+def decides(name: str, point: EntryPoint, call: Call) -> bool:
+    """Whether a file of the project is of the code that an entry point declares, or data that it is given there."""
+    if any(names(pattern, name) for pattern in point.code):
+        return True
+    given = [value.resolved or value.value for value in call.values if value.type is ParameterType.PATH]
+    given += [spec.uri for spec in point.inputs if not spec.step]
+    return any(PurePosixPath(name).is_relative_to(PurePosixPath(path)) for path in given if path)
 
 
 # -- what is told

@@ -59,6 +59,8 @@ class Plan:
 
     `entry_point` is the declaration that `call` was bound from.  Secrets are named in `call`, never held.
     `rerun_of` is the id of the run this plan was taken from.
+    scope: sha256 over the files of the code that the entry point says decide its result, and over data in the code that it is
+           given; empty where all of the code does.
     after: entry points that were done before without any of their outputs being an input, each with its run.
     """
 
@@ -74,3 +76,4 @@ class Plan:
     runproj: str = ""
     version: int = PLAN_VERSION
     after: tuple[tuple[str, str], ...] = ()
+    scope: str = ""

@@ -115,6 +115,7 @@ class EntryPoint:
     timeout: seconds.
     needs:   entry points that have to be done before, those whose outputs are its inputs among them.
     backend: where it runs unless the user says otherwise; empty for this machine.
+    code:    files of the project that decide its result, as patterns; empty for all of them.
     """
 
     name: str
@@ -130,6 +131,7 @@ class EntryPoint:
     timeout: float | None = None
     needs: tuple[str, ...] = ()
     backend: str = ""
+    code: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ def recipe_of(plan: Plan) -> str:
     """
     code, call, point = plan.code, plan.call, plan.entry_point
     deciding = {
-        "tree": code.tree,
+        "tree": plan.scope or code.tree,
         "subdirectory": code.subdirectory,
-        "submodules": [(module.path, module.commit) for module in code.submodules],
+        "submodules": [] if plan.scope else [(module.path, module.commit) for module in code.submodules],
         "entry_point": call.entry_point,
         "command": asdict(call.command),
         "values": [(value.name, value.value) for value in call.values],

@@ -70,6 +70,7 @@ def entry_point(
         timeout=table.number("timeout"),
         needs=tuple(dict.fromkeys([*table.texts("needs"), *(spec.step for spec in inputs if spec.step)])),
         backend=table.text("backend") or "",
+        code=tuple(table.texts("code")),
     )
 
 

@@ -201,6 +201,12 @@ _ENTRY_POINT = Record(
             "Entry points that have to be done before, beside those that inputs come from.",
             nullable=True,
         ),
+        "code": Field(
+            Either((ListOf(Text(), least=1), Text())),
+            "Files and folders of the project, as patterns, that decide its result; by default all.  A pipeline runs it again "
+            "where one of them has changed.",
+            nullable=True,
+        ),
         "backend": Field(Text(), "The backend, or the profile of whoever runs it, where none is named."),
         "timeout": Field(Duration(), 'Stop the command after that long: seconds, or "90s", "30m", "2h".'),
         "resources": Field(_RESOURCES, "What the command needs.", nullable=True),

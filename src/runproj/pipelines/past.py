@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from runproj import references, runner, trust
-from runproj.core.pipeline import digest_at, files_at
+from runproj.core.pipeline import decides, digest_at, files_at
 from runproj.core.plan import Plan
 from runproj.core.project import ParameterType
 from runproj.core.recipe import recipe_of
@@ -62,7 +62,7 @@ class Past:
 
     def __init__(self, use: Services) -> None:
         self._use = use
-        self._code: dict[tuple[str, str], str] = {}
+        self._code: dict[tuple[str, str, str], str] = {}
 
     def find(self, plan: Plan) -> Result | str:
         """The newest run that has the result of a pinned plan; else why one that had it cannot be used, or an empty text."""
@@ -158,8 +158,8 @@ class Past:
     # -- what has changed
 
     def _differences(self, old: Plan, record: RunRecord | None, new: Plan) -> Iterator[str]:
-        if _code_of(old.code) != _code_of(new.code):
-            yield self._of_code(old.code, new.code)
+        if _code_of(old, new) != _code_of(new, new):
+            yield self._of_code(old.code, new)
         elif old.call.command != new.call.command:
             yield "command"
         before, now = ({value.name: value.value for value in plan.call.values} for plan in (old, new))
@@ -181,12 +181,17 @@ class Past:
         if _ways(old) != _ways(new):
             yield "options"
 
-    def _of_code(self, old: Pin, new: Pin) -> str:
+    def _of_code(self, old: Pin, plan: Plan) -> str:
         """Which files changed, in a few words."""
-        key = (old.tree, new.tree)
+        new = plan.code
+        key = (old.tree, new.tree, plan.scope)
         if key not in self._code:
             try:
-                names = [change.path for change in self._use.sources.compare(old, new).files if change.path]
+                names = [change.path for change in self._use.sources.compare(old, new).files]
+                below = f"{new.subdirectory}/" if new.subdirectory else ""
+                if plan.scope:
+                    found = (name.removeprefix(below) for name in names)
+                    names = [name for name in found if decides(name, plan.entry_point, plan.call)]
             except RunprojError:  # the old code cannot be had any more
                 names = []
             more = f" and {len(names) - 2} more" if len(names) > 2 else ""
@@ -210,8 +215,12 @@ def _given_the_same(record: RunRecord, plan: Plan) -> bool:
     return all(told.get(key) == digest for key, digest in data_of(plan).items())
 
 
-def _code_of(pin: Pin) -> tuple[object, ...]:
-    return pin.tree, pin.subdirectory, [(module.path, module.commit) for module in pin.submodules]
+def _code_of(plan: Plan, new: Plan) -> tuple[object, ...]:
+    """What has to be the same of a plan's code for `new` to be a repetition of it."""
+    pin = plan.code
+    if new.scope:
+        return plan.scope, pin.subdirectory
+    return plan.scope, pin.tree, pin.subdirectory, [(module.path, module.commit) for module in pin.submodules]
 
 
 def _ways(plan: Plan) -> tuple[object, ...]:

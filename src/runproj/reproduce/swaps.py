@@ -50,7 +50,7 @@ def _code(plans: tuple[Plan, Plan], record: RunRecord | None, factors: tuple[Fac
     found = [factor for factor in factors if factor.kind == "code" or (factor.kind == "input" and factor.name in inside)]
     if found:
         digests = {item.name: item.sha256 for item in (record.inputs if record else ()) if item.name in inside}
-        yield Swap(_said(found), lambda plan: _with_digests(replace(plan, code=other.code), digests))
+        yield Swap(_said(found), lambda plan: _with_digests(replace(plan, code=other.code, scope=other.scope), digests))
     declared = [factor for factor in factors if factor.kind == "descriptor" and factor.name != other.descriptor]
     if declared:
         yield Swap(_said(declared), lambda plan: _with_descriptor(plan, plans[0], other))
