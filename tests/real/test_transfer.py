@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -58,17 +58,23 @@ def fill(python: Path, folder: Path, *wanted: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def look(mlflow_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Look:
-    """What the real client sees at a tracking URI; asked once for each."""
+def look(mlflow_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Look]:
+    """What the real client sees at a tracking URI; asked once for each, in one process, since it takes seconds to begin."""
     seen: dict[str, dict] = {}
+    command = [mlflow_python, "-P", SUPPORT / "look_mlflow.py"]
+    environ, folder = mlflow_environment(MLFLOW_ALLOW_FILE_STORE="true"), tmp_path_factory.mktemp("looking")
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=environ, cwd=folder, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdin and process.stdout
 
-    def ask(uri: str) -> dict:
-        environ = mlflow_environment(MLFLOW_ALLOW_FILE_STORE="true")
-        command = [mlflow_python, "-P", SUPPORT / "look_mlflow.py", uri]
-        result = subprocess.run(command, env=environ, cwd=tmp_path_factory.mktemp("looking"), stdout=subprocess.PIPE, check=True)
-        return dict(json.loads(result.stdout))
+        def ask(uri: str) -> dict:
+            if uri not in seen:
+                process.stdin.write(json.dumps(uri) + "\n")
+                process.stdin.flush()
+                seen[uri] = dict(json.loads(process.stdout.readline()))
+            return seen[uri]
 
-    return lambda uri: seen[uri] if uri in seen else seen.setdefault(uri, ask(uri))
+        yield ask
 
 
 def served(look: Look) -> dict:

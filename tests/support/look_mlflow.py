@@ -1,7 +1,7 @@
-"""Run by an interpreter that has MLflow: writes what its client sees in a store to standard output, as JSON.
+"""Run by an interpreter that has MLflow: reads names of stores, and writes what its client sees in each, as lines of JSON.
 
 Ids of experiments, places of files, and what only one kind of store tells are left out: two stores with the same content
-give the same text.  With a second argument, ids of runs and models are those that they had before they were moved.
+give the same text.  Ids of runs and models are those that they had before they were moved.
 """
 
 from __future__ import annotations
@@ -75,4 +75,5 @@ def _registry(client: mlflow.MlflowClient) -> list[object]:
     return found
 
 
-json.dump(look(sys.argv[1]), sys.stdout)
+for line in sys.stdin:
+    print(json.dumps(look(json.loads(line))), flush=True)

@@ -84,8 +84,9 @@ def mlflow_serves(python: Path, folder: Path) -> Iterator[str]:
         *(str(python), "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
         *("--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}", "--artifacts-destination", str(folder / "artifacts")),
     ]
+    environ = mlflow_environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")  # half a dozen processes that nobody asks
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, env=mlflow_environment(), cwd=folder, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(command, env=environ, cwd=folder, stdout=log, stderr=log, start_new_session=True)
     try:
         _await(f"http://127.0.0.1:{port}/health", process, folder / "log")
         yield f"http://127.0.0.1:{port}"
