@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -75,6 +76,12 @@ class TestRay(EngineSuite):
     @pytest.fixture
     def environ(self, ray: Ray) -> Mapping[str, str]:
         return ray.environ
+
+
+class TestRayFar(TestRay):
+    """On nodes that see neither this home nor a tracking server."""
+
+    config = MappingProxyType({"python": sys.executable})
 
 
 class TestKubernetes(EngineSuite):

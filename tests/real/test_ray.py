@@ -226,6 +226,16 @@ def test_a_record_is_fetched_from_a_node_that_sees_nothing(away: Cli, project: R
     assert reason_of(away.json("runs", "list")["runs"][0]) == "exit code 3"
 
 
+def test_a_far_executor_that_is_killed(away: Cli, project: Repository, ray: Ray) -> None:
+    """What it had recorded by then is fetched."""
+    run_id = detached(away, project, "-e", "endless", "--backend-config", FAR)
+    heard(away, run_id)
+    os.kill(ray.executor(run_id), signal.SIGKILL)
+    run = ended(away, run_id)
+    assert (run["status"], reason_of(run)) == ("FAILED", "lost: its executor was ended by SIGKILL")
+    assert [metric["key"] for metric in run["metrics"]] == ["loss"]
+
+
 def test_a_far_job_is_seen_stopped_and_never_begins_when_it_was_stopped_before(away: Cli, project: Repository) -> None:
     """Each of them takes all that there is."""
     config = json.dumps({"python": sys.executable, "cpus": 2})
