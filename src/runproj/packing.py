@@ -6,6 +6,9 @@ import os
 import zipfile
 from pathlib import Path
 
+from runproj.errors import StorageError
+from runproj.files import atomic_write, explained
+
 PACKED = "packed.zip"
 _LAST = "ended.json"
 LOGS = "logs"
@@ -34,12 +37,17 @@ def pack(record: Path) -> None:
 
 
 def unpack(path: Path, record: Path) -> None:
-    """Lay it out; what says that the record is complete comes last.  The file itself goes."""
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-        archive.extractall(record, [name for name in names if name != _LAST])
-        if _LAST in names:
-            fresh = record / f".{_LAST}"
-            fresh.write_bytes(archive.read(_LAST))
-            os.replace(fresh, record / _LAST)
-    path.unlink()
+    """Lay it out; what says that the record is complete comes last.  The file itself goes.
+
+    Raises `StorageError` where it is broken, or nothing can be written; it may be repeated.
+    """
+    try:
+        with explained(record), zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            archive.extractall(record, [name for name in names if name != _LAST])
+            if _LAST in names:
+                atomic_write(record / _LAST, archive.read(_LAST))
+    except zipfile.BadZipFile as error:
+        raise StorageError("The record that was fetched is broken", why=str(error), fix="It is fetched again.") from error
+    finally:
+        path.unlink(missing_ok=True)

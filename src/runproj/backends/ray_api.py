@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from runproj.errors import BackendError
+from runproj.files import explained
 
 if TYPE_CHECKING:
     from http.client import HTTPResponse
@@ -90,7 +91,7 @@ class RayApi:
         first = next(found, None)
         if first is None:
             return False
-        with into.open("wb") as file:
+        with explained(into), into.open("wb") as file:
             file.write(first)
             file.writelines(found)
         return True
