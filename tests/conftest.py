@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -34,20 +35,34 @@ HOSTILE = 'it\'s a "Größe" $(x) `y`\n;&'
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of the processes that run tests, have one make what is costly, and run all tests that use it."""
-    for item in items:
-        used = set(getattr(item, "fixturenames", ()))
-        if "[mlflow server" in item.name:  # asked for by the value of a parameter
-            used.add("mlflow_server")
-        if shared := next((name for name in COSTLY if name in used), None):
-            item.add_marker(pytest.mark.xdist_group(shared))
-        elif "made" in used:  # a module's own
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
-    # a machine without a cache builds Kubernetes meanwhile: not first, and not last either, for its tests mostly wait
-    late = [item for item in items if "kubernetes" in getattr(item, "fixturenames", ())]
-    others = [item for item in items if "kubernetes" not in getattr(item, "fixturenames", ())]
-    half = len(others) // 2
-    items[:] = [*others[:half], *late, *others[half:]]
+    """Of the processes that run tests, one makes what is costly, and runs all tests that use it; the largest part begins first.
+
+    A machine without a cache builds Kubernetes meanwhile: its tests are not first, and not last either, for they mostly wait.
+    """
+    groups = {item: name for item in items if (name := _group(item))}
+    sizes = Counter(groups.values())
+    for item, name in groups.items():
+        item.add_marker(pytest.mark.xdist_group(name))
+
+    def place(item: pytest.Item) -> tuple[int, int, str]:
+        name = groups.get(item, "")
+        if name == "kubernetes":
+            return 2, 0, name
+        if name:
+            return 0, -sizes[name], name
+        return (3 if "tests/unit/" in item.nodeid else 1), 0, ""
+
+    items.sort(key=place)
+
+
+def _group(item: pytest.Item) -> str:
+    """What a test shares with others that are to run in the same process."""
+    used = set(getattr(item, "fixturenames", ()))
+    if "[mlflow server" in item.name:  # asked for by the value of a parameter
+        used.add("mlflow_server")
+    if shared := next((name for name in COSTLY if name in used), None):
+        return shared
+    return item.nodeid.partition("::")[0] if "made" in used else ""  # a module's own
 
 
 @pytest.fixture(autouse=True, scope="session")
