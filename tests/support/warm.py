@@ -37,11 +37,15 @@ def _of_interpreter(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environ.items() if name.startswith(OF_THE_INTERPRETER)}
 
 
+USUAL = {name: value for name, value in _of_interpreter(os.environ).items() if name != "PYTHONDONTWRITEBYTECODE"}
+"""Those of the tests themselves, when they begin; without the one that `isolated` removes."""
+
+
 class Warm:
     """A process that waits to be forked.  It ends with the one that made it."""
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        self.suits = _of_interpreter(environ)
+    def __init__(self) -> None:
+        environ = {name: value for name, value in os.environ.items() if not name.startswith(OF_THE_INTERPRETER)} | USUAL
         self._lock = threading.Lock()
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         places = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [environ.get("PYTHONPATH")])])
@@ -79,10 +83,12 @@ _running: dict[int, Warm] = {}
 
 def find(environ: Mapping[str, str]) -> Warm | None:
     """The process to fork, of this process of tests, if a program with these variables may be a fork."""
+    if _of_interpreter(environ) != USUAL:
+        return None
     pid = os.getpid()
     if pid not in _running:
-        _running[pid] = Warm(os.environ)
-    return _running[pid] if _running[pid].suits == _of_interpreter(environ) else None
+        _running[pid] = Warm()
+    return _running[pid]
 
 
 def _close(descriptors: list[int]) -> None:
