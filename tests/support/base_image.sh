@@ -11,7 +11,7 @@ flock 9 # whoever comes second waits, and finds it
 if ! docker image inspect "$image" >/dev/null 2>&1; then
     file=$folder/base-image-$recipe.tar
     if [ ! -e "$file" ]; then
-        mmdebstrap --quiet --format=tar --variant=essential --include=python3,python3-pip,git,ca-certificates \
+        mmdebstrap --quiet --format=tar --variant=essential --include=python3,python3-pip,git,libstdc++6,ca-certificates \
             --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/doc/*' \
             --dpkgopt='path-exclude=/usr/share/locale/*' \
             --customize-hook='ln -s python3 "$1/usr/bin/python"' \
