@@ -65,6 +65,13 @@ def _group(item: pytest.Item) -> str:
     return item.nodeid.partition("::")[0] if "made" in used else ""  # a module's own
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Versions of pytest and pytest-xdist that do not fit each other ignore groups without a word."""
+    if getattr(session.config.option, "loadgroup", False):
+        grouped = [item for item in session.items if item.get_closest_marker("xdist_group")]
+        assert all("@" in item.nodeid for item in grouped), "pytest-xdist does not keep groups of tests together"
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _signals_as_in_a_terminal() -> None:
     """Programs that the tests start can be stopped, even where the tests themselves were started in the background."""
