@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 _TICKET = "kubernetes.json"
 _TIMEOUT = 30.0
 _POLL = 1.0
+_OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
 class KubernetesBackend:
@@ -45,7 +46,7 @@ class KubernetesBackend:
         Option("python", OptionKind.TEXT, "The Python in it that has runproj; python3 by default."),
         Option("volume", OptionKind.TABLE, "A volume that holds this home: {persistentVolumeClaim: {claimName: …}}."),
         Option("context", OptionKind.TEXT, "Context of the kubeconfig."),
-        Option("namespace", OptionKind.TEXT, "Namespace; that of the context by default."),
+        Option("namespace", OptionKind.TEXT, "Namespace; that of the context, or of the pod that runproj runs in, by default."),
         Option("service_account", OptionKind.TEXT, "Service account of the pod."),
         Option("env_secrets", OptionKind.LIST, "Names of Secrets whose entries the job gets as variables."),
         Option("variables", OptionKind.TABLE, "Variables that the job gets."),
@@ -205,12 +206,13 @@ class KubernetesBackend:
         return {"context": context, "namespace": namespace}
 
     def _usual_namespace(self, context: str) -> str:
-        from kubernetes import config
-
-        with contextlib.suppress(config.ConfigException):
+        _, config, broken = _library()
+        with contextlib.suppress(*broken):
             contexts, active = config.list_kube_config_contexts(self._environ.get("KUBECONFIG"))
             chosen = next((one for one in contexts if one["name"] == context), active)
             return str(chosen["context"].get("namespace") or "default")
+        with contextlib.suppress(OSError):  # in a pod
+            return _OWN_NAMESPACE.read_text().strip() or "default"
         return "default"
 
     def _client(self, context: str) -> ApiClient:
@@ -219,24 +221,20 @@ class KubernetesBackend:
         return self._clients[context]
 
     def _connected(self, context: str) -> ApiClient:
-        try:
-            from kubernetes import client, config
-        except ImportError:
-            raise BackendError("Kubernetes needs its client", fix="pip install 'runproj[kubernetes]'") from None
+        client, config, broken = _library()
         try:
             return config.new_client_from_config(self._environ.get("KUBECONFIG"), context or None)
-        except (config.ConfigException, OSError) as error:
+        except broken as error:
+            why = str(error)
             if context:
-                raise BackendError(
-                    f"There is no context {context!r}", why=str(error), fix="`kubectl config get-contexts`"
-                ) from error
+                raise BackendError(f"There is no context {context!r}", why=why, fix="`kubectl config get-contexts`") from error
         try:  # in a pod
             settings = client.Configuration()
             config.load_incluster_config(settings)
             return client.ApiClient(settings)
         except config.ConfigException as error:
             fix = "Set KUBECONFIG, or have ~/.kube/config."
-            raise BackendError("There is no kubeconfig that names a cluster", why=str(error), fix=fix) from error
+            raise BackendError("There is no kubeconfig that names a cluster", why=why, fix=fix) from error
 
     def _call(
         self, method: str, target: str, place: Mapping[str, str], body: Mapping[str, Any] | None = None
@@ -266,6 +264,15 @@ class KubernetesBackend:
         if answer.status >= 300:
             raise _refused(answer.status, answer.data, api.configuration.host)
         return bytes(answer.data)
+
+
+def _library() -> tuple[Any, Any, tuple[type[Exception], ...]]:
+    """Modules of the official client, and what it raises for a kubeconfig that it cannot use.  Raises `BackendError`."""
+    try:
+        from kubernetes import client, config
+    except ImportError:
+        raise BackendError("Kubernetes needs its client", fix="pip install 'runproj[kubernetes]'") from None
+    return client, config, (config.ConfigException, config.kube_config.yaml.YAMLError, OSError)
 
 
 class _MissingError(BackendError):
