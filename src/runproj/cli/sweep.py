@@ -290,7 +290,7 @@ class Watch:
 
         now = time.monotonic()
         done = self._before + len(self._done)
-        lines = [f"{done} of {self._sweep.trials} done, {len(self._running)} running"]
+        lines = [f"{done} of {self._sweep.trials} done, {len(self._running)} under way"]
         for number, (values, since) in list(self._running.items())[:_MOST_LIVE]:
             lines.append(f"  {number:>4}  {output.seconds(now - since):>6}  {shown(values)}")
         if (more := len(self._running) - _MOST_LIVE) > 0:
