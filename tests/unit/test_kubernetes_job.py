@@ -114,6 +114,14 @@ def test_what_a_pod_says(document: dict[str, Any], state: JobState, words: str |
         assert words in (status.outcome.reason if status.outcome else status.note)
 
 
+def test_an_executor_that_has_ended_beside_a_container_that_goes_on() -> None:
+    document = pod("Running", ended={"exitCode": 137, "reason": "OOMKilled"})
+    assert documents.status_of({}, document, now=0.0).state is JobState.RUNNING  # the pod's own phase is about to change
+    document["status"]["containerStatuses"].append({"name": "beside", "state": {"running": {}}})
+    status = documents.status_of({}, document, now=0.0)
+    assert status.outcome is not None and "out of memory" in status.outcome.reason
+
+
 def test_what_a_job_without_a_pod_says() -> None:
     def job(**status: Any) -> dict[str, Any]:
         return {"metadata": {"creationTimestamp": "2026-01-01T00:00:00Z"}, "spec": {"suspend": True}, "status": status}

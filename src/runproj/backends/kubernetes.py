@@ -145,6 +145,8 @@ class KubernetesBackend:
         if status.outcome is not None and job is not None and documents.exit_of(pod) is None:
             self.cancel(handle)  # the cluster would go on trying for ever
         ended = documents.exit_of(pod)
+        if ended and documents.goes_on(pod):
+            self.cancel(handle)  # what a template has beside the executor has nothing to do any more
         if status.outcome is None and ended and not has_ended(self._parcel(handle)) and not details.get("far"):
             code, said = ended
             last = (said.strip().splitlines() or ["it recorded nothing"])[-1][:500]

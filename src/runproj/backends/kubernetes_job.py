@@ -232,7 +232,7 @@ def _of_pod(pod: Document, now: float, patience: float | None) -> JobStatus:
     state = pod.get("status", {})
     phase = state.get("phase")
     ended = next(iter(_states(pod, "terminated")), None)
-    if phase in ("Succeeded", "Failed") or (ended and phase != "Running"):
+    if phase in ("Succeeded", "Failed") or (ended and (phase != "Running" or goes_on(pod))):
         return JobStatus(JobState.ENDED, outcome=_ending(state, ended))
     if phase == "Running":
         return JobStatus(JobState.RUNNING)
@@ -292,3 +292,9 @@ def exit_of(pod: Document | None) -> tuple[int, str] | None:
     """Exit code and last words of the executor's container, where it has ended."""
     ended = next(iter(_states(pod, "terminated")), None) if pod else None
     return (int(ended.get("exitCode", 0)), str(ended.get("message", ""))) if ended else None
+
+
+def goes_on(pod: Document | None) -> bool:
+    """Whether a container that a template has beside the executor's runs."""
+    every = (pod or {}).get("status", {}).get("containerStatuses") or ()
+    return any(one.get("name") != CONTAINER and one.get("state", {}).get("running") is not None for one in every)
