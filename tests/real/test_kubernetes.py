@@ -118,14 +118,28 @@ def test_what_would_hang_for_ever_fails_and_says_why(away: Away, project: Reposi
 
 
 def test_a_job_that_waits_says_why_and_can_be_stopped(away: Away, project: Repository, kubernetes: Kubernetes) -> None:
+    nobody = detached(away, project, "-e", "endless", service_account="nobody")
     run_id = detached(away, project, "-e", "endless", gpus=1)
     deadline = time.monotonic() + 30
     while "Insufficient nvidia.com/gpu" not in tags_of(away, run_id).get("runproj.waits", ""):
         assert time.monotonic() < deadline
         time.sleep(0.5)
-    away("runs", "stop", run_id)
-    assert ended(away, run_id)["status"] == "KILLED"
+    while "serviceaccount" not in tags_of(away, nobody).get("runproj.waits", ""):
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    away("runs", "stop", run_id, nobody)
+    assert {run["status"] for run in away.json("runs", "list")["runs"]} == {"KILLED"}
     gone(kubernetes, run_id)
+    nothing_left(away)
+
+
+def test_what_a_template_has_beside_the_executor_ends_with_it(away: Away, project: Repository, kubernetes: Kubernetes) -> None:
+    template = pod_with(home(away)).get("template", {})
+    beside = {"name": "beside", "image": IMAGE, "command": ["sleep", "600"]}
+    template = {**template, "containers": [*template.get("containers", []), beside]}
+    done = away("run", project.url, *SYSTEM, *away.on(template=template))
+    assert done.returncode == 0, done.stderr
+    gone(kubernetes, away.json("runs", "list")["runs"][0]["id"])
 
 
 def test_a_job_that_is_stopped_takes_its_pod_with_it(away: Away, project: Repository, kubernetes: Kubernetes) -> None:

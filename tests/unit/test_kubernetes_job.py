@@ -43,7 +43,7 @@ def test_a_job_is_valid_and_has_what_was_wanted(version: str) -> None:
     spec, pod = job["spec"], job["spec"]["template"]["spec"]
     assert (spec["backoffLimit"], spec["ttlSecondsAfterFinished"], spec["suspend"]) == (0, 3600, True)
     assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team-queue"
-    assert (pod["restartPolicy"], pod["activeDeadlineSeconds"], pod["nodeSelector"]) == ("Never", 3600, {"disk": "ssd"})
+    assert (pod["restartPolicy"], pod["activeDeadlineSeconds"], pod["nodeSelector"]) == ("Never", 3730, {"disk": "ssd"})
     ours, beside = pod["containers"]
     assert beside == {"name": "beside", "image": "beside:1"}
     assert ours["env"] == [{"name": "A", "value": "b"}, {"name": "NCCL_DEBUG", "value": "INFO"}]
@@ -135,3 +135,25 @@ def test_what_a_job_without_a_pod_says() -> None:
     ended = documents.status_of(job(conditions=[failed]), None, begin)
     assert ended.outcome.exit_code == 124
     assert documents.status_of(job(conditions=[{"type": "Complete", "status": "True"}]), None, begin).state is JobState.ENDED
+
+
+def test_events_and_logs_are_read() -> None:
+    def event(name: str, message: str, when: str) -> Document:
+        return {"involvedObject": {"name": name}, "reason": "Failed", "message": message, "lastTimestamp": when, "metadata": {}}
+
+    found = documents.warnings([event("a", "late", "2026-01-02T00:00:00Z"), event("a", "early", "2026-01-01T00:00:00Z")])
+    assert found == {"a": "Failed: late"}
+    first = b"2026-01-01T00:00:00.1Z one\n2026-01-01T00:00:00.2Z two\n"
+    assert documents.lines_after(first, b"") == (b"one\ntwo\n", b"2026-01-01T00:00:00.2Z")
+    again = first + b"2026-01-01T00:00:01.0Z three\n"
+    assert documents.lines_after(again, b"2026-01-01T00:00:00.2Z") == (b"three\n", b"2026-01-01T00:00:01.0Z")
+    assert documents.lines_after(b"", b"x") == (b"", b"x")
+
+
+def test_an_init_container_that_fails_says_why() -> None:
+    document = pod("Failed")
+    document["status"] |= {"message": "", "containerStatuses": []}
+    failed = {"exitCode": 1, "reason": "Error", "message": "no such repository"}
+    document["status"]["initContainerStatuses"] = [{"name": "fetch", "state": {"terminated": failed}}]
+    status = documents.status_of({}, document, now=0.0)
+    assert "no such repository" in status.outcome.reason

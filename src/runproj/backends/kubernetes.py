@@ -12,6 +12,7 @@ import json
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,10 +104,16 @@ class KubernetesBackend:
             )
         home = str(self._home) if shared else ""
         wanted = documents.Wanted(job.run_id, job.name, job.demand, job.grace, str(job.parcel.folder), home, parts)
+        handle = JobHandle("kubernetes", documents.job_name(job.run_id), run_id=job.run_id, details=details)
         made = self._create(f"/apis/batch/v1/namespaces/{place['namespace']}/jobs", documents.manifest(wanted), place)
-        for secret in documents.secrets(job.run_id, content, made["metadata"]):
-            self._create(f"/api/v1/namespaces/{place['namespace']}/secrets", secret, place)
-        return JobHandle("kubernetes", documents.job_name(job.run_id), run_id=job.run_id, details=details)
+        try:
+            for secret in documents.secrets(job.run_id, content, made["metadata"]):
+                self._create(f"/api/v1/namespaces/{place['namespace']}/secrets", secret, place)
+        except BaseException:
+            with contextlib.suppress(BackendError):
+                self.cancel(handle)  # its pod would wait for them for ever
+            raise
+        return handle
 
     def _create(self, target: str, body: documents.Document, place: Mapping[str, str]) -> documents.Document:
         """Create something; what is there already is the same."""
@@ -120,14 +127,29 @@ class KubernetesBackend:
     def status(self, handles: Sequence[JobHandle]) -> Sequence[JobStatus]:
         seen: dict[str, tuple[dict[str, documents.Document], dict[str, documents.Document]]] = {}
         found = []
+        warned: dict[str, dict[str, str]] = {}
         for handle in handles:
             details = self._details(handle)
             key = to_json({name: details.get(name, "") for name in ("context", "namespace")})
             if key not in seen:
                 seen[key] = self._listed("jobs", "/apis/batch/v1", details), self._listed("pods", "/api/v1", details)
             jobs, pods = seen[key]
-            found.append(self._status(handle, details, jobs.get(handle.run_id), pods.get(handle.run_id)))
+            job, pod = jobs.get(handle.run_id), pods.get(handle.run_id)
+            status = self._status(handle, details, job, pod)
+            if status.state is JobState.PENDING and (not status.note or pod is None):
+                if key not in warned:
+                    warned[key] = self._warnings(details)
+                said = warned[key].get(((pod or job or {}).get("metadata") or {}).get("name", ""))
+                status = replace(status, note=said or status.note)
+            found.append(status)
         return found
+
+    def _warnings(self, place: Mapping[str, str]) -> dict[str, str]:
+        """What goes wrong with jobs and pods that do not get on: only events say it."""
+        with contextlib.suppress(BackendError):  # not everybody may read them
+            target = f"/api/v1/namespaces/{place['namespace']}/events?fieldSelector=type%3DWarning"
+            return documents.warnings(self._call("GET", target, place)["items"])
+        return {}
 
     def _listed(self, kind: str, group: str, place: Mapping[str, str]) -> dict[str, documents.Document]:
         """Run → its job or pod; all of them in one question."""
@@ -167,23 +189,26 @@ class KubernetesBackend:
 
     def _told(self, handle: JobHandle, *, follow: bool) -> Iterator[bytes]:
         """What the pod says, both streams in one.  Asked again and again: connections that follow a pod break without a word."""
-        place, parcel, seen = self._details(handle), self._parcel(handle), 0
+        place, parcel, last = self._details(handle), self._parcel(handle), b""
+        selector = f"labelSelector={documents.RUN}%3D{handle.run_id}"
         while True:
-            pod = self._listed("pods", "/api/v1", place).get(handle.run_id)
-            more_may_come = follow and parcel.exists() and (pod is None or documents.exit_of(pod) is None)
-            if pod is not None:
-                with contextlib.suppress(BackendError):  # its container has not begun
-                    text = self._log(pod, place)
-                    if new := text[seen:]:
+            more_may_come = follow and parcel.exists()
+            with contextlib.suppress(BackendError):  # its container has not begun, or the cluster is away for a moment
+                pods = self._call("GET", f"/api/v1/namespaces/{place['namespace']}/pods?{selector}", place)["items"]
+                if pods:
+                    more_may_come = more_may_come and documents.exit_of(pods[-1]) is None
+                    new, last = documents.lines_after(self._log(pods[-1], place, last), last)
+                    if new:
                         yield new
-                    seen = len(text)
             if not more_may_come:
                 return
             time.sleep(_POLL)
 
-    def _log(self, pod: documents.Document, place: Mapping[str, str]) -> bytes:
-        target = f"/api/v1/namespaces/{place['namespace']}/pods/{pod['metadata']['name']}/log?container={documents.CONTAINER}"
-        return self._bytes("GET", target, place)
+    def _log(self, pod: documents.Document, place: Mapping[str, str], last: bytes) -> bytes:
+        """The log from the second of `last` on, each line with its time."""
+        since = f"&sinceTime={last.decode().partition('.')[0].rstrip('Z')}Z" if last else ""
+        target = f"/api/v1/namespaces/{place['namespace']}/pods/{pod['metadata']['name']}/log"
+        return self._bytes("GET", f"{target}?container={documents.CONTAINER}&timestamps=true{since}", place)
 
     def collect(self, handle: JobHandle, into: Path) -> None:
         """The executor wrote there itself, or to the tracking server."""

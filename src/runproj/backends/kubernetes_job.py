@@ -30,6 +30,8 @@ PART = 700_000
 MOST_PARTS = 32
 _PARCEL = "/runproj/parcel"
 _DAY = 86_400
+_MARGIN = 120
+"""Seconds that the cluster's deadline is after the executor's own: it counts the pulling of images too."""
 _HOPELESS = ("InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError", "CreateContainerError", "RunContainerError")
 _PULLING = ("ErrImagePull", "ImagePullBackOff")
 _FOR_GOOD = ("not found", "unknown", "denied", "unauthorized", "no such", "does not exist", "invalid reference")
@@ -74,7 +76,7 @@ def manifest(wanted: Wanted) -> Document:
         "volumes": _volumes(wanted),
     }
     if demand.resources.time:
-        pod["activeDeadlineSeconds"] = math.ceil(parse_duration(demand.resources.time))
+        pod["activeDeadlineSeconds"] = math.ceil(parse_duration(demand.resources.time) + wanted.grace) + _MARGIN
     if account := options.get("service_account"):
         pod["serviceAccountName"] = str(account)
     ours: Document = {
@@ -272,7 +274,9 @@ def _ending(state: Document, ended: Document | None) -> Outcome | None:
     if state.get("reason") in ("Evicted", "DeadlineExceeded", "Preempting", "NodeLost", "Shutdown", "NodeShutdown", "Terminated"):
         return _failed(state["reason"], state.get("message", ""))
     if ended is None:
-        return _failed(state.get("reason", "") or "lost", state.get("message", "") or "its pod has ended, and nothing says how")
+        first = [one["state"]["terminated"] for one in state.get("initContainerStatuses") or () if one["state"].get("terminated")]
+        said = next((one.get("message") or one.get("reason", "") for one in first if one.get("exitCode")), "")
+        return _failed(state.get("reason", "") or "lost", state.get("message", "") or said or "nothing says how its pod ended")
     reason = ended.get("reason", "")
     if reason == "OOMKilled":
         return Outcome(RunStatus.FAILED, 128 + signal.SIGKILL, "out of memory: it used more than its container may")
@@ -286,6 +290,26 @@ def _failed(reason: str, message: str) -> Outcome:
     said = re.sub(r"\s+", " ", message).strip()[:500]
     code = 124 if reason == "DeadlineExceeded" else 1
     return Outcome(RunStatus.FAILED, code, f"{words.get(reason, reason)}{f': {said}' if said else ''}")
+
+
+def warnings(events: Sequence[Document]) -> dict[str, str]:
+    """Name of a job or pod → the last thing that went wrong with it."""
+    found = sorted(events, key=lambda one: one.get("lastTimestamp") or one["metadata"].get("creationTimestamp") or "")
+    return {one["involvedObject"].get("name", ""): f"{one.get('reason', '')}: {one.get('message', '')}" for one in found}
+
+
+def lines_after(text: bytes, last: bytes) -> tuple[bytes, bytes]:
+    """What of a log with timestamps is later than `last`, without them; and the time of its last line.
+
+    A log is asked for from a second on, and so has lines that were seen.
+    """
+    fresh = []
+    for line in text.splitlines(keepends=True):
+        stamp, _, said = line.partition(b" ")
+        if stamp > last:
+            fresh.append(said)
+            newest = stamp
+    return b"".join(fresh), newest if fresh else last
 
 
 def exit_of(pod: Document | None) -> tuple[int, str] | None:
