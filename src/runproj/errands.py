@@ -39,6 +39,7 @@ class Errand:
 
     parcel: Received
     reporter: Reporter
+    tee: tuple[int | None, int | None] = (None, None)
 
     def execute(self) -> int:
         """Execute the job; returns its exit code.  On return everything it recorded can be brought home."""
@@ -136,7 +137,7 @@ class Errand:
         return replace(load(), experiment=waybill.experiment, experiment_id=None)
 
     def _wiring(self, settings: Settings, variables: dict[str, str]) -> Wiring:
-        wiring = Wiring(settings, self.reporter, environ=variables)
+        wiring = Wiring(settings, self.reporter, tee=self.tee, environ=variables)
         wiring.leases = Leases(self.parcel.record / "active")
         return wiring
 

@@ -111,7 +111,7 @@ class Placed:
         info = lease.info
         assert info.handle is not None
         backend = self.backends.open(info.handle.backend)
-        if status.state is not JobState.UNKNOWN:
+        if status.state is not JobState.UNKNOWN or parcel.ended is not None:
             backend.collect(info.handle, parcel.record)
         stores = self.stores(info.tracking_uri)
         try:
@@ -139,7 +139,8 @@ class Placed:
         problems = relay.bring(run, parcel)
         if ended is None and info.folder:
             keep_what_is_left(run, stores, Path(info.folder))
-        closed = self._close(stores.tracking.get_run(run.id), ended, _told(status, parcel), problems, stores)
+        lost = f"lost: {status.last or 'its job ended, or is gone, and nothing says how'}"
+        closed = self._close(stores.tracking.get_run(run.id), (ended, _told(status, parcel), lost), problems, stores)
         self._end(lease, parcel)
         self.brought.append(run.id)
         return closed
@@ -180,8 +181,12 @@ class Placed:
             stores.tracking.update(run.id, RunChanges(status=state, tags=() if gone else tuple(tags), deleted_tags=gone))
 
     @staticmethod
-    def _close(run: Run, ended: Outcome | None, told: Outcome | None, problems: str, stores: Stores) -> bool:
-        """Store the final state where the executor did not; the engine's reason where it knows one."""
+    def _close(run: Run, how: tuple[Outcome | None, Outcome | None, str], problems: str, stores: Stores) -> bool:
+        """Store the final state where the executor did not; the engine's reason where it knows one.
+
+        how: as the executor recorded it, as the engine tells it, and what to say where neither does.
+        """
+        ended, told, lost = how
         gone = (TagName.WAITS,) if run.tag(TagName.WAITS) else ()
         changes = RunChanges(tags=(Tag(TagName.INCOMPLETE, problems[:500]),) if problems else (), deleted_tags=gone)
         if run.status.final:
@@ -193,7 +198,7 @@ class Placed:
                     changes = replace(changes, status=told.status, tags=(*changes.tags, code))
             stores.tracking.update(run.id, changes)
             return False
-        outcome = ended or told or Outcome(RunStatus.FAILED, 1, "lost: its job ended, or is gone, and nothing says how")
+        outcome = ended or told or Outcome(RunStatus.FAILED, 1, lost)
         tags = [Tag(TagName.EXIT_CODE, str(outcome.exit_code)), Tag(TagName.REASON, outcome.reason[:2000])]
         tags += [Tag(TagName.LOST, "1")] if not ended and not told else []
         changes = replace(changes, status=outcome.status, end=int(time.time() * 1000), tags=(*changes.tags, *tags))

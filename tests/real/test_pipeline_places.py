@@ -70,6 +70,9 @@ def test_a_step_on_a_cluster_between_two_here(away: Cli, repository: Repository)
 
 def test_steps_in_containers_here_and_on_a_cluster(engine: Docker, away: Cli, repository: Repository) -> None:
     image = engine.image("RUN mkdir /made-for-it")
+    settings = Path(away.env["RUNPROJ_HOME"]) / "config.toml"
+    settings.parent.mkdir(exist_ok=True)
+    settings.write_text('[backends.slurm]\nvariables = ["DOCKER_HOST"]\n')  # the engine of the nodes
     repository.commit({"runproj.yaml": PIPELINE.replace("ENVIRONMENT", f"environment: {{docker: {{image: '{image}'}}}}")})
     first = piped(away, repository)
     assert metrics(away, first) == {"score": 5, "inside": 1}

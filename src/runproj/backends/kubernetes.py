@@ -22,8 +22,6 @@ from runproj.backends.shared import follow_log, has_ended
 from runproj.codec import DocumentError, from_json, to_json
 from runproj.core.backend import Demand, Job, JobHandle, JobState, JobStatus, Option, OptionKind
 from runproj.core.environment import EnvPlace
-from runproj.core.outcome import Outcome
-from runproj.core.run import RunStatus
 from runproj.errors import BackendError
 from runproj.files import atomic_write
 from runproj.settings import parse_duration
@@ -93,7 +91,6 @@ class KubernetesBackend:
         details = place | ({} if shared else {"far": "1"})
         if wait := job.demand.options.get("wait"):
             details["wait"] = str(parse_duration(str(wait)))
-        atomic_write(job.parcel.folder / _TICKET, to_json(details))
         content = b"" if shared else _zipped(job.parcel.complete())
         parts = -(-len(content) // documents.PART)
         if parts > documents.MOST_PARTS:
@@ -104,8 +101,12 @@ class KubernetesBackend:
             )
         home = str(self._home) if shared else ""
         wanted = documents.Wanted(job.run_id, job.name, job.demand, job.grace, str(job.parcel.folder), home, parts)
+        manifest = documents.manifest(wanted)
+        if len(manifest["spec"]["template"]["spec"]["containers"]) > 1:
+            details["more"] = "1"
+        atomic_write(job.parcel.folder / _TICKET, to_json(details))
         handle = JobHandle("kubernetes", documents.job_name(job.run_id), run_id=job.run_id, details=details)
-        made = self._create(f"/apis/batch/v1/namespaces/{place['namespace']}/jobs", documents.manifest(wanted), place)
+        made = self._create(f"/apis/batch/v1/namespaces/{place['namespace']}/jobs", manifest, place)
         try:
             for secret in documents.secrets(job.run_id, content, made["metadata"]):
                 self._create(f"/api/v1/namespaces/{place['namespace']}/secrets", secret, place)
@@ -169,11 +170,10 @@ class KubernetesBackend:
         ended = documents.exit_of(pod)
         if ended and documents.goes_on(pod):
             self.cancel(handle)  # what a template has beside the executor has nothing to do any more
-        if status.outcome is None and ended and not has_ended(self._parcel(handle)) and not details.get("far"):
+        if status.outcome is None and ended:
             code, said = ended
             last = (said.strip().splitlines() or ["it recorded nothing"])[-1][:500]
-            outcome = Outcome(RunStatus.FAILED, code or 1, f"lost: its executor ended with {code}: {last}")
-            return JobStatus(JobState.ENDED, outcome=outcome)
+            return replace(status, last=f"its executor ended with {code}: {last}")
         return status
 
     def cancel(self, handle: JobHandle) -> None:
@@ -211,7 +211,10 @@ class KubernetesBackend:
         return self._bytes("GET", f"{target}?container={documents.CONTAINER}&timestamps=true{since}", place)
 
     def collect(self, handle: JobHandle, into: Path) -> None:
-        """The executor wrote there itself, or to the tracking server."""
+        """The executor wrote there itself, or to the tracking server; what a template has beside it ends with it."""
+        if self._details(handle).get("more") and has_ended(into.parent):
+            with contextlib.suppress(BackendError):
+                self.cancel(handle)
 
     # -- the cluster
 

@@ -26,6 +26,7 @@ def execute_job(token: Annotated[str, typer.Argument()], descriptor: Annotated[i
 def execute_parcel(
     folder: Annotated[Path, typer.Argument(help="The parcel: what the job needs, and where its record is written.")],
     apart: Annotated[bool, typer.Option("--apart", help="In a process that whoever kills this one does not find.")] = False,
+    tee: Annotated[bool, typer.Option("--tee", help="Copy the output of the command to this process's own.")] = False,
     pack: Annotated[bool, typer.Option("--pack", help="Have the record fetched: one file at the end, and the logs.")] = False,
 ) -> int:
     """Execute the job that a parcel holds, on the machine that an engine has chosen."""
@@ -43,7 +44,7 @@ def execute_parcel(
         if pack:
             packing.announce(parcel.record, load().runs / parcel.waybill.run.id / "logs")
         try:
-            return Errand(parcel, output.TerminalReporter()).execute()
+            return Errand(parcel, output.TerminalReporter(), (1, 2) if tee else (None, None)).execute()
         finally:
             if pack and parcel.ended is not None:
                 packing.pack(parcel.record)

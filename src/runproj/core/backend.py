@@ -116,13 +116,15 @@ class JobStatus:
 
     note:    why it waits, for people;
     outcome: how the engine ended it (memory, time, node, cancelled); None where the executor itself knows better;
-    seen:    of a job that is over: what its executor wrote is here, and nothing more will come.
+    seen:    of a job that is over: what its executor wrote is here, and nothing more will come;
+    last:    what it said last, for a run of which nobody has recorded the end.
     """
 
     state: JobState
     note: str = ""
     outcome: Outcome | None = None
     seen: bool = False
+    last: str = ""
 
 
 class Backend(Protocol):
