@@ -1,18 +1,21 @@
-"""Sweeps on a real Slurm: one array, pruned and stopped jobs, and a sweep process that is killed."""
+"""Sweeps on a real Slurm, and on a backend of another package: one array, pruned and stopped jobs, a sweep that is killed."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
+import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from conftest import Repository
 from support.cluster import ON
 from support.placing import nothing_left
-from support.program import Cli
+from support.program import SYSTEM, Cli
 from support.slurm import Slurm
 
 FILES = {
@@ -166,3 +169,42 @@ def test_time_and_failures_end_it(away: Cli, toy: Repository) -> None:
     bad = swept(away, toy.url, *ON, "-P", "a=1..5", "-P", "code=1", "-j", "1", "--max-failures", "1", code=1)
     assert statuses(bad)["KILLED"] >= 2
     nothing_left(away)
+
+
+def tells_it(pid: int) -> bool:
+    """Whether a process is cancelling a job at this moment."""
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        with contextlib.suppress(OSError):
+            if Path(f"/proc/{child}/comm").read_text() == "scancel\n":
+                return True
+    return False
+
+
+def test_an_engine_that_does_not_hear_that_jobs_are_to_stop_is_told_again(away: Cli, toy: Repository, slurm: Slurm) -> None:
+    process, sweep = begun(away, toy.url, *ON, "-e", "slow", "-P", "seconds=0.1,600", "-j", "2", ended=1)
+    slurm.stop_controller()
+    process.send_signal(signal.SIGINT)
+    try:
+        for told in (True, False):  # scancel itself tries for some seconds, and gives up
+            deadline = time.monotonic() + 60
+            while tells_it(process.pid) is not told:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+    finally:
+        slurm.start_controller()
+    process.communicate(timeout=100)
+    assert process.returncode == 130
+    assert statuses(away.json("sweep", "show", sweep)) == {"FINISHED": 1, "KILLED": 1}
+    nothing_left(away)
+
+
+def test_a_backend_of_another_package_runs_them_to_exactly_what_was_wanted(cli: Cli, toy: Repository, background: Path) -> None:
+    cli.env["PYTHONPATH"] = str(background)
+    on = ("--backend", "background", *SYSTEM)
+    process, sweep = begun(cli, toy.url, *on, "-e", "slow", "-P", "seconds=0.5", "-P", "n=1..6", "-j", "2", ended=2)
+    process.kill()
+    process.communicate(timeout=60)
+    view = swept(cli, "resume", sweep)
+    assert [one["number"] for one in view["trials"]] == list(range(1, 7))
+    assert statuses(view) == {"FINISHED": 6}
+    each_once(cli, sweep, 6)

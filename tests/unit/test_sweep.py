@@ -228,6 +228,19 @@ def test_a_model_is_told_again_what_is_recorded(method: Method) -> None:
     assert sum(found[20:]) / 20 < sum(map(loss, tried.values())) / 30
 
 
+@pytest.mark.parametrize("method", [Method.TPE, Method.CMAES])
+def test_a_model_does_not_choose_again_what_it_chose_before_a_crash(method: Method) -> None:
+    space = Space((), (Range("a", 0, 10), Range("b", 0, 1)))
+    sweep = Sweep(space, method, 12, metric="m", goal=Goal.MINIMIZE)
+    tried: dict[int, Values] = {}
+    for begin in (1, 4, 7, 10):  # each three by a process that knows the record alone
+        sampler = sampler_of(sweep)
+        for number, values in tried.items():
+            sampler.tell(number, values, float(dict(values)["a"]))
+        tried |= {number: sampler.ask(number) for number in range(begin, begin + 3)}
+    assert len(set(tried.values())) == 12
+
+
 def test_rules_of_pruning() -> None:
     def curve(value: float, length: int) -> list[tuple[int, float]]:
         return [(step, value + step) for step in range(length)]

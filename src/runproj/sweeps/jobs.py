@@ -26,6 +26,8 @@ MOST = 1000
 _OPEN = (RunStatus.RUNNING, RunStatus.SCHEDULED)
 _ENDING = 60.0
 """Seconds that jobs which are stopped are waited for, beyond their grace."""
+_AGAIN = 5.0
+"""Seconds after which an engine that could not cancel jobs is told again."""
 _DESCRIPTORS = 3 * MOST
 
 
@@ -50,7 +52,9 @@ class Jobs:
         self._size, self._batches = size, batches
         self._running: dict[int, str] = {}
         self._waiting: set[int] = set()
+        self._unwanted: set[str] = set()
         self._cancelled: set[str] = set()
+        self._told = 0.0
         self._said: list[Answer] = []
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
@@ -130,6 +134,7 @@ class Jobs:
         """What has become of the jobs; the engine is asked at its own pace."""
         said, self._said = self._said, []
         yield from said
+        self._cancel_again()
         self._use.look()
         found = {run.id: run.status for run in self._open()}
         self._waiting = {number for number, run_id in self._running.items() if found.get(run_id) is RunStatus.SCHEDULED}
@@ -147,11 +152,22 @@ class Jobs:
             seen += len(page)
 
     def cancel(self, run_id: str) -> None:
-        if run_id in self._cancelled:
-            return
-        with contextlib.suppress(RunprojError):  # an engine that does not answer is asked again
+        if run_id not in self._unwanted:
+            self._unwanted.add(run_id)
+            self._cancel(run_id)
+
+    def _cancel(self, run_id: str) -> None:
+        with contextlib.suppress(RunprojError):  # an engine that does not answer is told again
             self._use.cancel(self._use.tracking.get_run(run_id))
             self._cancelled.add(run_id)
+        self._told = time.monotonic()
+
+    def _cancel_again(self) -> None:
+        """Tell the engine what it did not hear."""
+        unheard = (self._unwanted - self._cancelled).intersection(self._running.values())
+        if unheard and time.monotonic() - self._told >= _AGAIN:
+            for run_id in unheard:
+                self._cancel(run_id)
 
     def stop(self, deferred: Deferred) -> Iterator[Answer]:
         """Cancel every job, and wait for what becomes of it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 import warnings
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from runproj.core.sweep import Goal, Method, Sweep
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
+    from optuna.samplers import BaseSampler
 
 
 class Learned:
@@ -23,16 +25,10 @@ class Learned:
         self._optuna = optuna
         self._axes = {axis.name: axis for axis in sweep.space.axes}
         self._distributions = {name: self._distribution(axis) for name, axis in self._axes.items()}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what is experimental in it
-            sampler = (
-                optuna.samplers.TPESampler(seed=sweep.seed, constant_liar=sweep.parallel > 1)
-                if sweep.method is Method.TPE
-                else optuna.samplers.CmaEsSampler(seed=sweep.seed)
-            )
         directions = optuna.study.StudyDirection
         direction = directions.MAXIMIZE if sweep.goal is Goal.MAXIMIZE else directions.MINIMIZE
-        self._study = optuna.create_study(sampler=sampler, direction=direction)
+        self._study = optuna.create_study(direction=direction)
+        self._sweep, self._begun = sweep, False
         self._asked: dict[int, int] = {}
 
     def _distribution(self, axis: Choices | Range) -> BaseDistribution:
@@ -44,7 +40,19 @@ class Learned:
             return kinds.IntDistribution(int(axis.low), int(axis.high), log=axis.log, step=step)
         return kinds.FloatDistribution(axis.low, axis.high, log=axis.log, step=axis.step)
 
+    def _sampler(self, number: int) -> BaseSampler:
+        """What chooses from trial `number` on.  A later process draws other numbers than the one before it did."""
+        sweep, samplers = self._sweep, self._optuna.samplers
+        seed = sweep.seed if number == 1 else random.Random(f"{sweep.seed}/{number}").getrandbits(32)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is experimental in it
+            if sweep.method is Method.TPE:
+                return samplers.TPESampler(seed=seed, constant_liar=sweep.parallel > 1)
+            return samplers.CmaEsSampler(seed=seed)
+
     def ask(self, number: int) -> Values:
+        if not self._begun:
+            self._study.sampler, self._begun = self._sampler(number), True
         trial = self._study.ask(self._distributions)
         self._asked[number] = trial.number
         return tuple((name, self._text(axis, trial.params[name])) for name, axis in self._axes.items())
