@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from runproj.backends import kubernetes_job as documents
 from runproj.backends.catalogue import BackendContext
-from runproj.backends.shared import follow_log, has_ended
-from runproj.codec import DocumentError, from_json, to_json
+from runproj.backends.shared import details_of, follow_log, has_ended
+from runproj.codec import to_json
 from runproj.core.backend import Demand, Job, JobHandle, JobState, JobStatus, Option, OptionKind
 from runproj.core.environment import EnvPlace
 from runproj.errors import BackendError
@@ -222,12 +222,7 @@ class KubernetesBackend:
         return self._home / "parcels" / handle.run_id
 
     def _details(self, handle: JobHandle) -> Mapping[str, str]:
-        """Where a job is; what was noted before it was submitted, where nobody lived to tell more."""
-        if not handle.details:
-            with contextlib.suppress(OSError, DocumentError):
-                return from_json(dict[str, str], (self._parcel(handle) / _TICKET).read_bytes())
-            return self._place({})
-        return handle.details
+        return details_of(handle, self._parcel(handle) / _TICKET) or self._place({})
 
     def _place(self, options: Mapping[str, Any]) -> dict[str, str]:
         """Context and namespace of a job."""

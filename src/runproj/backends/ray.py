@@ -19,8 +19,8 @@ from typing import Any
 from runproj.backends import ray_far
 from runproj.backends.catalogue import BackendContext
 from runproj.backends.ray_api import RayApi, RayJob
-from runproj.backends.shared import follow_log, has_ended, is_alive, is_given_up
-from runproj.codec import DocumentError, from_json, to_json
+from runproj.backends.shared import details_of, follow_log, has_ended, is_alive, is_given_up
+from runproj.codec import to_json
 from runproj.core.backend import Demand, Engine, Job, JobHandle, JobState, JobStatus, Option, OptionKind
 from runproj.core.environment import EnvPlace
 from runproj.core.outcome import Outcome
@@ -163,11 +163,7 @@ class RayBackend:
         return self._api(self._details(handle))
 
     def _details(self, handle: JobHandle) -> Mapping[str, str]:
-        """Where a job is; what was noted before it was submitted, where nobody lived to tell more."""
-        if not handle.details:
-            with contextlib.suppress(OSError, DocumentError):
-                return from_json(dict[str, str], (self._parcel(handle) / _TICKET).read_bytes())
-        return handle.details
+        return details_of(handle, self._parcel(handle) / _TICKET)
 
     def _api(self, said: Mapping[str, Any]) -> RayApi:
         """The cluster that was named, or that Ray's own variable names."""

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+
+from runproj.codec import DocumentError, from_json
+from runproj.core.backend import JobHandle
 
 _POLL = 0.1
 _HEARTBEATS = 30.0
@@ -28,6 +31,14 @@ def is_alive(parcel: Path) -> bool:
         beats = [path.stat().st_mtime for path in (parcel / "record" / "active").glob("*.json")]
         return any(time.time() - beat < _HEARTBEATS for beat in beats)
     return False
+
+
+def details_of(handle: JobHandle, ticket: Path) -> Mapping[str, str]:
+    """Where a job is; what was noted in its parcel before it was submitted, where nobody lived to tell more."""
+    if not handle.details:
+        with contextlib.suppress(OSError, DocumentError):
+            return from_json(dict[str, str], ticket.read_bytes())
+    return handle.details
 
 
 def follow_log(home: Path, run_id: str, stream: str, *, follow: bool) -> Iterator[bytes]:
