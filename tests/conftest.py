@@ -12,6 +12,8 @@ import pytest
 
 from support.program import PROJECT, Cli
 
+pytest.register_assert_rewrite("runproj.testing")  # so that what fails in it is shown, as in tests of one's own
+
 pytest_plugins = [
     "support.placing",
     "support.cluster",
@@ -22,11 +24,12 @@ pytest_plugins = [
     "support.ray",
     "support.s3",
     "support.slurm",
+    "support.sshd",
     "support.teamserver",
     "support.wheels",
 ]
 
-COSTLY = ("mlflow_server", "kubernetes", "engine", "ray", "slurm")
+COSTLY = ("mlflow_server", "kubernetes", "engine", "far_engine", "ray", "slurm")
 """Fixtures that take long to make, or that tests of several modules share: the tests of each run in one process."""
 
 HOSTILE = 'it\'s a "Größe" $(x) `y`\n;&'

@@ -14,13 +14,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from support.ports import free_port
+
 
 @contextlib.contextmanager
 def git_daemon(folder: Path) -> Iterator[str]:
     """Serves the repositories below `folder`; gives the URL of that folder."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen(
         ["git", "daemon", "--export-all", "--listen=127.0.0.1", f"--port={port}", f"--base-path={folder}", str(folder)],
         stdin=subprocess.DEVNULL,
@@ -28,7 +28,7 @@ def git_daemon(folder: Path) -> Iterator[str]:
         start_new_session=True,
     )
     try:
-        for _ in range(200):
+        for _ in range(3000):
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
                 break
             time.sleep(0.02)

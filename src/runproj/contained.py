@@ -28,6 +28,8 @@ from runproj.engine import Engine, EngineAway, EngineError, Where
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Mapping
+    from typing import Any
 
 _HEAD = 8  # bytes before each piece of output: stream, three zeros, length
 _READ = 1 << 18
@@ -40,8 +42,9 @@ class Gone(Exception):
 class Keeper:
     """One container from its creation to its removal."""
 
-    def __init__(self, engine: Engine, name: str, control: int) -> None:
+    def __init__(self, engine: Engine, name: str, control: int, far: Mapping[str, Any] | None = None) -> None:
         self._engine = engine
+        self._far = far  # what goes there and comes back, where the engine does not see this machine's folders
         self._name = name
         self._control = control
         self._stopped = 0
@@ -59,6 +62,10 @@ class Keeper:
             raise
 
     def _run(self) -> dict[str, object]:
+        if self._far:
+            from runproj import ferry
+
+            ferry.load(self._engine, self._name, *(self._far[word] for word in ("root", "load", "owner", "scratch")))
         with self._engine.attach(self._name) as output:
             self._listen(wait=False)
             if self._stopped:
@@ -70,6 +77,9 @@ class Keeper:
             link.settimeout(None)
             self._until(link)
             code = int(self._engine.answer(link)["StatusCode"])
+        if self._far:
+            for source, into in self._far["fetch"]:
+                ferry.fetch(self._engine, self._name, source, into, lambda: self._listen(wait=False))
         state = self._engine.get(f"/containers/{self._name}/json")["State"]
         return {"code": code, "memory_ran_out": bool(state.get("OOMKilled"))}
 
@@ -157,7 +167,7 @@ def main() -> int:
         asked = json.load(file)
     for sink in (1, 2):
         os.set_blocking(sink, False)
-    keeper = Keeper(Engine(Where(asked["url"], asked["certificates"])), asked["name"], control)
+    keeper = Keeper(Engine(Where(asked["url"], asked["certificates"])), asked["name"], control, asked.get("far"))
     try:
         report = keeper.keep(asked["body"])
     except Gone:
@@ -166,6 +176,8 @@ def main() -> int:
         report = {"code": 125, "failed": error.message}
     except EngineAway as error:
         report = {"code": 125, "failed": f"the engine is gone: {error}"}
+    except Exception as error:  # of `ferry`: a full disk, an archive that is none
+        report = {"code": 125, "failed": str(error)}
     os.write(status, json.dumps(report).encode() + b"\n")
     for descriptor in (status, 1, 2):  # all is said; what remains to be done, nobody has to wait for
         os.close(descriptor)

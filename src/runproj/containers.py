@@ -8,18 +8,18 @@ import hashlib
 import json
 import os
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from runproj import engine as engines
-from runproj import gateways
+from runproj import far_engine, gateways
 from runproj.core import container
 from runproj.core.backend import Engine as EngineVariables
 from runproj.core.call import BoundValue, Call
-from runproj.core.dialect import needs_bash
+from runproj.core.dialect import shell_for
 from runproj.core.environment import DockerSpec, ImageFacts
 from runproj.core.plan import Plan
 from runproj.core.project import ParameterType, Resources
@@ -77,7 +77,8 @@ class _Mount:
 class Box:
     """A run's container before it is made.
 
-    folder: of the run, with what was fetched for it;  typed: what the user asked for on the command line.
+    folder: of the run, with what was fetched for it;  typed: what the user asked for on the command line;
+    far: whether the engine does not see this machine's folders.
     """
 
     identity: Identity
@@ -87,6 +88,7 @@ class Box:
     folder: Path
     where: Where
     typed: container.Options
+    far: bool = False
     _mounts: list[_Mount] = field(default_factory=list)
 
     @property
@@ -106,6 +108,8 @@ class Box:
     @cached_property
     def address(self) -> str:
         """Where on this machine a server has to listen for the container to reach it.  Loopback where it can reach none."""
+        if self.far:
+            return far_engine.listening(self.typed.reach)
         if self.network in ("host", "none") or self.network.startswith("container:"):
             return LOOPBACK
         return gateways.of(self.network, Engine(self.where)) or LOOPBACK
@@ -141,23 +145,22 @@ class Box:
         return {name: self._inside(path) or self._mounted(path, f"{PATHS}/{name}") for name, path in paths.items()}
 
     def shell_for(self, script: str) -> str:
-        """`bash`; in an image without it `sh`, if that understands the script.  Raises `StartError`."""
-        if _has_bash(self.identity, self.image.id, self.where):
-            return "bash"
-        if words := needs_bash(script):
-            raise StartError(
-                "The command is written for bash, which is not in the image",
-                why=f"Other shells do not have {words!r}, or understand it in another way.",
-                fix="Install bash in the image, write the command without it, or as a list of words, which needs no shell.",
-            )
-        return "sh"
+        """The image's shell for a script.  Raises `StartError`."""
+        return shell_for(script, bash=_has_bash(self.identity, self.image.id, self.where))
 
     # -- the engine's words
 
     def order(self, argv: tuple[str, ...], variables: Mapping[str, str], client: Path) -> bytes:
         """What `contained.py` is told."""
-        body = self._body(argv, variables, [*self._places(client), *self._mounts, *self._volumes()])
-        told = {"url": self.where.url, "certificates": self.where.certificates, "name": self.identity.name, "body": body}
+        told: dict[str, object] = {"url": self.where.url, "certificates": self.where.certificates, "name": self.identity.name}
+        mounts: Sequence[Mapping[str, object]] = [
+            mount.words() for mount in (*self._places(client), *self._mounts, *self._volumes())
+        ]
+        if self.far:
+            mounts, copies = far_engine.copied(mounts, ROOT)
+            back = [(CODE, str(self.checkout.root)), (SPOOL, str(self.spool))]
+            told["far"] = {"root": ROOT, "load": copies, "owner": _owner(), "fetch": back, "scratch": str(self.folder)}
+        told["body"] = self._body(argv, variables, mounts)
         try:
             return json.dumps(told, ensure_ascii=False).encode()
         except UnicodeEncodeError as error:
@@ -166,7 +169,7 @@ class Box:
                 why="A value or a path is not UTF-8, and the engine's protocol knows no other.",
             ) from error
 
-    def _body(self, argv: tuple[str, ...], variables: Mapping[str, str], mounts: Iterable[_Mount]) -> dict[str, object]:
+    def _body(self, argv: tuple[str, ...], variables: Mapping[str, str], mounts: Sequence[object]) -> dict[str, object]:
         asked, typed = self.asked, self.typed
         host: dict[str, object] = {
             "NetworkMode": self.network,
@@ -174,7 +177,7 @@ class Box:
             "CapDrop": ["ALL"],
             "SecurityOpt": ["no-new-privileges"],
             "LogConfig": {"Type": "none"},  # we keep the output ourselves
-            "Mounts": [mount.words() for mount in mounts],
+            "Mounts": mounts,
             **_limits(self.plan.entry_point.resources),
         }
         if asked.gpus:
@@ -194,7 +197,7 @@ class Box:
             "Cmd": list(argv),
             "Env": [f"{name}={value}" for name, value in variables.items()],
             "WorkingDir": self.project,
-            "User": asked.user or _caller(self.where),
+            "User": asked.user or ("0:0" if self.where.rootless and not self.far else ":".join(map(str, _owner()))),
             "Labels": {**typed.labels, **self.identity.labels},
             "AttachStdout": True,
             "AttachStderr": True,
@@ -241,7 +244,7 @@ class Box:
             yield _Mount(str(fetched), PARAMETERS)
         if self.typed.certificates:
             yield _Mount(_certificates(self.typed.certificates), AUTHORITIES)
-        for objects in _borrowed(self.checkout.root):  # so that git works in there too
+        for objects in () if self.far else _borrowed(self.checkout.root):  # so that git works in there too
             yield _Mount(objects, objects)
 
     def _volumes(self) -> Iterator[_Mount]:
@@ -344,9 +347,9 @@ def _certificates(chosen: str) -> str:
     raise StartError("There is no such file of certificates", why=chosen, fix="Name one: -A ca=FILE.")
 
 
-def _caller(where: Where) -> str:
+def _owner() -> tuple[int, int]:
     """Who the command is: whoever runs us, so that files it writes are theirs."""
-    return "0:0" if where.rootless else f"{os.getuid()}:{os.getgid()}"
+    return os.getuid(), os.getgid()
 
 
 def _user() -> str:

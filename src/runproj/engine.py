@@ -6,6 +6,7 @@ Credentials, pulling and building belong to the docker SDK (`environments/images
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -13,12 +14,18 @@ import socket
 TYPE_CHECKING = False  # what the container's guard imports, each run pays for
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from typing import Any, BinaryIO
+    from typing import IO, Any
 
     from runproj.errors import RunprojError
 
 DEFAULT = "unix:///var/run/docker.sock"
-_PATIENCE = 60.0
+_KEPT_ALIVE = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 6),
+)
+"""Of a connection over a network: an engine whose machine vanishes without a word is away after 90 s, not for ever."""
 
 
 class Where:
@@ -78,10 +85,20 @@ def _known(where: Where) -> Where:
 
         raise BackendError(
             f"The Docker engine at {where.url} cannot be used",
-            why="The code of a run is mounted into its container, which an engine on another machine cannot do.",
-            fix="Use the engine of this machine: unset DOCKER_HOST, or `docker context use default`.",
+            why="runproj speaks to engines by unix:// and tcp:// only.",
+            fix=_forwarded(where.url.removeprefix("ssh://")) if where.url.startswith("ssh://") else "",
         )
     return where
+
+
+def _forwarded(host: str) -> str:
+    """How to have the socket of an engine that is reached by ssh on this machine."""
+    port = ""
+    if ":" in host:
+        host, _, number = host.rstrip("/").rpartition(":")
+        port = f"-p {number} "
+    line = f"ssh -fNT -o ExitOnForwardFailure=yes -L $HOME/docker.sock:/var/run/docker.sock {port}{host}"
+    return f"Bring its socket here: `{line}`, then export DOCKER_HOST=unix://$HOME/docker.sock"
 
 
 def _read(*path: str) -> dict[str, Any]:
@@ -95,6 +112,9 @@ def _read(*path: str) -> dict[str, Any]:
 
 class Engine:
     """Requests to one engine, each with a connection of its own."""
+
+    PATIENCE = 60.0
+    """Seconds that the engine may be silent."""
 
     def __init__(self, where: Where) -> None:
         self.where = where
@@ -116,7 +136,7 @@ class Engine:
     def send(self, method: str, path: str, query: Mapping[str, object], body: object = None) -> socket.socket:
         """A connection on which the answer to a request will come.  Raises `EngineAway`."""
         content = b"" if body is None else json.dumps(body).encode()
-        link = self.connect(_PATIENCE)
+        link = self.connect(self.PATIENCE)
         try:
             link.sendall(_head(method, path, query, len(content)) + content)
         except OSError as error:
@@ -148,17 +168,20 @@ class Engine:
         if (status := _status(found)) >= 400:
             raise EngineError(status, _message(link.recv(1 << 16)))
 
-    def upload(self, link: socket.socket, path: str, query: Mapping[str, object], file: BinaryIO, length: int) -> None:
+    def upload(
+        self, link: socket.socket, path: str, query: Mapping[str, object], file: IO[bytes], length: int, method: str = "POST"
+    ) -> None:
         """Send a file on a connection, and read the head of the answer.  Raises `EngineError`, `EngineAway`."""
-        link.sendall(_head("POST", path, query, length))
-        link.sendfile(file)
+        link.sendall(_head(method, path, query, length))
+        with contextlib.suppress(BrokenPipeError):  # an answer that came before all was sent says why
+            link.sendfile(file)
         self.head(link)
 
     def attach(self, container: str) -> socket.socket:
         """A connection on which the container's output comes, in frames: stream, 3 zeros, 4 bytes of length, data."""
         query = {"stream": 1, "stdout": 1, "stderr": 1}
         upgrade = "Connection: Upgrade\r\nUpgrade: tcp\r\n"
-        link = self.connect(_PATIENCE)
+        link = self.connect(self.PATIENCE)
         try:
             link.sendall(_head("POST", f"/containers/{container}/attach", query, 0, "1.1", upgrade))
             self.head(link)
@@ -180,6 +203,8 @@ class Engine:
                 return link
             host, _, port = self.where.url.removeprefix("tcp://").rstrip("/").rpartition(":")
             plain = socket.create_connection((host.strip("[]"), int(port)), timeout=wait)
+            for level, option, value in _KEPT_ALIVE:
+                plain.setsockopt(level, option, value)
             return self._secured(plain, host) if self.where.certificates else plain
         except (OSError, ValueError) as error:
             raise EngineAway(getattr(error, "strerror", None) or str(error)) from error

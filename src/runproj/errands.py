@@ -10,15 +10,16 @@ import contextlib
 import os
 import signal
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runproj.backends.shared import is_alive
 from runproj.core.backend import Engine
 from runproj.core.outcome import Outcome, outcome_of
 from runproj.core.run import NewRun, RunChanges, RunStatus, Tag, TagName
 from runproj.errors import NotFoundError, TrackingError
-from runproj.files import remove_tree
+from runproj.files import Lock, LockedElsewhere, remove_tree
 from runproj.leases import Leases
 from runproj.parcels import Received
 from runproj.relay import ARTIFACTS, RECORD, SNAPSHOT
@@ -33,16 +34,51 @@ if TYPE_CHECKING:
     from runproj.core.services import Reporter
 
 
+_OF_AN_END = (TagName.EXIT_CODE, TagName.REASON, TagName.SIGNAL, TagName.INCOMPLETE)
+_SILENCE = 60.0
+"""Seconds after which another executor that gives no sign of life is not waited for."""
+
+
 @dataclass(frozen=True)
 class Errand:
-    """One execution of a parcel."""
+    """One execution of a parcel.  `begun`: in seconds since 1970."""
 
     parcel: Received
     reporter: Reporter
     tee: tuple[int | None, int | None] = (None, None)
+    begun: float = field(default_factory=time.time)
 
     def execute(self) -> int:
         """Execute the job; returns its exit code.  On return everything it recorded can be brought home."""
+        with self._alone():
+            return self._execute_alone()
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Wait for an executor of the same job, which its engine may start again while it still ends the first one elsewhere.
+
+        One of which nothing is heard any more is gone with its machine, whatever became of its lock.
+        """
+        folder, begun = self.parcel.folder, time.monotonic()
+        lock = Lock(folder / "executing")
+        while True:
+            if not folder.is_dir():
+                raise NotFoundError("The run is over: nobody waits for its job any more")
+            try:
+                lock.acquire(wait=False)
+                break
+            except LockedElsewhere:
+                if time.monotonic() - begun > _SILENCE and not is_alive(folder):
+                    break
+            except OSError:  # a file system without locks
+                break
+            time.sleep(0.5)
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _execute_alone(self) -> int:
         parcel = self.parcel
         if parcel.given_up:
             raise NotFoundError("The run was stopped before its job began")
@@ -59,11 +95,22 @@ class Errand:
                 parcel.end(outcome_of(error))
                 raise
             if self._begins_again(outcome):
-                again = RunChanges(status=RunStatus.SCHEDULED, deleted_tags=(TagName.EXIT_CODE, TagName.REASON))
+                again = RunChanges(status=RunStatus.SCHEDULED, deleted_tags=_OF_AN_END)
                 wiring.tracking.update(run.id, again)
                 return outcome.exit_code
         parcel.end(outcome)
         return outcome.exit_code
+
+    def prepare(self) -> None:
+        """Lay the code out beside the parcel, for an executor that has no git: it runs in the project's own image."""
+        wiring = self._wiring(self._settings(), dict(os.environ))
+        self._take_code(wiring)
+        remove_tree(self._laid_out)
+        wiring.sources.checkout(self.parcel.plan.code, self._laid_out)
+
+    @property
+    def _laid_out(self) -> Path:
+        return self.parcel.folder / "checkout"
 
     def _begins_again(self, outcome: Outcome) -> bool:
         """Whether the engine, not the user, stopped the job, and starts it again."""
@@ -75,17 +122,21 @@ class Errand:
 
         if run.status.final:
             return Outcome(run.status, 1, "the run was closed before its job began")
-        self._take_code(wiring)
+        inside = self._laid_out if Engine.INSIDE in os.environ else None
+        if inside is None:
+            self._take_code(wiring)
         token = run.tag(TagName.ATTEMPT) or run.id[:16]
         lease = wiring.leases.take(token, wiring.settings.tracking_uri)
         lease.update(run_id=run.id, folder=wiring.settings.runs / run.id)
         told, given = Engine.TOLD in os.environ, self.parcel.folder / "inputs"
-        use = replace(wiring.services(), told=told, until=self._until(), given=given)
+        waited = 0.0 if run.tag(TagName.RESTARTS) else max(0.0, self.begun - run.start / 1000)
+        use = replace(wiring.services(), told=told, until=self._until(), given=given, inside=inside, waited=waited)
         return execute(self.parcel.plan, run, use, lease, self.parcel.secrets.parameters)
 
     def _until(self) -> float | None:
         """When the command is to end: some time before the engine ends everything, and nothing can be recorded any more."""
-        if not (ends := float(os.environ.get(Engine.ENDS) or 0)):
+        lasts = os.environ.get(Engine.LASTS)
+        if not (ends := self.begun + float(lasts) if lasts else float(os.environ.get(Engine.ENDS) or 0)):
             return None
         return ends - self.parcel.plan.options.grace - min(60.0, max(0.0, ends - time.time()) / 10)
 

@@ -41,7 +41,7 @@ class _Recording:
         self.plan, self.run, self.use, self.lease = plan, run, use, lease
         self.phase = Phase.START
         self.started = time.time()
-        self.timings: list[Timing] = []
+        self.timings = [Timing("queue", round(use.waited, 4))] if use.waited else []
         self.notes: list[str] = []
         self.argv: tuple[str, ...] = ()
         self.env: Mapping[str, str] = {}
@@ -177,9 +177,9 @@ def execute(plan: Plan, run: Run, use: Services, lease: Lease, secrets: Mapping[
 def _steps(recording: _Recording, folder: Path, secrets: Mapping[str, str]) -> Outcome:
     plan, use = recording.plan, recording.use
     with recording.during(Phase.SOURCE, f"Checking out {plan.code.commit or plan.code.tree}"):
-        checkout = use.sources.checkout(plan.code, folder / "work")
+        checkout = launch.laid_out(plan, use, folder / "work")
     with recording.during(Phase.ENVIRONMENT, f"Environment {plan.lock.digest[:12]} ({plan.lock.origin})"):
-        environment = use.environments.ensure(plan.lock, checkout.project, use.reporter.progress)
+        environment = launch.environment(plan, use, checkout)
     with recording.during(Phase.INPUTS, "Checking inputs"):
         call, given = _inputs(recording, checkout, folder)
         plan = recording.plan = _limited(plan, use.until)

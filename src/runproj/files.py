@@ -208,10 +208,11 @@ def atomic_copy(source: Path, target: Path) -> None:
 
 
 def sweep_trash(folder: Path) -> None:
-    """Finish what `remove_tree` began in `folder` in processes that were killed meanwhile."""
+    """Finish what `remove_tree` began in `folder` in processes that are gone.  What cannot be removed stays."""
     for path in folder.glob(".trash-*"):
         if not Path("/proc", path.name.split("-")[1]).exists():
-            remove_tree(path)
+            with contextlib.suppress(OSError):
+                remove_tree(path)
 
 
 def tree_size(path: Path) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 
 from runproj import child, supervise
 from runproj.core.call import Call
+from runproj.core.dialect import shell_for
 from runproj.core.environment import Environment
 from runproj.core.plan import Plan
 from runproj.core.project import ParameterType
@@ -21,7 +23,7 @@ from runproj.core.run import Run
 from runproj.core.services import Services
 from runproj.core.source import Checkout
 from runproj.errors import BackendError, RunprojError
-from runproj.files import write_descriptor
+from runproj.files import explained, write_descriptor
 
 if TYPE_CHECKING:
     from runproj.audit import Scope, Watch
@@ -58,7 +60,10 @@ class Task:
     def with_call(self, call: Call, given: Mapping[str, str], secrets: Mapping[str, str]) -> Task:
         """The task of running a call whose paths are on this machine."""
         if self.box is None:
-            return replace(self, argv=call.argv(secrets), given=given)
+            argv = call.argv(secrets)
+            if self.use.inside and call.command.shell is not None and argv[:2] == ("bash", "-c"):
+                argv = (shell_for(argv[2], bash=shutil.which("bash") is not None), *argv[1:])
+            return replace(self, argv=argv, given=given)
         call = self.box.call(call)
         argv = call.argv(secrets)
         if call.command.shell is not None and argv[:2] == ("bash", "-c"):
@@ -69,7 +74,10 @@ class Task:
         """The variables of the command."""
         if self.box:
             variables = child.contained(self.plan, link, self.address)
-            if self.box.network == "none":
+            if self.box.far and self.box.typed.reach and self.use.endpoint is not None:
+                server = urlsplit(variables["MLFLOW_TRACKING_URI"])
+                variables["MLFLOW_TRACKING_URI"] = f"http://{self.box.typed.reach}:{server.port}"
+            elif self.box.network == "none" or (self.box.far and self.use.endpoint is not None):
                 variables["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"  # in vain, and for minutes
             return self.box.environment({**self.given, **variables})
         return child.environment(self.plan, self.run, self.environment, self.use, {**self.given, **link.variables})
@@ -150,12 +158,29 @@ class Task:
         return explain(said, self.plan)
 
 
+def laid_out(plan: Plan, use: Services, into: Path) -> Checkout:
+    """The code of a plan in a folder of its own; taken from where it was laid out for this executor, which may have no git."""
+    if use.inside is None:
+        return use.sources.checkout(plan.code, into)
+    with explained(into):
+        into.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(use.inside, into)
+    return Checkout(plan.code, into)
+
+
+def environment(plan: Plan, use: Services, checkout: Checkout) -> Environment:
+    """That of a plan, which is here on return."""
+    if use.inside is not None:
+        return Environment(plan.lock)
+    return use.environments.ensure(plan.lock, checkout.project, use.reporter.progress)
+
+
 def task(bare: Task, token: str, note: Callable[[str], None]) -> Task:
     """The task of executing a plan here, ready for its call; `token` is the run's lease, `note` takes what is to be recorded."""
     plan, run, use, checkout, environment = bare.plan, bare.run, bare.use, bare.checkout, bare.environment
     if environment.image is None:
         return bare
-    from runproj import containers, engine, trust
+    from runproj import containers, engine, far_engine, trust
     from runproj.core.container import options
 
     pin = plan.lock.image
@@ -170,6 +195,12 @@ def task(bare: Task, token: str, note: Callable[[str], None]) -> Task:
     if use.endpoint is None and here and box.network != "host":
         note("The tracking server is on this machine's loopback, which the container does not reach: use its other address.")
     box.sweep()
+    probe = {"Image": environment.image.id, "Labels": owner.labels}
+    if not far_engine.sees(folder, use.home, probe, f"{owner.name}-sees", where):
+        box.far = True
+        note(f"The {far_engine.named(where)} does not see this machine's folders: files are copied there, and back at the end.")
+        if use.endpoint is not None and not box.typed.reach:
+            note("It does not reach this machine's store: `import runproj` logs all the same, mlflow needs `-A reach=ADDRESS`.")
     return replace(bare, box=box)
 
 
@@ -184,12 +215,14 @@ def explain(message: str, plan: Plan) -> BackendError:
     """The engine's refusal of a container, for people."""
     what, fix = "The container could not be started", ""
     name = plan.lock.image.asked.image if plan.lock.image else "the image"
-    if "could not select device driver" in message and "gpu" in message:
+    if "could not be fetched" in message:  # why that is may have any of the words that follow
+        what = "The command ended, and what it left did not come back"
+    elif "could not select device driver" in message and "gpu" in message:
         what = "The engine has no way to give a container GPUs"
         fix = "Install the NVIDIA container toolkit and restart the engine, or run it without GPUs."
     elif "bind source path does not exist" in message:
         what = "Something to be mounted does not exist"
-        fix = "Make the folder; or, if it is there, use an engine that runs on this very machine."
+        fix = "Make the folder; or, if it is there, name a folder that the engine's machine has too."
     elif "No such image" in message:
         what = f"The image {name} is gone"
     elif "executable file not found" in message or "no such file or directory" in message:

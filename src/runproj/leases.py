@@ -130,6 +130,17 @@ class Leases:
             os.posix_fallocate(ballast.fileno(), 0, _BALLAST)
         return lease
 
+    @contextlib.contextmanager
+    def alone(self, name: str) -> Iterator[None]:
+        """Nobody else of this home does what is named so at the same time; who comes later waits."""
+        lock = Lock(self.folder / f"{name}.lock")
+        lock.acquire()
+        try:
+            yield
+        finally:
+            lock.path.unlink(missing_ok=True)
+            lock.release()
+
     def inherit(self, token: str, descriptor: int) -> Lease:
         """Take over the lease whose locked `descriptor` the process that started us passed on."""
         info = replace(self.read(token), process=proc.identify(os.getpid()))

@@ -18,6 +18,11 @@ def leave_phase(folder: Path, phase: Phase) -> None:
         (folder / "phase").write_text(phase.value)
 
 
+def has_begun(folder: Path) -> bool:
+    """Whether the executor of the run has said what it does."""
+    return (folder / "phase").exists()
+
+
 def phase_of(folder: Path) -> Phase:
     """What the executor of the run was doing last."""
     try:

@@ -15,6 +15,7 @@ from runproj.core.run import NewRun, Param, Phase, Run, RunChanges, RunStatus, T
 from runproj.core.services import Services
 from runproj.core.source import Pin, PinKind
 from runproj.errors import RunprojError
+from runproj.parcels import Received, folder_of
 
 
 def new_run(decided: Plan, use: Services, token: str, *, waits: bool = False) -> NewRun:
@@ -80,7 +81,10 @@ def ending(outcome: Outcome) -> tuple[Tag, ...]:
 
 
 def close_unstarted(run: Run | None, outcome: Outcome, use: Services) -> None:
-    """Close a run that did not come to its executor, with the reason."""
+    """Close a run that did not come to its executor, with the reason; where its engine has it all the same, nothing happens."""
+    if run is not None and (folder := folder_of(run.id, use.home)).is_dir():
+        with contextlib.suppress(OSError, RunprojError):
+            Received(folder).give_up()
     with contextlib.suppress(RunprojError):
         if run is not None and not use.tracking.get_run(run.id).status.final:
             changes = RunChanges(status=outcome.status, end=int(time.time() * 1000), tags=ending(outcome))

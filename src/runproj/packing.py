@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import os
 import zipfile
 from pathlib import Path
+from typing import IO
 
 from runproj.errors import StorageError
 from runproj.files import atomic_write, explained
 
 PACKED = "packed.zip"
+REST = "rest.zip"
+"""What an executor left that is gone without a complete record."""
 _LAST = "ended.json"
 LOGS = "logs"
 HERE = "here"
 """Says that an executor has begun, and which process it is."""
-_LEFT = ("active", "snapshot.db", PACKED, LOGS, HERE)
+_LEFT = ("active", "snapshot.db", PACKED, REST, LOGS, HERE)
 
 
 def announce(record: Path, logs: Path) -> None:
@@ -25,15 +29,29 @@ def announce(record: Path, logs: Path) -> None:
     link.symlink_to(logs)
 
 
-def pack(record: Path) -> None:
-    """Put a record that is complete into one file in its folder, which is there as a whole or not at all."""
-    fresh = record / f".{PACKED}"
+def pack(record: Path, name: str = PACKED) -> None:
+    """Put a record that nobody writes to any more into one file in its folder, which is there as a whole or not at all."""
+    fresh = record / f".{name}"
     with zipfile.ZipFile(fresh, "w", zipfile.ZIP_STORED, strict_timestamps=False) as archive:
         for path in sorted(record.rglob("*")):
-            name = path.relative_to(record)
-            if path.is_file() and name.parts[0] not in _LEFT and not name.parts[0].startswith("."):
-                archive.write(path, name)
-    fresh.replace(record / PACKED)
+            inside = path.relative_to(record)
+            if path.is_file() and inside.parts[0] not in _LEFT and not inside.parts[0].startswith("."):
+                archive.write(path, inside)
+    fresh.replace(record / name)
+
+
+def fold(folder: Path, file: Path | IO[bytes]) -> None:
+    """Put everything in a folder into one file, compressed a little: a parcel on its way.  `python -m zipfile -e` unfolds it."""
+    with explained(folder), zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1, strict_timestamps=False) as archive:
+        for path in sorted(folder.rglob("*")):
+            archive.write(path, path.relative_to(folder))
+
+
+def folded(folder: Path) -> bytes:
+    """The same, in memory."""
+    content = io.BytesIO()
+    fold(folder, content)
+    return content.getvalue()
 
 
 def unpack(path: Path, record: Path) -> None:

@@ -25,6 +25,7 @@ from runproj.core.outcome import Outcome
 from runproj.core.plan import Plan
 from runproj.core.run import Run
 from runproj.core.services import Services
+from runproj.core.source import Checkout, Pin, PinKind
 from runproj.errors import NotFoundError, StorageError
 from runproj.files import atomic_write, remove_tree
 from runproj.inputs import Brought, output
@@ -98,23 +99,43 @@ class FreshParcel:
 
     @property
     def command(self) -> tuple[str, ...]:
-        return (sys.executable, "-m", "runproj.cli.main", "execute-parcel", str(self.folder))
+        return (sys.executable, "-P", "-m", "runproj.cli.main", "execute-parcel", str(self.folder))
 
-    def complete(self) -> Path:
-        """Add the code."""
+    def complete(self, most: int | None = None) -> Path:
+        """Add the code, or what there is room for: the commits with their history, alone, or only where they can be had."""
         use, pin, folder = self._use, self._plan.code, self.folder
-        code = folder / "code"
-        remove_tree(code)
-        checkout = use.sources.checkout(pin, use.sources.scratch())
-        try:
-            code.mkdir()
-            packed = use.sources.pack(checkout, code)
-        finally:
-            use.sources.discard(checkout)
         if pin.patch:
             atomic_write(folder / "code.patch", use.objects.path(pin.patch).read_bytes())
+        checkout = use.sources.checkout(pin, use.sources.scratch())
+        try:
+            packed, note = self._pack(checkout, whole=True), ""
+            if not self._fits(most):
+                packed = self._pack(checkout, whole=False)
+                note = "The history of the code is too large to go along with the job: git has one commit there."
+        finally:
+            use.sources.discard(checkout)
+        if not self._fits(most) and _is_elsewhere(pin):
+            remove_tree(folder / "code")
+            packed, note = PackedCode(), f"The code is too large to go along with the job, which gets it from {pin.uri}."
+        if note:
+            use.reporter.note(note)
         self._write(packed)
         return folder
+
+    def _pack(self, checkout: Checkout, *, whole: bool) -> PackedCode:
+        code = self.folder / "code"
+        remove_tree(code)
+        code.mkdir()
+        return self._use.sources.pack(checkout, code, whole=whole)
+
+    def _fits(self, most: int | None) -> bool:
+        return most is None or sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file()) <= most
+
+
+def _is_elsewhere(pin: Pin) -> bool:
+    """Whether all of the code was fetched from remotes, which another machine may reach."""
+    urls = [pin.uri, *(module.uri for module in pin.submodules)]
+    return pin.kind is PinKind.GIT and not any(url.startswith("file:") for url in urls)
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from runproj.core.backend import JobHandle, JobState, JobStatus
+from runproj.core.backend import Backend, JobHandle, JobState, JobStatus
 from runproj.core.outcome import Outcome
 from runproj.core.run import Run, RunChanges, RunStatus, Tag, TagName
 from runproj.core.services import Backends, Reporter
 from runproj.errors import NotFoundError, RunprojError
-from runproj.files import remove_tree, sweep_trash
+from runproj.files import explained, remove_tree
 from runproj.leases import Lease, LeaseInfo, Leases
 from runproj.parcels import Received, folder_of
 from runproj.recovery import Stores, keep_what_is_left
 from runproj.relay import SNAPSHOT, Relay
+from runproj.remote import UnreachableError
 
 SHORTEST, LONGEST, GROWTH = 2.0, 30.0, 1.5
 """Seconds between two questions to an engine: at first, at last, and how they grow while nothing changes."""
@@ -26,14 +27,17 @@ _LEAVING = 60.0
 """Seconds that a job may take to leave after it has closed its run itself, on a tracking server."""
 _LATENCY = 5.0
 """Seconds that a record may take to be seen after its job has ended: shared file systems are slow to tell."""
+_TELLING = 30.0
+"""Seconds that an engine may take to see the end of a job that its executor has recorded as failed: it may know why."""
 
 
 @dataclass
 class _Pace:
-    """When an engine may be asked again."""
+    """When an engine may be asked again.  hurry: and when about one job that ended badly, before it is its turn."""
 
     wait: float = SHORTEST
     next: float = 0.0
+    hurry: float = 0.0
     before: Sequence[JobStatus] = ()
 
 
@@ -54,10 +58,13 @@ class Placed:
     brought: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     _hurried: set[str] = field(default_factory=set)
+    _silent: set[str] = field(default_factory=set)
+    _away: dict[str, str] = field(default_factory=dict)
     _paces: dict[str, _Pace] = field(default_factory=dict)
 
     def look(self) -> list[str]:
         """Find out what has become of every job; returns the ids of runs that ended in a way that they did not record."""
+        self._away.clear()
         waiting = [info for info in self.leases.all() if info.handle is not None and info.run_id]
         closed = []
         for name in {info.handle.backend for info in waiting if info.handle}:
@@ -67,13 +74,28 @@ class Placed:
                     closed.append(info.run_id)
         return closed
 
+    def cancel(self, run: Run, handle: JobHandle) -> None:
+        """Have a job stopped, and its engine asked at the next look.  One that waits does nothing if it begins after all, and
+        none begins again."""
+        folder = folder_of(run.id, self.home)
+        if folder.is_dir():
+            Received(folder).give_up()
+        self.backends.open(handle.backend).cancel(handle)
+        pace = self._paces.setdefault(handle.backend, _Pace())
+        pace.wait, pace.next, pace.before = SHORTEST, 0.0, ()
+
     def _asked(self, name: str, infos: Sequence[LeaseInfo]) -> Iterator[tuple[LeaseInfo, JobStatus]]:
         """Each job with what its engine says; nothing new where it is not to be asked yet, or does not answer."""
         pace = self._paces.setdefault(name, _Pace())
         statuses: Sequence[JobStatus] = [JobStatus(JobState.UNKNOWN)] * len(infos)
         if time.monotonic() >= pace.next:
-            with contextlib.suppress(RunprojError):
+            try:
                 statuses = self.backends.open(name).status([info.handle for info in infos if info.handle])
+                self._silent.discard(name)
+            except RunprojError as error:
+                if name not in self._silent:
+                    self._silent.add(name)
+                    self.reporter.note(f"Of jobs on {name} nothing new is known: {error.what}. {error.why}".strip())
             pace.wait = min(LONGEST, pace.wait * GROWTH) if statuses == pace.before else SHORTEST
             pace.next, pace.before = time.monotonic() + pace.wait, statuses
         yield from zip(infos, statuses, strict=True)
@@ -82,7 +104,12 @@ class Placed:
         """Bring the news of a job into the store; whether it was closed here because nobody else could."""
         parcel = Received(folder_of(info.run_id, self.home))
         over = status.state in (JobState.ENDED, JobState.LOST)
+        if status.state is JobState.UNKNOWN and status.note:
+            self.reporter.note(f"Of run {info.run_id[:8]} nothing new is known: {status.note}")
         if status.state is JobState.UNKNOWN and parcel.ended is None and not self._fresh(parcel):
+            return False
+        if why := self._away.get(info.tracking_uri):  # one question is enough: each takes its time to fail
+            self.failed[info.run_id] = why
             return False
         lease = self.leases.seize(info.token)
         if lease is None:  # another command does it right now
@@ -93,6 +120,8 @@ class Placed:
             why = f"{error.what}. {error.why}".strip()
             self.reporter.note(f"The record of run {info.run_id[:8]} could not be brought here: {why}")
             self.failed[info.run_id] = why
+            if isinstance(error, UnreachableError):
+                self._away[info.tracking_uri] = why
             lease.abandon()
             return False
         except BaseException:
@@ -111,8 +140,6 @@ class Placed:
         info = lease.info
         assert info.handle is not None
         backend = self.backends.open(info.handle.backend)
-        if status.state is not JobState.UNKNOWN or parcel.ended is not None:
-            backend.collect(info.handle, parcel.record)
         stores = self.stores(info.tracking_uri)
         try:
             run = stores.tracking.get_run(info.run_id)
@@ -120,46 +147,69 @@ class Placed:
             backend.cancel(info.handle)
             self._end(lease, parcel)
             return False
+        if run.status.final and not parcel.folder.exists():  # whoever brought everything was killed before the lease had ended
+            self._end(lease, parcel)
+            return False
+        if status.state is not JobState.UNKNOWN or parcel.ended is not None:
+            backend.collect(info.handle, parcel.record)
         ended = parcel.ended
+        if ended is not None and not over and _tells_images(backend) and not (status.image or run.tag(TagName.JOB_IMAGE)):
+            status = self._asked_once(info.handle)
+            over = status.state in (JobState.ENDED, JobState.LOST)
+            if not status.image and not over and not self._late(parcel):  # the engine is slow to tell
+                lease.hand_over()
+                return False
+        if status.image and run.tag(TagName.JOB_IMAGE) != status.image:
+            stores.tracking.update(run.id, RunChanges(tags=(Tag(TagName.JOB_IMAGE, status.image),)))
         if ended is None and over and not (status.seen or self._late(parcel)):
             lease.hand_over()
             return False
         if ended is None and not over:
             self._news(run, parcel, status, stores, info)
-            if run.status.final and time.time() - (run.end or 0) / 1000 > _LEAVING:  # somebody closed it while its job goes on
+            closed = run.over or run.status is RunStatus.KILLED
+            if closed and time.time() - (run.end or 0) / 1000 > _LEAVING:  # somebody closed it while its job goes on
                 backend.cancel(info.handle)
             lease.hand_over()
             return False
         if ended is not None and ended.status is not RunStatus.FINISHED and not over:  # the engine may know why
             status = self._asked_once(info.handle)
-            if status.state not in (JobState.ENDED, JobState.LOST) and not self._late(parcel):
+            if status.state not in (JobState.ENDED, JobState.LOST) and not self._late(parcel, _TELLING):
                 lease.hand_over()
                 return False
-        relay = self.relay(info.tracking_uri)
-        problems = relay.bring(run, parcel)
-        if ended is None and info.folder:
+        return self._completed(lease, run, parcel, status, stores)
+
+    def _completed(self, lease: Lease, run: Run, parcel: Received, status: JobStatus, stores: Stores) -> bool:
+        """Bring all of a record, close the run, and remove what its job had."""
+        info, ended = lease.info, parcel.ended
+        problems = self.relay(info.tracking_uri).bring(run, parcel)
+        run = stores.tracking.get_run(run.id)
+        if info.folder and (ended is None or not run.over):  # its executor could not store its end
             keep_what_is_left(run, stores, Path(info.folder))
         lost = f"lost: {status.last or 'its job ended, or is gone, and nothing says how'}"
-        closed = self._close(stores.tracking.get_run(run.id), (ended, _told(status, parcel), lost), problems, stores)
+        closed = self._close(run, (ended, _told(status, parcel), lost), problems, stores)
+        if problems:
+            self._keep(run, parcel, problems)
         self._end(lease, parcel)
         self.brought.append(run.id)
         return closed
 
     def _asked_once(self, handle: JobHandle) -> JobStatus:
-        """What the engine says of a job that ended badly: asked at once, and then at its pace."""
-        pace = self._paces.setdefault(handle.backend, _Pace())
-        if handle.run_id in self._hurried and time.monotonic() < pace.next:
+        """What the engine says of a job that ended badly: at once, and then at its pace; of many, with the rest."""
+        pace, now = self._paces.setdefault(handle.backend, _Pace()), time.monotonic()
+        if now < pace.next and (handle.run_id in self._hurried or now < pace.hurry):
             return JobStatus(JobState.UNKNOWN)
         self._hurried.add(handle.run_id)
-        pace.next = time.monotonic() + SHORTEST
-        return self.backends.open(handle.backend).status([handle])[0]
+        pace.next = pace.hurry = now + SHORTEST
+        with contextlib.suppress(RunprojError):  # what is recorded counts without its engine's word
+            return self.backends.open(handle.backend).status([handle])[0]
+        return JobStatus(JobState.UNKNOWN)
 
     @staticmethod
-    def _late(parcel: Received) -> bool:
-        """Whether its record would have been seen by now; whoever sees first that the job is over notes when."""
+    def _late(parcel: Received, patience: float = _LATENCY) -> bool:
+        """Whether its record, or its engine's word, would be here by now; whoever sees first that the job is over notes when."""
         seen = parcel.folder / "over"
         try:
-            return not 0 <= time.time() - seen.stat().st_mtime < _LATENCY
+            return not 0 <= time.time() - seen.stat().st_mtime < patience
         except FileNotFoundError:
             parcel.folder.mkdir(parents=True, exist_ok=True)
             seen.touch()
@@ -189,8 +239,9 @@ class Placed:
         ended, told, lost = how
         gone = (TagName.WAITS,) if run.tag(TagName.WAITS) else ()
         changes = RunChanges(tags=(Tag(TagName.INCOMPLETE, problems[:500]),) if problems else (), deleted_tags=gone)
-        if run.status.final:
-            if told and told.reason and run.status is not RunStatus.FINISHED:
+        if run.over:
+            stopped = told is not None and told.status is RunStatus.KILLED
+            if told and told.reason and run.status is not RunStatus.FINISHED and not (stopped and run.status is RunStatus.FAILED):
                 reason = "\n".join(dict.fromkeys([told.reason, run.tag(TagName.REASON) or ""])).strip()
                 changes = replace(changes, tags=(*changes.tags, Tag(TagName.REASON, reason[:2000])))
                 if run.status is RunStatus.KILLED and told.status is RunStatus.FAILED:  # told to end, not by a user
@@ -205,18 +256,30 @@ class Placed:
         stores.tracking.update(run.id, changes)
         return not ended and not told
 
+    def _keep(self, run: Run, parcel: Received, problems: str) -> None:
+        """Set the record aside, of which not everything could be stored: it is the only one."""
+        kept = self.home / "unstored" / run.id
+        with explained(kept), contextlib.suppress(FileNotFoundError):  # a disk that is full now may have room later
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            remove_tree(kept)
+            parcel.record.rename(kept)
+        self.reporter.note(f"Not everything of run {run.id[:8]} could be stored ({problems[:200]}); its record is kept in {kept}")
+
     def _end(self, lease: Lease, parcel: Received) -> None:
-        with contextlib.suppress(OSError):
-            if lease.info.folder:
-                remove_tree(Path(lease.info.folder))
-            remove_tree(parcel.folder)
-            sweep_trash(parcel.folder.parent)  # of a command that was killed here
+        for folder in filter(None, (lease.info.folder, str(parcel.folder))):
+            with contextlib.suppress(OSError):
+                remove_tree(Path(folder))
         lease.end()
 
 
+def _tells_images(backend: Backend) -> bool:
+    return bool(getattr(backend, "images", False))
+
+
 def _told(status: JobStatus, parcel: Received) -> Outcome | None:
-    """How the job ended, as those know who are not its executor: the engine, or whoever stopped it."""
-    if status.outcome is None and parcel.given_up:
+    """How the job ended, as those know who are not its executor: whoever stopped it, or the engine.  What an engine says of a
+    job that was stopped is how it did so."""
+    if parcel.given_up and (status.outcome is None or status.outcome.status is not RunStatus.KILLED):
         return Outcome(RunStatus.KILLED, 128 + signal.SIGTERM, "stopped")
     return status.outcome
 
@@ -226,11 +289,3 @@ def _stamp(path: Path) -> int:
         return int(path.read_text())
     except (OSError, ValueError):
         return 0
-
-
-def cancel(run: Run, handle: JobHandle, home: Path, backends: Backends) -> None:
-    """Have a job stopped.  One that waits does nothing if it begins after all, and none begins again."""
-    folder = folder_of(run.id, home)
-    if folder.is_dir():
-        Received(folder).give_up()
-    backends.open(handle.backend).cancel(handle)

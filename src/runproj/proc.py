@@ -20,6 +20,7 @@ from runproj.errors import StartError
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+_PIECE = 1 << 20
 
 
 @cache
@@ -117,6 +118,53 @@ def stream(
     return Completed(code, b"".join(out), b"".join(err))
 
 
+class Flow:
+    """A program whose output is read while it runs."""
+
+    def __init__(self, process: subprocess.Popen[bytes], err: list[bytes]) -> None:
+        self._process, self._err = process, err
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Its output, piece by piece, to its end."""
+        assert self._process.stdout is not None
+        while data := os.read(self._process.stdout.fileno(), _PIECE):
+            yield data
+
+    def ended(self) -> Completed:
+        """How it ended, once its output has been read; without that output."""
+        code = self._process.wait()
+        return Completed(code, b"", b"".join(self._err))
+
+
+@contextlib.contextmanager
+def flowing(argv: Sequence[str | Path], *, env: Mapping[str, str], source: IO[bytes] | None = None) -> Iterator[Flow]:
+    """A program that runs as long as it takes, and reads a file, or else an input that stays open until the block ends.
+
+    What is left of it then is ended.  Raises `StartError` where the program is missing.
+    """
+    try:
+        process = subprocess.Popen(
+            [os.fspath(part) for part in argv],
+            env=dict(env),
+            stdin=source or subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+    except (FileNotFoundError, PermissionError) as error:
+        raise StartError(f"Cannot start {argv[0]}", why=os.strerror(error.errno or 0)) from error
+    err: list[bytes] = []
+    try:
+        with _collecting(process, None, err, _ignore):
+            yield Flow(process, err)
+            if process.poll() is None:
+                end_tree([process.pid], grace=1)
+                process.wait()
+    finally:
+        for pipe in (process.stdin, process.stdout):
+            if pipe:
+                pipe.close()
+
+
 def _wait(process: subprocess.Popen[bytes], timeout: float | None) -> int:
     """The exit code of a process.  Raises `TimeoutExpired`.  Popen would look for its end now and then only, up to 50 ms late."""
     if timeout is None:
@@ -135,12 +183,13 @@ def _wait(process: subprocess.Popen[bytes], timeout: float | None) -> int:
 
 @contextlib.contextmanager
 def _collecting(
-    process: subprocess.Popen[bytes], out: list[bytes], err: list[bytes], on_line: Callable[[str], None]
+    process: subprocess.Popen[bytes], out: list[bytes] | None, err: list[bytes], on_line: Callable[[str], None]
 ) -> Iterator[None]:
-    """Read both streams in the background; whatever stops us meanwhile ends the process with all it started."""
+    """Read both streams in the background, or errors only; whatever stops us meanwhile ends the process with all it started."""
 
     def read_out(stream: IO[bytes]) -> None:
-        while data := os.read(stream.fileno(), 1 << 20):
+        while data := os.read(stream.fileno(), _PIECE):
+            assert out is not None
             out.append(data)
 
     def read_err(stream: IO[bytes]) -> None:
@@ -152,7 +201,8 @@ def _collecting(
             except OSError:  # nobody listens any more; the program must not wait for that
                 tell = _ignore
 
-    pipes = [(pipe, read) for pipe, read in ((process.stdout, read_out), (process.stderr, read_err)) if pipe]
+    both = ((None if out is None else process.stdout, read_out), (process.stderr, read_err))
+    pipes = [(pipe, read) for pipe, read in both if pipe]
     readers = [threading.Thread(target=read, args=(pipe,), daemon=True) for pipe, read in pipes]
     for reader in readers:
         reader.start()
@@ -316,9 +366,15 @@ def detach(argv: Sequence[str | Path], *, cwd: Path, env: Mapping[str, str], log
 
 
 def depart(
-    argv: Sequence[str | Path], *, cwd: Path, env: Mapping[str, str], log: Path, keep: tuple[int, ...] = ()
+    argv: Sequence[str | Path],
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    log: Path,
+    keep: tuple[int, ...] = (),
+    stdout: int | None = None,
 ) -> subprocess.Popen[bytes]:
-    """As `detach`, for who wants to know how it ends.  Raises `StartError`."""
+    """As `detach`, for who wants to know how it ends, or what it says on standard output.  Raises `StartError`."""
     with log.open("ab") as output:
         try:
             return subprocess.Popen(
@@ -326,7 +382,7 @@ def depart(
                 cwd=cwd,
                 env=dict(env),
                 stdin=subprocess.DEVNULL,
-                stdout=output,
+                stdout=output if stdout is None else stdout,
                 stderr=output,
                 start_new_session=True,
                 pass_fds=keep,

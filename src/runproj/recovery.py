@@ -17,6 +17,9 @@ from runproj.errors import NotFoundError, RunprojError
 from runproj.files import remove_tree, sweep_trash
 from runproj.leases import Lease, Leases
 
+_DYING = 30.0
+"""Seconds in which a process that was killed is gone, on a machine that is very busy."""
+
 
 @dataclass(frozen=True)
 class Stores:
@@ -71,7 +74,8 @@ def end_processes(run_id: str, runs: Path) -> bool:
     """
     from runproj import containers
 
-    for _ in range(50):
+    deadline = time.monotonic() + _DYING
+    while time.monotonic() < deadline:
         pids = [pid for pid in proc.marked("RUNPROJ_GUARDED", run_id) if pid != os.getpid()]
         if not pids:
             break
@@ -102,7 +106,7 @@ def keep_what_is_left(run: Run, stores: Stores, folder: Path) -> None:
 def _close(run: Run, stores: Stores, folder: Path) -> bool:
     """Store what the executor could not; whether the run was still open."""
     keep_what_is_left(run, stores, folder)
-    if run.status.final:
+    if run.over:
         return False
     phase = leftovers.phase_of(folder).value
     if outcome := leftovers.outcome_of(folder):

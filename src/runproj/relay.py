@@ -8,13 +8,18 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from runproj.codec import DocumentError, from_json, to_json
-from runproj.core.run import Run, RunChanges, Tag
+from runproj.core.run import Run, RunChanges, RunStatus, Tag
 from runproj.core.tracking import TrackingStore
 from runproj.core.transfer import ORIGIN, ItemMoved, Target, TransferReport
+from runproj.errors import NotFoundError
 from runproj.files import atomic_write
 from runproj.parcels import Received
+
+if TYPE_CHECKING:
+    from runproj.tracking.store import SqlStore
 
 RECORD = "runproj.db"
 SNAPSHOT = "snapshot.db"
@@ -82,11 +87,14 @@ class Relay:
             self.tracking.update(run.id, RunChanges(tags=(Tag(ORIGIN, run.id),)))
         with self._copy(parcel.record / RECORD) as path, contextlib.closing(FullStore(path)) as store:
             uri = f"sqlite:///{path}"
+            last = _held_back(run, store)
             files = open_artifacts(uri, home=path.parent, environ={}, place=str(parcel.record / ARTIFACTS))
             with Journal(parcel.folder, "record", target.name) as known:
                 if known.find("run", run.id) is None:  # it is no other run of that id that the store has: it is this one
                     known.add(Entry("", "", ItemMoved("run", run.id, run.id, "begun")))
                 report = Transfer(OurStore(store, files, f"record of {run.id}"), target, known, _Silent(), Wishes()).move()
+        if last is not None:
+            self.tracking.update(run.id, last)
         return _problems(report)
 
     @contextlib.contextmanager
@@ -99,6 +107,18 @@ class Relay:
             with contextlib.suppress(FileNotFoundError):
                 shutil.copyfile(f"{database}-wal", f"{path}-wal")
             yield path
+
+
+def _held_back(run: Run, store: SqlStore) -> RunChanges | None:
+    """The end of a run, taken out of its record: whoever sees that a run is over looks for its files, so it comes last."""
+    try:
+        final = store.get_run(run.id)
+    except NotFoundError:  # its executor was killed before it had begun one
+        return None
+    if run.status.final or not final.status.final:
+        return None
+    store.update(run.id, RunChanges(status=RunStatus.RUNNING))
+    return RunChanges(status=final.status, end=final.end)
 
 
 def _told(path: Path) -> dict[str, int]:

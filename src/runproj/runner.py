@@ -182,8 +182,9 @@ def demand_of(decided: Plan, backend: Backend) -> Demand:
     options = decided.options.backend_options
     resources = resources_with(decided.entry_point.resources, options)
     own = checked(options, backend.options, decided.options.backend)
-    image = decided.lock.image.reference if decided.lock.image else ""
-    return Demand(decided.lock.place, resources, own, decided.options.timeout, image)
+    pin = decided.lock.image
+    image, asked = (pin.reference, pin.asked) if pin else ("", None)
+    return Demand(decided.lock.place, resources, own, decided.options.timeout, image, asked, decided.options.docker_args)
 
 
 def start(planned: Planned, use: Services, leases: Leases, *, attached: bool = True, on_created: Callable[[Run], None]) -> Run:
@@ -213,7 +214,7 @@ def start(planned: Planned, use: Services, leases: Leases, *, attached: bool = T
     if here and (outcome := leftovers.outcome_of(folder)):  # it has ended; only its record has to wait
         return replace(run, status=outcome.status, tags=(*run.tags, *ending(outcome)))
     run = use.tracking.get_run(run.id)
-    if not run.status.final:
+    if not run.over:
         tag = Tag(TagName.HANDLE, to_json(handle))
         use.tracking.update(run.id, RunChanges(tags=(tag,)))
         run = replace(run, tags=(*run.tags, tag))
@@ -312,14 +313,14 @@ def follow(run: Run, use: Services, deadline: float | None = None) -> Run:
     """
     handle = handle_of(run)
     backend = use.backends.open(handle.backend)
-    while not run.status.final and (deadline is None or time.monotonic() < deadline):
+    while not run.over and (deadline is None or time.monotonic() < deadline):
         gone = False
         if backend.elsewhere:
             use.look()
         else:
             gone = backend.status([handle])[0].state in (JobState.ENDED, JobState.LOST)
         run = use.tracking.get_run(run.id)  # looked at after the job, so that a job that has just ended is not called lost
-        if gone or run.status.final:
+        if gone or run.over:
             break
         time.sleep(_POLL)
     return run

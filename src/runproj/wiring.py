@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from runproj.core.run import RunQuery
 from runproj.core.services import ProjectReader, Reporter, Services
 from runproj.errors import TrackingError, UsageError
-from runproj.files import Objects
+from runproj.files import Objects, sweep_trash
 from runproj.leases import Leases
 from runproj.settings import Settings
 
@@ -142,7 +142,8 @@ class Wiring:
         from runproj.backends.catalogue import BackendContext, Catalogue
 
         return Catalogue(
-            BackendContext(self.settings.home, self.environ, self.settings.tracking_uri), {"local": self._local_backend}
+            BackendContext(self.settings.home, self.environ, self.settings.tracking_uri, self.reporter.progress),
+            {"local": self._local_backend},
         )
 
     def _local_backend(self) -> Backend:
@@ -239,9 +240,9 @@ class Wiring:
     def recover(self, *, everywhere: bool = False) -> list[str]:
         """Close the runs whose executor vanished, so that what is shown is true.
 
-        Runs on a server that this command does not use wait for one that does (or for `everywhere`): where that server does
-        not answer, each command would wait for it.
+        Those on a server that this command does not use wait for one that does (or for `everywhere`): it might not answer.
         """
+        sweep_trash(self.settings.home / "parcels")  # of a command that was killed while it removed one
         if self.leases.empty:
             return []
         from runproj.recovery import recover
@@ -274,10 +275,9 @@ class Wiring:
 
     def cancel(self, run: Run) -> None:
         """Have the job of a run stopped, wherever it is."""
-        from runproj.placed import cancel
         from runproj.runner import handle_of
 
-        cancel(run, handle_of(run), self.settings.home, self.backends)
+        self.placed.cancel(run, handle_of(run))
 
     def unsent(self) -> int:
         """How many processes that are gone have left something to send."""

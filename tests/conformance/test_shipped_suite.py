@@ -15,6 +15,8 @@ from support import warm
 from support.kubernetes import Kubernetes, pod_with
 from support.ray import Ray
 from support.slurm import Slurm
+from support.sshd import Sshd
+from support.waiting import until
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +58,7 @@ class TestQueue(EngineSuite):
         log = (program.project / "worker.log").open("w")
         command = program.command("worker", "--parallel", "3")
         worker = subprocess.Popen(command, env=program.environ, cwd=program.project, stdout=log, stderr=log)
+        until(lambda: list((program.home / "queue" / "workers").glob("*.json")))  # it hears signals by now
         yield
         worker.terminate()
         assert worker.wait(200) == 0
@@ -98,3 +101,11 @@ class TestKubernetes(EngineSuite):
         made = Program(folder, self.backend, pod_with(folder / "runproj home"), environ)
         made.home.mkdir()
         return made
+
+
+class TestSsh(EngineSuite):
+    backend = "ssh"
+
+    @pytest.fixture
+    def program(self, tmp_path: Path, sshd: Sshd) -> Program:
+        return Program(tmp_path / HOSTILE, self.backend, sshd.config, {})

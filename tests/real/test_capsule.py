@@ -50,7 +50,7 @@ def files(view: dict) -> dict[str, str]:
 
 @pytest.mark.slow
 @pytest.mark.network
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3000)
 def test_the_elastic_net_example_comes_back_without_a_network(
     common_wheels: Path, cli: Cli, elsewhere: Elsewhere, repository: Repository, tmp_path: Path
 ) -> None:

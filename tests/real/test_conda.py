@@ -391,11 +391,11 @@ def test_an_interrupted_solve_leaves_nothing_behind(conda: Cli, repository: Repo
         conda.env["RUNPROJ_CONDA_CHANNELS"] = f"conda-forge=http://127.0.0.1:{deaf.getsockname()[1]}/forge"
         repository.commit({"environment.yml": ONE, **SHOW})
         process = conda.start("run", repository.url, "-e", "main.py", *CONDA)
-        deaf.settimeout(30)
+        deaf.settimeout(300)
         connection, _ = deaf.accept()
         below = [int(pid) for pid in os.listdir("/proc") if pid.isdigit() and _parent(pid) == process.pid]
         process.send_signal(signal.SIGINT)
-        assert process.wait(15) == 130
+        assert process.wait(60) == 130
         assert below
         assert not [pid for pid in below if Path(f"/proc/{pid}").exists()]
         connection.close()

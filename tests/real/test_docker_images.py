@@ -6,7 +6,6 @@ import base64
 import json
 import os
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +17,7 @@ from conftest import Repository
 from support.docker import Docker, registry_at
 from support.package_index import local_package
 from support.program import Cli
+from support.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -102,19 +102,14 @@ def test_a_build_ends_with_who_asked_for_it(cli: Cli, built: Repository, engine:
 
     def building(*states: str) -> bool:
         found = engine.client.containers.list(all=True, ignore_removed=True)
-        return any(f"sleep {word}" in one.attrs["Config"]["Cmd"] and one.status in states for one in found)
+        return any(f"sleep {word}" in (one.attrs["Config"]["Cmd"] or ()) and one.status in states for one in found)
 
     process = cli.start("run", built.url)
     for number in (signal.SIGTERM, signal.SIGKILL):
-        deadline = time.monotonic() + 30
-        while not building("running"):  # told to give up before that, the engine itself may forget the container
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        until(lambda: building("running"))  # told to give up before that, the engine itself may forget the container
         process.send_signal(number)
-        process.communicate(timeout=30)
-        while building("created", "running", "exited"):
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        process.communicate(timeout=60)
+        until(lambda: not building("created", "running", "exited"))
         if number is signal.SIGTERM:
             assert process.returncode == 128 + number
             process = cli.start("run", built.url)

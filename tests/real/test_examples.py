@@ -14,7 +14,7 @@ from conftest import Repository
 from runproj.core.plan import Plan
 from support.program import Cli
 
-pytestmark = [pytest.mark.slow, pytest.mark.network, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.network, pytest.mark.timeout(3000)]
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "example_projects"
 

@@ -7,6 +7,7 @@ import os
 import platform
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,27 +18,18 @@ from conftest import Repository
 from support import placing
 from support.cluster import begun, reason_of
 from support.kubernetes import IMAGE, PYTHON, Kubernetes, pod_with
-from support.placing import LOGGING, executor, heard, home, nothing_left, tags_of
+from support.placing import executor, heard, home, more, nothing_left, tags_of
 from support.program import SYSTEM, Cli
 from support.team import team_server
 
 pytestmark = pytest.mark.slow
 
-PROJECT = {name: content for name, content in LOGGING.items() if name != "MLproject"} | {
-    "runproj.yaml": (
-        f"name: placed\nenvironment: {{python: '{platform.python_version()}'}}\n"  # the one that pods see, too
-        "entry_points:\n"
-        "  main:\n"
-        "    parameters: {n: {type: int, default: 3}, text: {type: string, default: x}}\n"
-        "    command: [python, train.py, '{n}', '{text}']\n"
-        "  endless: {command: [python, endless.py]}\n"
-        "  short: {command: [python, endless.py], resources: {time: 4s}}\n"
-        "  memory: {command: [python, -c, 'x = bytearray(600_000_000)'], resources: {memory: 150MB}}\n"
-        "  where: {command: [python, -c, 'import sys; print(sys.prefix)']}\n"
-        "  large: {command: [python, large.py]}\n"
-    ),
-    "large.py": "import sys\nblock = b'x' * 999 + b'\\n'\nfor _ in range(1_000_000): sys.stdout.buffer.write(block)\n",
-}
+PROJECT = more(
+    "  short: {command: [python, endless.py], resources: {time: 20s}}\n"
+    "  memory: {command: [python, -c, 'x = bytearray(600_000_000)'], resources: {memory: 150MB}}\n"
+    "  where: {command: [python, -c, 'import sys; print(sys.prefix)']}\n",
+    before=f"environment: {{python: '{platform.python_version()}'}}\n",  # the one that pods see, too
+)
 
 
 class Away(Cli):
@@ -75,7 +67,7 @@ def ended(cli: Cli, run_id: str) -> dict[str, Any]:
 
 def gone(kubernetes: Kubernetes, run_id: str) -> None:
     """Wait until the pod of a run is there no more."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while any(run_id in pod["metadata"]["name"] for pod in kubernetes.listed("pods")):
         assert time.monotonic() < deadline
         time.sleep(0.5)
@@ -91,7 +83,7 @@ def test_too_much_memory(away: Away, project: Repository) -> None:
 
 def test_limits_of_time(away: Away, project: Repository) -> None:
     """The executor ends the command before the cluster would end the pod, and keeps what it did."""
-    for arguments in (["-e", "short"], ["-e", "endless", "--timeout", "3s"]):
+    for arguments in (["-e", "short"], ["-e", "endless", "--timeout", "15s"]):
         done = away("run", project.url, *arguments, "--grace", "1", *SYSTEM, *away.on())
         assert done.returncode == 124, done.stderr
         assert "begun" in done.stdout
@@ -120,7 +112,7 @@ def test_what_would_hang_for_ever_fails_and_says_why(away: Away, project: Reposi
 def test_a_job_that_waits_says_why_and_can_be_stopped(away: Away, project: Repository, kubernetes: Kubernetes) -> None:
     nobody = detached(away, project, "-e", "endless", service_account="nobody")
     run_id = detached(away, project, "-e", "endless", gpus=1)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 300
     while "Insufficient nvidia.com/gpu" not in tags_of(away, run_id).get("runproj.waits", ""):
         assert time.monotonic() < deadline
         time.sleep(0.5)
@@ -135,7 +127,7 @@ def test_a_job_that_waits_says_why_and_can_be_stopped(away: Away, project: Repos
 
 def test_what_a_template_has_beside_the_executor_ends_with_it(away: Away, project: Repository, kubernetes: Kubernetes) -> None:
     template = pod_with(home(away)).get("template", {})
-    beside = {"name": "beside", "image": IMAGE, "command": ["sleep", "600"]}
+    beside = {"name": "beside", "image": IMAGE, "command": ["sh", "-c", "trap exit TERM; sleep 600 & wait"]}
     template = {**template, "containers": [*template.get("containers", []), beside]}
     done = away("run", project.url, *SYSTEM, *away.on(template=template))
     assert done.returncode == 0, done.stderr
@@ -150,6 +142,16 @@ def test_a_job_that_is_stopped_takes_its_pod_with_it(away: Away, project: Reposi
     assert away("runs", "logs", run_id).stdout == "begun\nasked to end\n"
     gone(kubernetes, run_id)
     assert not [job for job in kubernetes.listed("jobs", "/apis/batch/v1") if run_id in job["metadata"]["name"]]
+
+
+def test_a_pod_that_is_deleted_by_somebody_else(away: Away, project: Repository, kubernetes: Kubernetes) -> None:
+    """This old cluster makes another one at once, which waits, and finds that the run has ended."""
+    run_id = detached(away, project, "-e", "endless")
+    begun(away, run_id)
+    (pod,) = (one["metadata"]["name"] for one in kubernetes.listed("pods") if run_id in one["metadata"]["name"])
+    kubernetes.delete(f"/api/v1/namespaces/default/pods/{pod}")
+    assert ended(away, run_id)["status"] == "KILLED"
+    assert away("runs", "logs", run_id).stdout == "begun\nasked to end\n"
 
 
 def test_an_executor_that_is_killed(away: Away, project: Repository) -> None:
@@ -211,11 +213,33 @@ def test_pods_that_do_not_see_this_home(away: Away, project: Repository, kuberne
         assert "made/model.bin" in [item["path"] for item in away.json("runs", "artifacts", run["id"])["artifacts"]]
         mine = [one for one in kubernetes.listed("secrets") if run["id"] in one["metadata"]["name"]]
         assert len(mine) == 3 and all(one["metadata"]["ownerReferences"][0]["kind"] == "Job" for one in mine)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 300
         while list((home(away) / "parcels").iterdir()):  # the record is complete before the pod has ended
             assert time.monotonic() < deadline
             away("runs", "list")
             time.sleep(0.5)
+        nothing_left(away)
+
+
+def test_a_submission_that_is_killed_in_the_middle(away: Away, project: Repository, tmp_path: Path) -> None:
+    """Its job is there, and the Secrets that its pod waits for will never be."""
+    with team_server(home=tmp_path / "server home") as team:
+        away.env["RUNPROJ_TRACKING_URI"] = team.url
+        config = json.dumps({name: value for name, value in pod_with(home(away)).items() if name != "volume"})
+
+        def patched(patch: str, *arguments: str) -> int:
+            modules = "import os; from runproj.backends import kubernetes_job as job; from runproj.cli.main import main"
+            command = [sys.executable, "-c", f"{modules}; {patch}; main()", *arguments]
+            return subprocess.run(command, cwd=away.home, env=away.env, capture_output=True).returncode
+
+        run = ("run", project.url, "--detach", *SYSTEM, "--backend", "kubernetes", "--backend-config", config)
+        assert patched("job.secrets = lambda *_: os.kill(os.getpid(), 9)", *run) == -9
+        deadline = time.monotonic() + 120
+        while away.json("runs", "list")["runs"][0]["status"] == "SCHEDULED":
+            assert time.monotonic() < deadline
+            patched("job._SENDING = 0", "runs", "list")
+        (run,) = away.json("runs", "list")["runs"]
+        assert (run["status"], "was killed before" in reason_of(run)) == ("FAILED", True)
         nothing_left(away)
 
 

@@ -13,7 +13,7 @@ from support.mlflow import FIRST, FULL, FULL_SECOND, SECOND, MakeEnvironment, ml
 from support.team import Team
 from support.teamserver import answers, differences, start_client
 
-pytestmark = [pytest.mark.slow, pytest.mark.network, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.network, pytest.mark.timeout(3000)]
 
 CLIENTS = {"3": FULL, "2": FULL_SECOND, "2 skinny": SECOND, "1 skinny": FIRST}
 

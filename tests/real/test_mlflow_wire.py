@@ -14,7 +14,7 @@ from runproj.server import routes
 from support.requests import REQUESTS, Ask
 from support.team import Team
 
-pytestmark = [pytest.mark.slow, pytest.mark.network, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.network, pytest.mark.timeout(3000)]
 
 _BUG = "MLflow answers 500, and its clients would repeat the request for minutes"
 _LENIENT = "what is meant is clear, and done"

@@ -10,7 +10,7 @@ import pytest
 from conftest import Repository
 from support.program import Cli
 
-pytestmark = [pytest.mark.slow, pytest.mark.network, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.network, pytest.mark.timeout(3000)]
 
 YEARS_AGO = "2021-06-15T12:00:00+00:00"
 

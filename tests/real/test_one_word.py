@@ -16,7 +16,7 @@ from support.kubernetes import Kubernetes, pod_with
 from support.ray import Ray
 from support.slurm import Slurm
 
-pytestmark = [pytest.mark.slow, pytest.mark.network, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.network, pytest.mark.timeout(3000)]
 
 EXAMPLE = Path(__file__).parents[2] / "example_projects" / "sklearn_elasticnet"
 PLACES = {
@@ -32,6 +32,7 @@ WHERE = {
     ("hardware", "host"),
     ("lock", "manager"),
     ("image", "reference"),
+    ("run", "image of its job"),
     ("lock", "digest"),
 }
 """What may differ between runs of other places; and of variables, what machines and images set for themselves."""

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 
 from conftest import Repository
 from support.program import SYSTEM, Cli
+from support.waiting import until
 
 EXAMPLE = Path(__file__).parents[2] / "example_projects" / "pipeline"
 SCHEMA = json.loads((Path(__file__).parents[2] / "schemas" / "run-pipeline.schema.json").read_text())
@@ -257,13 +259,114 @@ def test_a_run_of_a_step_is_run_again_and_reproduced_as_any_other(cli: Cli, thre
     assert f"'out/da ta.csv' of run {prepare[:8]} is gone" in gone.stderr
 
 
+def test_one_that_goes_on_by_itself(cli: Cli, three: Repository) -> None:
+    begun = cli("run", three.url, "-e", "evaluate", "--detach", *SYSTEM)
+    assert begun.returncode == 0, begun.stderr
+    run_id = begun.stdout.strip()
+    assert f"runproj runs stop {run_id[:8]}" in begun.stderr
+    assert cli("wait", run_id).returncode == 0
+    view = cli.json("runs", "show", run_id)
+    assert [(step["step"], step["state"]) for step in view["steps"]] == [
+        *((name, "finished") for name in ("prepare", "train", "evaluate"))
+    ]
+    until(lambda: "FINISHED in" in cli("runs", "logs", run_id).stdout)  # which is said last of all
+    told = cli("runs", "logs", run_id).stdout
+    assert told.count("  finished  ") == 3 and "FINISHED in" in told
+    again = cli("run", three.url, "-e", "evaluate", "--detach", "--json", *SYSTEM)
+    assert (again.returncode, json.loads(again.stdout)["run"]) == (0, None), again.stderr
+    assert not list((Path(cli.env["RUNPROJ_HOME"]) / "cache").glob("pipeline-*"))
+
+
+def test_one_that_cannot_begin_by_itself_says_why_as_any_other_command_does(cli: Cli, three: Repository) -> None:
+    asked = ("run", three.url, "-e", "evaluate", "-P", "lrr=1", "--json", *SYSTEM)
+    here, away = cli(*asked), cli(*asked, "--detach")
+    assert (away.returncode, json.loads(away.stdout)) == (here.returncode, json.loads(here.stdout)), away.stderr
+    assert away.stderr.count("No step of 'evaluate'") == 1
+
+
+def test_a_cache_on_another_disk_does_not_keep_it_from_going_on(cli: Cli, three: Repository) -> None:
+    home = Path(cli.env["RUNPROJ_HOME"])
+    home.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as disk:
+        assert Path(disk).stat().st_dev != home.stat().st_dev
+        (home / "cache").symlink_to(disk)
+        begun = cli("run", three.url, "-e", "evaluate", "--detach", *SYSTEM)
+        assert begun.returncode == 0, begun.stderr
+        assert cli("wait", begun.stdout.strip()).returncode == 0
+        until(lambda: "FINISHED in" in cli("runs", "logs", begun.stdout.strip()).stdout)
+        told = cli("runs", "logs", begun.stdout.strip()).stdout
+        assert told.count("  finished  ") == 3 and told.startswith("source ") and "FINISHED in" in told
+        assert not list(Path(disk).glob("pipeline-*"))
+
+
+def test_one_that_goes_on_by_itself_and_is_killed_is_closed_by_the_next_command(
+    cli: Cli, repository: Repository, tmp_path: Path
+) -> None:
+    repository.commit(SLOW)
+    asked = ("run", repository.url, "-e", "evaluate", *SYSTEM, "-P", f"there={tmp_path}")
+    run_id = cli(*asked, "--detach").stdout.strip()
+    deadline = time.monotonic() + 300
+    while not (tmp_path / "begun").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    active = [json.loads(path.read_text()) for path in (Path(cli.env["RUNPROJ_HOME"]) / "active").glob("*.json")]
+    (pid,) = (lease["process"]["pid"] for lease in active if run_id == lease["run_id"])
+    os.kill(pid, signal.SIGKILL)
+    shown = cli.json("runs", "show", run_id)["run"]
+    assert (shown["status"], "vanished" in tags(shown)["runproj.reason"]) == ("FAILED", True), shown
+    slow = next(run for run in runs(cli) if tags(run)["mlflow.project.entryPoint"] == "slow")
+    assert slow["status"] == "RUNNING"  # it goes on, and is taken over
+    (tmp_path / "go").touch()
+    view = piped(cli, repository, "-P", f"there={tmp_path}")
+    assert states(view) in ({"first": "reused", "slow": how, "evaluate": "finished"} for how in ("finished", "reused"))
+    assert run_of(view, "slow") == slow["id"]
+    nothing_left(cli)
+
+
+def test_a_folder_with_names_of_modules_does_not_disturb_it(cli: Cli, repository: Repository) -> None:
+    """The command is given again in the user's folder, which is not a place of modules."""
+    steps = "  first: {command: 'true'}\n  evaluate: {needs: [first], command: 'true'}\n"
+    broken = dict.fromkeys(("secrets.py", "typer.py"), "raise SystemExit(9)\n")
+    repository.commit({"runproj.yaml": f"entry_points:\n{steps}", **broken})
+    begun = cli("run", ".", "-e", "evaluate", "--detach", *SYSTEM, cwd=repository.path)
+    assert begun.returncode == 0, begun.stderr
+    assert cli("wait", begun.stdout.strip()).returncode == 0
+
+
+def test_ctrl_c_before_it_is_told_leaves_nothing_that_goes_on(cli: Cli, three: Repository) -> None:
+    begun = cli.start("run", three.url, "-e", "evaluate", "--detach", *SYSTEM)
+    logs = Path(cli.env["RUNPROJ_HOME"]) / "cache"
+    deadline = time.monotonic() + 300
+    while not list(logs.glob("pipeline-*")) and begun.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    begun.send_signal(signal.SIGINT)
+    told, _ = begun.communicate(timeout=300)
+    if begun.returncode == 0:  # it had been told before that
+        cli("wait", told.strip())
+    assert {run["status"] for run in cli.json("runs", "list")["runs"]} <= {"KILLED", "FINISHED"}
+    assert not list(logs.glob("pipeline-*"))
+
+
+def test_one_that_goes_on_by_itself_is_stopped(cli: Cli, repository: Repository) -> None:
+    steps = "  first: {command: 'true', outputs: []}\n  evaluate: {needs: [first], command: 'sleep 60'}\n"
+    repository.commit({"runproj.yaml": f"entry_points:\n{steps}"})
+    run_id = cli("run", repository.url, "-e", "evaluate", "--detach", *SYSTEM).stdout.strip()
+    assert cli("runs", "stop", run_id).returncode == 0
+    ends = {
+        run["name"]: (run["status"], [t for t in run["tags"] if "reason" in t["key"]]) for run in cli.json("runs", "list")["runs"]
+    }
+    assert {status for status, _ in ends.values()} <= {"KILLED", "FINISHED"}, ends
+    assert cli.json("runs", "show", run_id)["run"]["status"] == "KILLED"
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["-e", "evaluate", "-P", "lrr=1"], ["No step of 'evaluate'", "'lrr'", "Did you mean 'lr'?", "lr (train)"]),
         (["-e", "evaluate", "-P", "lr=x"], ["'lr'", "float"]),
         (["-e", "evaluate", "--from", "trian"], ["no step 'trian'", "Did you mean 'train'?"]),
-        (["-e", "evaluate", "--detach"], ["--detach", "single run"]),
+        (["-e", "evaluate", "--detach", "-P", "lrr=1"], ["No step of 'evaluate'", "'lrr'"]),
         (["-e", "evaluate", "--repeat", "2"], ["--repeat", "single run"]),
         (["-e", "alone", "--from", "train"], ["'alone'", "needs no other"]),
     ],
@@ -414,7 +517,7 @@ entry_points:
 def begun(cli: Cli, project: Repository, there: Path, *arguments: str) -> subprocess.Popen[str]:
     """A pipeline whose second step runs."""
     process = cli.start("run", project.url, "-e", "evaluate", *SYSTEM, "-P", f"there={there}", *arguments)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not (there / "begun").exists():
         assert time.monotonic() < deadline
         time.sleep(0.02)

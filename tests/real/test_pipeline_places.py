@@ -79,7 +79,7 @@ def test_steps_in_containers_here_and_on_a_cluster(engine: Docker, away: Cli, re
     assert states(piped(away, repository)) == ["reused"] * 3
     assert states(piped(away, repository, "-P", "rows=7")) == ["finished"] * 3
     nothing_left(away)
-    engine.gone(away, 5)
+    engine.gone(away, 120)
 
 
 OLD = {

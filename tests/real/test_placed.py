@@ -7,6 +7,8 @@ import os
 import shutil
 import signal
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Repository
+from support import waiting
 from support.placing import LOGGING, detached, home, nothing_left
 from support.program import SYSTEM, Cli
 from support.team import Team, team_server
@@ -42,7 +45,7 @@ def executor_of(cli: Cli, run_id: str) -> int:
 
 def until(cli: Cli, run_id: str, *, points: int = 0, status: str = "") -> dict:
     """The run once it has so many points, or a status."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         run = cli.json("runs", "show", run_id)["run"]
         if status and run["status"] == status:
@@ -92,6 +95,76 @@ def test_what_runs_is_seen_from_any_process_and_can_be_stopped(away: Cli, loggin
     assert stopped.returncode == 0, stopped.stderr
     assert "KILLED" in stopped.stderr
     assert away("runs", "logs", run_id).stdout == "begun\nasked to end\n"
+    nothing_left(away)
+
+
+def altered(cli: Cli, background: Path, tmp_path: Path, *changes: tuple[str, str]) -> None:
+    """Have the example backend with other words in it."""
+    code = (background / "runproj_background.py").read_text()
+    for before, after in changes:
+        assert before in code
+        code = code.replace(before, after, 1)
+    (tmp_path / "altered").mkdir()
+    (tmp_path / "altered" / "runproj_background.py").write_text(code)
+    cli.env["PYTHONPATH"] = f"{tmp_path / 'altered'}:{background}"
+
+
+def test_a_job_whose_submission_seemed_to_fail_executes_nothing(
+    away: Cli, repository: Repository, background: Path, slow: Path, tmp_path: Path
+) -> None:
+    """An engine may have taken it, and its answer been lost."""
+    repository.commit({"train.py": f"open({str(tmp_path / 'mark')!r}, 'w')\n"})
+    lost = "[self._start(job) for job in jobs]; raise BackendError('The engine does not answer')"
+    altered(away, background, tmp_path, ("return [self._start(job) for job in jobs]", lost))
+    failed = away("run", repository.url, "-e", "train.py", *ON)
+    assert (failed.returncode, "does not answer" in failed.stderr) == (125, True)
+    slow.touch()
+    waiting.until(lambda: away("runs", "list") and not list((home(away) / "parcels").iterdir()))
+    (run,) = away.json("runs", "list")["runs"]
+    assert run["status"] == "FAILED"
+    assert not (tmp_path / "mark").exists()
+    nothing_left(away)
+
+
+def test_an_engine_that_does_not_answer_is_told_of_once(away: Cli, logging: Repository, background: Path, tmp_path: Path) -> None:
+    ids = [detached(away, logging, *ON, "-e", "endless") for _ in range(2)]
+    gone = "raise BackendError('The engine is away', why='Nobody listens.')"
+    altered(away, background, tmp_path, ("return [JobStatus(", f"{gone}; return [JobStatus("))
+    assert away("runs", "list").stderr.count("The engine is away. Nobody listens.") == 1
+    away.env["PYTHONPATH"] = str(background)
+    assert away("runs", "stop", *ids).returncode == 0
+    nothing_left(away)
+
+
+def test_what_cannot_be_stored_is_set_aside(away: Cli, logging: Repository) -> None:
+    run_id = detached(away, logging, *ON)
+    recorded(away, run_id)
+    place = home(away) / "artifacts" / "0" / run_id / "artifacts"
+    (place / "made").write_text("in the way of a folder")
+    kept = home(away) / "unstored" / run_id
+    assert str(kept).splitlines()[0] in away("sync").stderr
+    run = away.json("runs", "show", run_id)["run"]
+    assert run["status"] == "FINISHED" and any(tag["key"] == "runproj.incomplete" for tag in run["tags"])
+    assert [path.stat().st_size for path in kept.rglob("model.bin")] == [7000]
+    nothing_left(away)
+
+
+def test_a_job_that_was_stopped_is_killed_whatever_its_engine_says_of_it(
+    away: Cli, logging: Repository, background: Path, tmp_path: Path
+) -> None:
+    """Some have no better word than `failed` for a job that they were told to end."""
+    judged = "JobStatus(JobState.ENDED, outcome=Outcome(RunStatus.FAILED, 1, 'lost: nothing is known'))"
+    alive, needs = "self._alive(handle)", "from runproj.core.outcome import Outcome\nfrom runproj.core.run import RunStatus\n"
+    ends = (f"JobState.RUNNING if {alive} else JobState.ENDED)", f"JobState.RUNNING) if {alive} else {judged}")
+    altered(away, background, tmp_path, ends, ("from runproj.errors", f"{needs}from runproj.errors"))
+    run_id = detached(away, logging, *ON, "-e", "endless")
+    until(away, run_id, points=5)
+    assert away("runs", "stop", run_id).returncode == 0
+    view = away.json("runs", "show", run_id)
+    assert (view["run"]["status"], "lost" in view["reason"]) == ("KILLED", False)
+    failed = detached(away, logging, *ON, "-e", "die")
+    assert until(away, failed, status="FAILED")
+    assert "lost: nothing is known" in away.json("runs", "show", failed)["reason"]
     nothing_left(away)
 
 
@@ -156,6 +229,97 @@ def test_a_merge_that_is_killed_anywhere_is_completed_once(away: Cli, logging: R
     nothing_left(away)
 
 
+def test_who_sees_that_a_run_is_over_finds_its_files(away: Cli, repository: Repository) -> None:
+    code = "import runproj\nopen('model.bin', 'wb').write(bytes(150_000_000))\nrunproj.log_artifact('model.bin')\n"
+    repository.commit({"train.py": code})
+    run_id = detached(away, repository, "-e", "train.py", *ON)
+    recorded(away, run_id)
+    merging = away.start("sync")
+    stored = home(away) / "runproj.db"
+    with contextlib.closing(sqlite3.connect(f"file:{stored}?mode=ro", uri=True, timeout=60)) as store:
+        waiting.until(lambda: store.execute("SELECT status FROM runs").fetchall() == [("FINISHED",)])
+    assert [path.stat().st_size for path in (home(away) / "artifacts").rglob("model.bin")] == [150_000_000]
+    assert merging.wait(60) == 0
+    nothing_left(away)
+
+
+ENDS = """
+import json, os, pathlib, sys, time, urllib.request
+told = {"run_id": os.environ["MLFLOW_RUN_ID"], "status": "FINISHED", "end_time": int(time.time() * 1000)}
+where = os.environ["MLFLOW_TRACKING_URI"] + "/api/2.0/mlflow/runs/update"
+head = {"Content-Type": "application/json"}
+urllib.request.urlopen(urllib.request.Request(where, json.dumps(told).encode(), head)).read()
+print("told", flush=True)
+while len(sys.argv) > 1 and not pathlib.Path(sys.argv[1]).exists(): time.sleep(0.05)
+time.sleep(2)
+print("after", flush=True)
+sys.exit(3)
+"""
+
+
+def test_a_project_that_ends_its_run_on_a_server_has_not_ended_it(away: Cli, repository: Repository, served: Start) -> None:
+    """As leaving `with mlflow.start_run()` does: the command goes on, and how that ends is what counts."""
+    repository.commit({"train.py": ENDS})
+    with served():
+        done = away("run", repository.url, "-e", "train.py", *ON)
+        assert (done.returncode, done.stdout) == (3, "told\nafter\n"), done.stderr
+        assert away.json("runs", "list")["runs"][0]["status"] == "FAILED"
+        nothing_left(away)
+
+
+def test_logs_are_kept_where_the_server_was_away_when_the_job_ended(
+    away: Cli, repository: Repository, served: Start, tmp_path: Path
+) -> None:
+    text = f"entry_points: {{main: {{command: [python, train.py, '{tmp_path / 'away'}']}}}}\n"
+    repository.commit({"runproj.yaml": text, "train.py": ENDS})
+    with served():
+        run_id = detached(away, repository, *ON)
+        waiting.until(lambda: "told" in away("runs", "logs", run_id).stdout)
+    (tmp_path / "away").touch()
+    recorded(away, run_id)
+    with served():
+        assert away("sync").returncode == 0
+        view = away.json("runs", "show", run_id)
+        assert (view["run"]["status"], view["exit_code"]) == ("FAILED", 3)
+        assert away("runs", "logs", run_id).stdout == "told\nafter\n"
+    nothing_left(away)
+
+
+def test_a_folder_with_names_of_modules_does_not_disturb_it(away: Cli, repository: Repository) -> None:
+    """Neither the executor, which the engine starts there, nor the system's Python, which is asked there what it has."""
+    broken = dict.fromkeys(("secrets.py", "typer.py", "platform.py"), "raise SystemExit(9)\n")
+    repository.commit({"MLproject": "entry_points: {main: {command: 'true'}}\n", **broken})
+    program = Path(sys.executable).with_name("runproj")
+    done = subprocess.run([program, "run", ".", *ON], cwd=repository.path, env=away.env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_removal_that_is_killed_is_finished_by_the_next_command(away: Cli, logging: Repository, tmp_path: Path) -> None:
+    run_id = detached(away, logging, *ON)
+    while not (home(away) / "parcels" / run_id / "record" / "ended.json").exists():
+        time.sleep(0.05)
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, time\n"
+        "unlink, here = os.unlink, os.path.dirname(__file__)\n"
+        "def stop(path, *rest, **more):\n"
+        "    if str(path).endswith('waybill.json'): open(f'{here}/removing', 'w'); time.sleep(60)\n"
+        "    unlink(path, *rest, **more)\n"
+        "os.unlink = stop\n"
+    )
+    usual = away.env["PYTHONPATH"]
+    away.env["PYTHONPATH"] = f"{tmp_path}:{usual}"
+    looking = away.start("runs", "list")
+    while not (tmp_path / "removing").exists():
+        assert looking.poll() is None
+        time.sleep(0.02)
+    looking.kill()
+    looking.communicate()
+    away.env["PYTHONPATH"] = usual
+    (run,) = away.json("runs", "list")["runs"]
+    assert run["status"] == "FINISHED"
+    nothing_left(away)
+
+
 def test_a_job_that_was_submitted_by_a_process_that_died_at_once_is_found_again(away: Cli, logging: Repository) -> None:
     """The lease says where the job goes before it goes there; here it was killed before it could write what it is called."""
     run_id = detached(away, logging, *ON, "-e", "endless")
@@ -200,7 +364,7 @@ def served(away: Cli, tmp_path: Path) -> Start:
 def recorded(cli: Cli, run_id: str) -> Path:
     """Wait until the job has written all of its record."""
     ended = home(cli) / "parcels" / run_id / "record" / "ended.json"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not ended.exists():
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -254,3 +418,12 @@ def points_of(store: Cli | Path, run_id: str) -> list[tuple[int, float]]:
             "SELECT step, value FROM points JOIN runs ON points.run = runs.seq WHERE runs.id = ? ORDER BY step", (run_id,)
         )
         return found.fetchall()
+
+
+def test_how_long_a_job_waited_for_its_engine_is_told(away: Cli, logging: Repository, slow: Path) -> None:
+    run_id = detached(away, logging, *ON)
+    time.sleep(1)
+    slow.touch()
+    until(away, run_id, status="FINISHED")
+    timings = {timing["phase"]: timing["seconds"] for timing in away.json("runs", "show", run_id)["record"]["timings"]}
+    assert timings["queue"] >= 1

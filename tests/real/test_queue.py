@@ -14,8 +14,12 @@ import pytest
 
 from conftest import Repository
 from runproj.proc import running
+from runproj.settings import load
+from runproj.wiring import Wiring
+from support.cluster import Quiet
 from support.placing import home, nothing_left
 from support.program import SYSTEM, Cli
+from support.waiting import until
 
 PROJECT = {
     "MLproject": (
@@ -93,13 +97,6 @@ def heard(worker: subprocess.Popen[str], word: str) -> str:
     line = worker.stdout.readline()
     assert word in line
     return line
-
-
-def until(true: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 200
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def order(cli: Cli) -> list[str]:
@@ -184,6 +181,17 @@ def test_who_waits_for_a_run_without_a_worker_is_told_so_and_may_give_up(cli: Cl
     assert "KILLED" in waiting.communicate(timeout=200)[1]
     assert waiting.returncode == 128 + signal.SIGTERM
     assert cli.json("queue", "list")["entries"] == []
+    nothing_left(cli)
+
+
+def test_a_run_that_was_told_to_stop_is_looked_after_at_once(cli: Cli, project: Repository) -> None:
+    """However long the queue has not been asked about for want of news."""
+    run_id = cli("run", project.url, *SYSTEM, "--queue").stdout.strip()
+    wiring = Wiring(load(cli.env), Quiet(), environ=cli.env)
+    wiring.recover()
+    wiring.cancel(wiring.services().tracking.get_run(run_id))
+    wiring.recover()
+    assert wiring.services().tracking.get_run(run_id).status.name == "KILLED"
     nothing_left(cli)
 
 

@@ -22,7 +22,7 @@ from runproj.core.project import Resources
 from runproj.errors import BackendError
 from support import placing
 from support.cluster import begun, reason_of
-from support.placing import LOGGING, executor, heard, home, nothing_left, tags_of
+from support.placing import executor, heard, home, more, nothing_left, tags_of
 from support.program import SYSTEM, Cli
 from support.ray import Ray
 from support.team import team_server
@@ -30,20 +30,12 @@ from support.team import team_server
 pytestmark = pytest.mark.slow
 
 ON = ("--backend", "ray", *SYSTEM)
-PROJECT = {name: content for name, content in LOGGING.items() if name != "MLproject"} | {
-    "runproj.yaml": (
-        "name: placed\n"
-        "entry_points:\n"
-        "  main:\n"
-        "    parameters: {n: {type: int, default: 3}, text: {type: string, default: x}}\n"
-        "    command: [python, train.py, '{n}', '{text}']\n"
-        "  endless: {command: [python, endless.py]}\n"
-        "  fail: {command: [python, -c, 'import sys; sys.exit(3)']}\n"
-        "  stubborn: {command: [python, stubborn.py]}\n"
-        "  threads: {command: 'echo ${OMP_NUM_THREADS:-all}'}\n"
-        "  slow: {parameters: {n: int}, command: 'date +%s.%N; sleep 1; date +%s.%N'}\n"
-        "  large: {command: [python, large.py]}\n"
-    ),
+PROJECT = more(
+    "  fail: {command: [python, -c, 'import sys; sys.exit(3)']}\n"
+    "  stubborn: {command: [python, stubborn.py]}\n"
+    "  threads: {command: 'echo ${OMP_NUM_THREADS:-all}'}\n"
+    "  slow: {parameters: {n: int}, command: 'date +%s.%N; sleep 1; date +%s.%N'}\n"
+) | {
     "stubborn.py": (
         "import signal, sys, time\n"
         "def told(number, _):\n"
@@ -55,7 +47,6 @@ PROJECT = {name: content for name, content in LOGGING.items() if name != "MLproj
         "print('begun', flush=True)\n"
         "time.sleep(60)\n"
     ),
-    "large.py": "import sys\nblock = b'x' * 999 + b'\\n'\nfor _ in range(1_000_000): sys.stdout.buffer.write(block)\n",
 }
 WHERE = (
     "environment: {python: '3'}\n"
@@ -100,7 +91,7 @@ def test_threads_are_those_that_were_asked_for(away: Cli, project: Repository) -
 def test_a_job_that_waits_for_ever_says_why_and_can_be_stopped(away: Cli, project: Repository) -> None:
     """Ray answers that it stopped it, and does not; it would start it as soon as it could."""
     run_id = detached(away, project, "-e", "endless", "--backend-config", '{"gpus": 1}')
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 300
     while "runproj.waits" not in (tags := tags_of(away, run_id)):
         assert time.monotonic() < deadline
         time.sleep(0.5)
@@ -199,7 +190,7 @@ def test_a_node_that_does_not_see_this_home(away: Cli, project: Repository, ray:
         assert [(item["key"], item["step"]) for item in run["metrics"]] == [("loss", 2)]
         assert "made/model.bin" in [item["path"] for item in away.json("runs", "artifacts", run["id"])["artifacts"]]
         assert away("runs", "logs", run["id"]).stdout.startswith("text far away\n")
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 300
         while list((home(away) / "parcels").iterdir()):  # the record is complete before Ray says that the job is over
             assert time.monotonic() < deadline
             away("runs", "list")

@@ -6,31 +6,23 @@ import json
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
 from conftest import Repository
 from support.cluster import ON, begun, detached, ended, home, job_of, nothing_left, reason_of
-from support.placing import LOGGING, followed
+from support.placing import LOGGING, followed, more, tags_of
 from support.program import SYSTEM, Cli
 from support.slurm import Slurm
+from support.waiting import until
 
-PROJECT = {name: content for name, content in LOGGING.items() if name != "MLproject"} | {
-    "runproj.yaml": (
-        "name: placed\n"
-        "entry_points:\n"
-        "  main:\n"
-        "    parameters: {n: {type: int, default: 3}, text: {type: string, default: x}}\n"
-        "    command: [python, train.py, '{n}', '{text}']\n"
-        "  endless: {command: [python, endless.py]}\n"
-        "  stubborn: {command: [python, stubborn.py]}\n"
-        "  memory: {command: [python, memory.py], resources: {memory: 150MB}}\n"
-        "  short: {command: [python, stubborn.py], resources: {time: 3s}}\n"
-        "  again: {command: [python, again.py]}\n"
-        "  large: {command: [python, large.py]}\n"
-    ),
+PROJECT = more(
+    "  stubborn: {command: [python, stubborn.py]}\n"
+    "  memory: {command: [python, memory.py], resources: {memory: 150MB}}\n"
+    "  short: {command: [python, stubborn.py], resources: {time: 3s}}\n"
+    "  again: {command: [python, again.py]}\n"
+) | {
     "stubborn.py": (
         "import signal, sys, time\n"
         "def told(number, _):\n"
@@ -39,7 +31,7 @@ PROJECT = {name: content for name, content in LOGGING.items() if name != "MLproj
         "    sys.exit(0)\n"
         "signal.signal(signal.SIGTERM, told)\n"
         "print('begun', flush=True)\n"
-        "time.sleep(60)\n"
+        "time.sleep(600)\n"
     ),
     "memory.py": "print('begun', flush=True)\nblock = b'1' * 600_000_000\nimport time; time.sleep(30)\n",
     "again.py": (
@@ -47,9 +39,8 @@ PROJECT = {name: content for name, content in LOGGING.items() if name != "MLproj
         "mark = pathlib.Path(os.environ['HOME'], 'begun once')\n"
         "runproj.log_metric('attempt', 1 if not mark.exists() else 2, step=1 if not mark.exists() else 2)\n"
         "if mark.exists(): print('second'); sys.exit(0)\n"
-        "mark.touch(); print('first', flush=True); time.sleep(60)\n"
+        "mark.touch(); print('first', flush=True); time.sleep(600)\n"
     ),
-    "large.py": "import sys\nblock = b'x' * 999 + b'\\n'\nfor _ in range(1_000_000): sys.stdout.buffer.write(block)\n",
 }
 
 
@@ -95,9 +86,7 @@ def test_cancelled_while_it_waits_nothing_runs(away: Cli, project: Repository, s
     waiting = detached(away, project, "-c", json.dumps({"cpus": slurm.cpus}))
     run = away.json("runs", "show", waiting)["run"]
     assert run["status"] == "SCHEDULED"
-    time.sleep(2)
-    run = away.json("runs", "show", waiting)["run"]
-    assert "Slurm: " in next(tag["value"] for tag in run["tags"] if tag["key"] == "runproj.waits")
+    until(lambda: "Slurm: " in tags_of(away, waiting).get("runproj.waits", ""))
     away("runs", "stop", waiting)
     run = away.json("runs", "show", waiting)["run"]
     assert run["status"] == "KILLED"
@@ -135,15 +124,14 @@ def test_a_job_that_is_requeued_is_the_same_run(away: Cli, project: Repository, 
     begun(away, run_id, "first")
     job = job_of(away, run_id)
     slurm("scontrol", "requeue", job)
-    deadline = time.monotonic() + 30
-    while "PENDING" not in slurm("squeue", "-h", "-j", job, "-o", "%T"):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    until(lambda: "PENDING" in slurm("squeue", "-h", "-j", job, "-o", "%T"))
     assert away.json("runs", "show", run_id)["run"]["status"] in ("RUNNING", "SCHEDULED")
     slurm("scontrol", "update", f"JobId={job}", "StartTime=now+2")  # in the second in which it was revoked slurmd refuses it
     run = ended(away, run_id)
     assert run["status"] == "FINISHED", reason_of(run)
-    assert {tag["key"]: tag["value"] for tag in run["tags"]}["runproj.restarts"] == "1"
+    tags = {tag["key"]: tag["value"] for tag in run["tags"]}
+    assert (tags["runproj.restarts"], tags["runproj.exit_code"]) == ("1", "0")
+    assert "runproj.signal" not in tags and not tags.get("runproj.reason")
     assert [(item["key"], item["value"]) for item in run["metrics"]] == [("attempt", 2.0)]
     assert away("runs", "logs", run_id).stdout == "second\n"
 

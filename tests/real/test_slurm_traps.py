@@ -6,8 +6,6 @@ import itertools
 import json
 import os
 import shutil
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,7 @@ from support.cluster import ON, begun, detached, ended, home, job_of, nothing_le
 from support.placing import LOGGING
 from support.program import Cli
 from support.slurm import Slurm
+from support.waiting import until
 
 PROJECT = {
     "MLproject": (
@@ -57,13 +56,6 @@ HELD = json.dumps({"extra": ["--hold"]})
 def project(repository: Repository) -> Repository:
     repository.commit(PROJECT)
     return repository
-
-
-def until(condition: Callable[[], object], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def code_of(run: dict) -> str:

@@ -16,7 +16,7 @@ import pytest
 from conftest import Repository
 from support.slurm import Slurm
 
-pytestmark = [pytest.mark.slow, pytest.mark.network, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.network, pytest.mark.timeout(3000)]
 
 EXAMPLE = Path(__file__).parents[2] / "example_projects" / "xgboost_classifier"
 TRIALS = 40

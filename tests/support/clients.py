@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from runproj.core.run import Run, RunQuery
 from runproj.tracking.full import FullStore
+from support.ports import free_port
 
 NOBODY = "http://127.0.0.1:9"
 """Where no server is."""
@@ -25,8 +25,7 @@ class Flaky:
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -39,7 +38,7 @@ class Flaky:
         with log:
             environ = {**os.environ, "RUNPROJ_HOME": str(self.home)}
             self._process = subprocess.Popen(command, env=environ, stdout=log, stderr=log)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while time.monotonic() < deadline:
             try:
                 with urllib.request.urlopen(f"{self.url}/health", timeout=5):
@@ -96,7 +95,7 @@ class Unreliable:
         """What the server answers."""
         request = urllib.request.Request(self.behind + path, body or None, {"Content-Type": "application/json"}, method=method)
         try:
-            with urllib.request.urlopen(request, timeout=20) as answer:
+            with urllib.request.urlopen(request, timeout=120) as answer:
                 return answer.status, answer.read()
         except urllib.error.HTTPError as error:
             return error.code, error.read()
@@ -139,13 +138,13 @@ class _Handler(BaseHTTPRequestHandler):
 def environment(**variables: str) -> dict[str, str]:
     """The environment of a process that logs, without anything of the test's own that would lead it elsewhere."""
     base = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
-    return {**base, **variables}
+    return {"RUNPROJ_FLUSH_SECONDS": "120", **base, **variables}
 
 
 def python(code: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """A process that logs, run to its end."""
     command = [sys.executable, "-c", code]
-    return subprocess.run(command, env=environment(**variables), cwd=cwd, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, env=environment(**variables), cwd=cwd, capture_output=True, text=True, timeout=600)
 
 
 def start(code: str, cwd: Path, **variables: str) -> subprocess.Popen[str]:

@@ -50,7 +50,7 @@ def detached(cli: Cli, project: Repository, *arguments: str) -> str:
 def begun(cli: Cli, run_id: str, word: str = "begun") -> None:
     """Wait until the command has said something."""
     log = home(cli) / "runs" / run_id / "logs" / "stdout.log"
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 300
     while not log.exists() or word not in log.read_text():
         assert time.monotonic() < deadline, (home(cli) / "slurm").exists()
         time.sleep(0.05)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import socket
 import subprocess
 import tarfile
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -17,6 +19,8 @@ import docker
 import pytest
 
 from runproj.containers import home_mark
+from support.alone import away
+from support.ports import free_port
 from support.program import Cli
 
 
@@ -25,7 +29,7 @@ class Docker:
 
     def __init__(self, base: str) -> None:
         self.base = base
-        self.client = docker.from_env()
+        self.client = docker.from_env(timeout=600)
         self.made: list[str] = []
 
     def image(self, *lines: str, files: dict[str, str] | None = None) -> str:
@@ -87,6 +91,86 @@ class Docker:
         self.client.close()
 
 
+class FarEngine:
+    """An engine in a mount namespace of its own, which sees none of the tests' folders: as one on another machine, by TLS.
+
+    url, certificates: where it is;  client: of the docker SDK;  address: of this machine, as its containers reach it.
+    """
+
+    def __init__(self, folder: Path, hidden: Path, socket_folder: Path) -> None:
+        port = free_port()
+        self.url, self.certificates = f"tcp://localhost:{port}", folder / "tls"
+        self.address, self._bridge = f"172.29.{port % 250}.1", f"far{port}"
+        self.socket = socket_folder / "s"
+        self._folder, self._hidden = folder, hidden
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        _keys(self.certificates)
+        tls = [
+            f"--tls{name}={self.certificates}/{file}.pem" for name, file in (("cacert", "ca"), ("cert", "cert"), ("key", "key"))
+        ]
+        own = [
+            f"--{name}={self.socket.parent}/{file}" for name, file in (("data-root", "d"), ("exec-root", "x"), ("pidfile", "p"))
+        ]
+        command = ["dockerd", "--host", self.url, "--tlsverify", *tls, "--host", f"unix://{self.socket}", *own]
+        subprocess.run(["ip", "link", "add", self._bridge, "type", "bridge"], check=True)
+        subprocess.run(["ip", "address", "add", f"{self.address}/24", "dev", self._bridge], check=True)
+        command += [f"--bridge={self._bridge}", "--iptables=false"]  # without a bridge of its own it would remove that of others
+        with (self.socket.parent / "log").open("wb") as log:
+            self._process = subprocess.Popen([*away(self._folder, self._hidden), *command], stdout=log, stderr=log)
+        deadline = time.monotonic() + 300
+        while True:
+            with suppress(Exception):
+                self.client = docker.DockerClient(f"unix://{self.socket}", timeout=120)
+                self.client.ping()
+                return
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError((self.socket.parent / "log").read_text())
+            time.sleep(0.2)
+
+    def take(self, name: str) -> None:
+        """Have an image of the other engine."""
+        with suppress(docker.errors.ImageNotFound):
+            self.client.images.get(name)
+            return
+        near = docker.from_env(timeout=600)
+        list(self.client.images.load(near.images.get(name).save(named=name)))
+        near.close()
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self.client.close()
+            self._process.terminate()
+            self._process.wait(60)
+            subprocess.run(["ip", "link", "delete", self._bridge], check=False)
+        for left in Path("/proc/self/mounts").read_text().splitlines():
+            if (place := left.split()[1]).startswith(f"{self.socket.parent}/"):
+                subprocess.run(["umount", "-l", place], check=False)
+        shutil.rmtree(self.socket.parent, ignore_errors=True)
+
+
+def _keys(folder: Path) -> None:
+    """A key and a certificate that is its own authority, for server and client."""
+    folder.mkdir()
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    made += ["-addext", "subjectAltName=DNS:localhost", "-keyout", folder / "key.pem", "-out", folder / "cert.pem"]
+    subprocess.run(made, check=True, capture_output=True)
+    shutil.copy(folder / "cert.pem", folder / "ca.pem")
+
+
+@pytest.fixture(scope="session")
+def far_engine(base_image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FarEngine]:
+    """It has the base image."""
+    found = FarEngine(tmp_path_factory.mktemp("far"), tmp_path_factory.getbasetemp(), Path(tempfile.mkdtemp(prefix="far-")))
+    try:
+        found.start()
+        found.take(base_image)
+        yield found
+    finally:
+        found.stop()
+
+
 @pytest.fixture(scope="session")
 def base_image() -> str:
     """The base image's name; it is made where there is none."""
@@ -106,8 +190,7 @@ def engine(base_image: str) -> Iterator[Docker]:
 @contextmanager
 def registry_at(folder: Path, password: str = "") -> Iterator[str]:
     """An image registry of our own, with a user `somebody` if there is a password; gives its address."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     (folder / "config.yml").write_text(
         f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: '{folder}/data'}}}}\nhttp: {{addr: '{address}'}}\n"
         "log: {accesslog: {disabled: true}, level: error}\n"
@@ -121,7 +204,7 @@ def registry_at(folder: Path, password: str = "") -> Iterator[str]:
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(["docker-registry", "serve", folder / "config.yml"], stdout=log, stderr=log)
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 300
         while True:
             with suppress(ConnectionError), socket.create_connection(address.split(":"), timeout=5):
                 break

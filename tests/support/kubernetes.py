@@ -25,6 +25,7 @@ import pytest
 
 from support.docker import Docker
 from support.ports import free_port
+from support.waiting import until
 
 PAUSE = "runproj/pause:3.2"
 IMAGE = "runproj-kubernetes-test:1"
@@ -106,20 +107,26 @@ class Kubernetes:
         conditions = json.loads(found)["status"]["conditions"] if found else []
         return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
 
-    def get(self, target: str) -> str:
+    def delete(self, target: str) -> None:
+        """Have the API server delete something."""
+        assert self.get(target, "DELETE")
+
+    def get(self, target: str, method: str = "GET") -> str:
         """What the API server says; nothing where it does not answer, or there is no such thing."""
         head = {"Authorization": f"Bearer {self._token}"}
-        request = urllib.request.Request(f"https://127.0.0.1:{self._port}{target}", headers=head)
+        request = urllib.request.Request(f"https://127.0.0.1:{self._port}{target}", headers=head, method=method)
         trusting = ssl.create_default_context(cafile=str(self.folder / "server.crt"))
         try:
-            with urllib.request.urlopen(request, timeout=10, context=trusting) as answer:
+            with urllib.request.urlopen(request, timeout=60, context=trusting) as answer:
                 return str(answer.read().decode())
         except (urllib.error.URLError, OSError):
             return ""
 
     def listed(self, kind: str, group: str = "/api/v1") -> list[dict[str, Any]]:
         """All of a kind in the default namespace."""
-        found: list[dict[str, Any]] = json.loads(self.get(f"{group}/namespaces/default/{kind}"))["items"]
+        said: list[str] = []
+        until(lambda: said.append(self.get(f"{group}/namespaces/default/{kind}")) or said[-1])
+        found: list[dict[str, Any]] = json.loads(said[-1])["items"]
         return found
 
     def _etcd_words(self) -> list[str]:
@@ -185,7 +192,7 @@ class Kubernetes:
         process.wait()
 
     def _until(self, condition: Any, what: str) -> None:
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 300
         while not condition():
             dead = [name for name, process in self._processes.items() if process.poll() is not None]
             if dead or time.monotonic() > deadline:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from runproj.files import Lock, remove_tree
+from support.ports import free_port
 
 FULL = ("mlflow==3.17.2", "scikit-learn==1.8.0")
 SECOND = ("mlflow-skinny==2.22.1",)
@@ -78,8 +78,7 @@ def mlflow_server(mlflow_python: Path, tmp_path_factory: pytest.TempPathFactory)
 @contextmanager
 def mlflow_serves(python: Path, folder: Path) -> Iterator[str]:
     """A real `mlflow server` that keeps all it has in a folder, and its address."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [
         *(str(python), "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
         *("--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}", "--artifacts-destination", str(folder / "artifacts")),

@@ -57,14 +57,32 @@ LOGGING = {
 }
 
 
+def more(points: str, before: str = "") -> dict[str, str]:
+    """The same in a file of runproj's own, with a log of a gigabyte and more entry points; some lines may come before them."""
+    return {name: content for name, content in LOGGING.items() if name != "MLproject"} | {
+        "runproj.yaml": (
+            f"name: placed\n{before}"
+            "entry_points:\n"
+            "  main:\n"
+            "    parameters: {n: {type: int, default: 3}, text: {type: string, default: x}}\n"
+            "    command: [python, train.py, '{n}', '{text}']\n"
+            "  endless: {command: [python, endless.py]}\n"
+            f"{points}"
+            "  large: {command: [python, large.py]}\n"
+        ),
+        "large.py": "import sys\nblock = b'x' * 999 + b'\\n'\nfor _ in range(1_000_000): sys.stdout.buffer.write(block)\n",
+    }
+
+
 def home(cli: Cli) -> Path:
     return Path(cli.env["RUNPROJ_HOME"])
 
 
 def nothing_left(cli: Cli) -> None:
     for name in ("parcels", "active", "runs"):
-        folder = home(cli) / name
-        assert not folder.exists() or not list(folder.iterdir()), name
+        left = [str(path.relative_to(home(cli))) for path in (home(cli) / name).rglob("*")]
+        lives = [path for path in left if "/.trash-" in path and Path("/proc", path.split("-")[1]).exists()]
+        assert not left, f"{left}; those that remove {lives} are alive"
 
 
 def detached(cli: Cli, project: Repository, *arguments: str) -> str:
@@ -80,7 +98,7 @@ def tags_of(cli: Cli, run_id: str) -> dict[str, str]:
 
 def heard(cli: Cli, run_id: str) -> None:
     """Wait until something that the run logged has come here."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 300
     while not cli.json("runs", "show", run_id)["run"]["metrics"]:
         assert time.monotonic() < deadline
         time.sleep(0.5)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from support.ports import free_port
 
 
 def _program(name: str) -> str:
@@ -35,8 +36,7 @@ def postgres_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     data = folder / "data"
     initdb = [_program("initdb"), "-D", str(data), "-U", "tester", "--auth=trust", "-E", "UTF8", "--no-locale", "--no-sync"]
     subprocess.run(_as_somebody(initdb), check=True, capture_output=True, cwd="/")
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     options = ["-p", str(port), "-k", str(folder), "-c", "listen_addresses=127.0.0.1", "-c", "max_connections=200"]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
@@ -48,14 +48,14 @@ def postgres_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield uri
     finally:
         process.send_signal(2)  # fast shutdown
-        process.wait(30)
+        process.wait(300)
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _await(uri: str, process: subprocess.Popen[bytes], log: Path) -> None:
     import psycopg
 
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline and process.poll() is None:
         try:
             psycopg.connect(f"{uri}/postgres").close()
@@ -69,7 +69,7 @@ def _command(uri: str, statement: str) -> None:
     """Have a server do something, also one that a test has just made crash."""
     import psycopg
 
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while True:
         try:
             with psycopg.connect(uri, autocommit=True) as connection:

@@ -28,7 +28,7 @@ PROJECT = {
         "import subprocess, sys, time\n"
         "subprocess.Popen(['setsid', 'sleep', '77'])\n"
         "print('waiting', flush=True)\n"
-        "time.sleep(60)\n"
+        "time.sleep(600)\n"
     ),
 }
 SYSTEM = ("--env-manager", "system")

@@ -69,7 +69,7 @@ class Ray:
             self._head = subprocess.Popen(
                 command, env=environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 300
         while not self._ready():
             if self._head.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"Ray did not start:\n{(self._folder / 'start.log').read_text()[-3000:]}")

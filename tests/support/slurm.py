@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import stat
 import subprocess
 import time
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from support.alone import away
 from support.ports import free_port
 
 CONFIG = """
@@ -48,7 +50,7 @@ JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=1
 JobAcctGatherParams=OverMemoryKill
 AccountingStorageType=accounting_storage/none
-KillWait=4
+KillWait=30
 MinJobAge=3600
 MaxArraySize={tasks}
 JobRequeue=1
@@ -64,14 +66,17 @@ PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "squeue", "scontrol", "sc
 
 
 class Slurm:
-    """The instance.  `environ`: variables with which Slurm's commands reach it;  `tasks`: how many an array may have."""
+    """The instance.  `environ`: variables with which Slurm's commands reach it;  `tasks`: how many an array may have;
+    hidden: what its node does not see.
+    """
 
-    def __init__(self, folder: Path, tasks: int = 4) -> None:
+    def __init__(self, folder: Path, tasks: int = 4, hidden: Path | None = None) -> None:
         self.tasks = tasks
         missing = [name for name in PROGRAMS if shutil.which(name, path=_path()) is None]
         if missing:
             raise RuntimeError(f"missing: {', '.join(missing)} (Debian: slurmctld slurmd slurm-client munge)")
         self.folder = folder
+        self._before = {"slurmd": away(folder, hidden)} if hidden else {}
         self.host = socket.gethostname().partition(".")[0]
         self.cpus = os.cpu_count() or 1
         self.environ = {"SLURM_CONF": str(folder / "slurm.conf")}
@@ -80,9 +85,10 @@ class Slurm:
     def start(self) -> None:
         for name in ("munge", "state", "spool"):
             (self.folder / name).mkdir()
-        for parent in (self.folder, *self.folder.parents):  # munged refuses folders that others may write
-            if parent.owner() == "root" and parent != parent.parent:
-                parent.chmod(parent.stat().st_mode & ~0o022 | 0o111)
+        for parent in (self.folder, *self.folder.parents):  # munged refuses folders that others may write, unless they are sticky
+            mode = parent.stat().st_mode
+            if parent.owner() == "root" and parent != parent.parent and not mode & stat.S_ISVTX:
+                parent.chmod(mode & ~0o022 | 0o111)
         (self.folder / "munge" / "key").write_bytes(os.urandom(128))
         (self.folder / "munge" / "key").chmod(0o400)
         ports = [free_port(), free_port()]
@@ -104,6 +110,7 @@ class Slurm:
 
     def start_controller(self) -> None:
         self._run("slurmctld", "-D")
+        _until(lambda: "is UP" in self("scontrol", "ping"), "controller that answers")
 
     def stop_controller(self, *, kill: bool = False) -> None:
         """End the controller; jobs that run go on."""
@@ -114,7 +121,7 @@ class Slurm:
     def _run(self, program: str, *arguments: str) -> None:
         environ = {**os.environ, **self.environ, "PATH": _path()}
         with (self.folder / f"{program}.out").open("ab") as out:
-            command = [program, *arguments]
+            command = [*self._before.get(program, ()), program, *arguments]
             self._processes[program] = subprocess.Popen(command, env=environ, stdout=out, stderr=out, stdin=subprocess.DEVNULL)
 
     def _end(self, program: str) -> None:
@@ -150,8 +157,8 @@ def _path() -> str:
 
 
 def _until(condition: object, what: str) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 300
     while not condition():  # type: ignore[operator]
         if time.monotonic() > deadline:
-            raise RuntimeError(f"no {what} after 30 s")
+            raise RuntimeError(f"no {what} after 300 s")
         time.sleep(0.1)

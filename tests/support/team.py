@@ -36,7 +36,7 @@ class Team:
 
     def ask(self, method: str, path: str, body: bytes | str | None = None, **headers: str) -> Answer:
         """A request; `_` in names of headers stands for `-`."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
         connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
         answer = connection.getresponse()
         found = Answer(answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read())
@@ -58,7 +58,7 @@ class Team:
     def stop(self) -> tuple[int, str]:
         """SIGTERM; returns the exit code and what was said on standard error."""
         self.process.terminate()
-        _, said = self.process.communicate(timeout=40)
+        _, said = self.process.communicate(timeout=300)
         return self.process.returncode, said
 
 
@@ -72,13 +72,13 @@ def team_server(*options: str, home: Path | None = None) -> Iterator[Team]:
         assert process.stdout
         url = process.stdout.readline().strip()
         if not url:
-            raise AssertionError(process.communicate(timeout=10)[1])
+            raise AssertionError(process.communicate(timeout=300)[1])
         yield Team(process, url)
     finally:
         if process.poll() is None:
             process.terminate()
             try:
-                process.communicate(timeout=40)
+                process.communicate(timeout=300)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.communicate()

@@ -45,7 +45,9 @@ class Warm:
     """A process that waits to be forked.  It ends with the one that made it."""
 
     def __init__(self) -> None:
-        environ = {name: value for name, value in os.environ.items() if not name.startswith(OF_THE_INTERPRETER)} | USUAL
+        environ = {
+            name: value for name, value in os.environ.items() if not name.startswith((*OF_THE_INTERPRETER, "RUNPROJ_"))
+        } | USUAL
         self._lock = threading.Lock()
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         places = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [environ.get("PYTHONPATH")])])

@@ -15,6 +15,7 @@ import pytest
 from conftest import HOSTILE
 from runproj.artifacts.folder import Folder
 from runproj.errors import DamagedError, RefusedError, RunprojError, StorageError
+from support.waiting import until
 
 
 @pytest.fixture
@@ -252,6 +253,7 @@ while True:
 """
     with subprocess.Popen([sys.executable, "-c", program, folder.root / "place", folder.root / "link"]) as process:
         through = 0
+        until((folder.root / "place").is_symlink)
         for _ in range(1000):
             with contextlib.suppress(RunprojError):
                 write(folder, "place/file", b"ours")

@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,7 @@ from runproj.core.environment import EnvPlace
 from runproj.core.record import Audit
 from runproj.errors import BackendError, UsageError
 from support.program import SYSTEM, Cli
+from support.waiting import until
 
 READS = """\
 import os, runproj, socket, subprocess, sys
@@ -57,7 +57,11 @@ entry_points:
 
 @pytest.fixture
 def audited(cli: Cli, repository: Repository, isolated: Path) -> Repository:
-    project = PROJECT.replace("HOME", str(isolated).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n"))
+    project = (
+        PROJECT.replace("7731", LEFT)
+        .replace("6631", NAP)
+        .replace("HOME", str(isolated).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n"))
+    )
     quoted = project.replace("uri: ", 'uri: "').replace("declared.txt}", 'declared.txt"}')
     repository.commit({"runproj.yaml": quoted, "main.py": READS, "inside.txt": "inside"})
     for name in ("da ta\n>.csv", "declared.txt", "table.csv", "lib/helper.txt", "lib/helper.py"):
@@ -106,6 +110,10 @@ def test_a_watched_command_ends_as_it_would(cli: Cli, audited: Repository, entry
     assert view["record"]["audit"] == {"files": [], "connections": [], "more": 0}
 
 
+LEFT, NAP = f"7731.{os.getpid()}", f"6631.{os.getpid()}"
+"""Seconds that nobody else sleeps for."""
+
+
 def sleeping(seconds: str) -> list[str]:
     listed = subprocess.run(["pgrep", "-fx", f"sleep {seconds}"], capture_output=True, text=True)
     return listed.stdout.split()
@@ -114,7 +122,7 @@ def sleeping(seconds: str) -> list[str]:
 def test_a_watched_command_leaves_nothing_behind(cli: Cli, audited: Repository) -> None:
     result = cli("run", audited.url, "-e", "leaves", *SYSTEM, "--audit")
     assert result.returncode == 0 and "1 processes that the command left running" in result.stderr
-    assert sleeping("7731") == []
+    assert sleeping(LEFT) == []
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
@@ -123,11 +131,8 @@ def test_a_watched_command_is_stopped_with_its_run(cli: Cli, audited: Repository
     assert process.stdout
     assert process.stdout.readline() == "up\n"
     process.send_signal(number)
-    assert process.wait(30) == code
-    deadline = time.monotonic() + 10
-    while sleeping("6631") and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert sleeping("6631") == []
+    assert process.wait(60) == code
+    until(lambda: not sleeping(NAP))
     assert cli.json("runs", "show", "@last")["run"]["status"] == ("FAILED" if number == signal.SIGKILL else "KILLED")
 
 

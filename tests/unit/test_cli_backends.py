@@ -16,15 +16,28 @@ def configured(cli: Cli, text: str) -> None:
 
 def test_backends_are_listed_with_their_options_and_why_they_cannot_be_used(cli: Cli, background: Path) -> None:
     cli.env |= {"PYTHONPATH": str(background), "SLURM_CONF": "/nowhere/slurm.conf"}
-    configured(cli, '[profiles.slow]\nbackend = "background"\nnice = 5\n')
+    configured(cli, '[profiles.slow]\nbackend = "background"\nnice = 5\n[profiles.lost]\ncpus = 1\n')
     found = cli.json("backends")
     views = {view["name"]: view for view in found["backends"]}
     assert {"local", "background", "slurm"} <= set(views)
     assert views["local"]["problem"] == views["background"]["problem"] == ""
     assert [option["name"] for option in views["background"]["options"]] == ["nice"]
     assert "/nowhere/slurm.conf" in views["slurm"]["problem"]
-    assert found["profiles"] == {"slow": "background"}
-    assert "slow  profile of background" in cli("backends").stdout
+    assert found["profiles"] == {"slow": "background", "lost": "lost"}
+    said = cli("backends").stdout.splitlines()
+    assert "slow  profile of background" in said
+    assert "lost  profile of lost, and there is no such backend" in said
+
+
+def test_programs_of_slurm_that_know_no_cluster_are_no_slurm(cli: Cli) -> None:
+    """What `sbatch` says where the package is installed and nothing is set up."""
+    sbatch = cli.home / "sbatch"
+    sbatch.write_text("#!/bin/sh\necho 'sbatch: fatal: Could not establish a configuration source' >&2; exit 1\n")
+    sbatch.chmod(0o755)
+    cli.env["PATH"] = f"{cli.home}:{cli.env['PATH']}"
+    cli.env.pop("SLURM_CONF", None)
+    (slurm,) = (line for line in cli("backends").stdout.splitlines() if line.startswith("slurm "))
+    assert "do not know their cluster here. sbatch: fatal: Could not establish a configuration source. Run it" in slurm
 
 
 def test_what_was_typed_comes_before_the_profile_and_that_before_the_defaults(
@@ -47,6 +60,7 @@ def test_what_was_typed_comes_before_the_profile_and_that_before_the_defaults(
 def test_mistakes_are_explained(cli: Cli, project: Repository) -> None:
     for arguments, word in (
         (("-b", "slrum"), "There is no backend 'slrum'"),
+        (("-b", "slrum"), "Did you mean 'slurm'?"),
         (("-c", "{oops"), "--backend-config cannot be understood"),
         (("-c", "nowhere.json"), "nowhere.json cannot be read"),
         (("-c", '{"cpus": "many"}'), "cpus, gpus and nodes are numbers"),

@@ -160,7 +160,7 @@ def test_a_signal_ends_the_run_as_killed_with_all_it_started(cli: Cli, project: 
     run_id = cli.json("runs", "list")["runs"][0]["id"]
     assert list(proc.marked("RUNPROJ_GUARDED", run_id))
     process.send_signal(number)
-    process.communicate(timeout=30)
+    process.communicate(timeout=60)
     assert process.returncode == 128 + number
     view = last(cli)
     assert (view["run"]["status"], view["exit_code"]) == ("KILLED", 128 + number)
@@ -190,7 +190,7 @@ def test_detached_runs_are_followed_waited_for_and_stopped_from_elsewhere(cli: C
     assert cli("wait", run_id, "--timeout", "0.5").returncode == 124
     stopped = cli.json("runs", "stop", run_id)
     assert stopped["runs"][0]["status"] == "KILLED"
-    assert follower.wait(timeout=10) == 0
+    assert follower.wait(timeout=60) == 0
     follower.communicate()
     assert cli("wait", run_id).returncode == 143
     finished = cli("run", project.url, "--detach", *SYSTEM).stdout.strip()

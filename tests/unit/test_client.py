@@ -68,8 +68,8 @@ def team(tmp_path: Path) -> Iterator[Team]:
 
 def run(command: list[str], code: str, inside: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     base = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW", "RUNPROJ"))}
-    environ = {**base, "PYTHONPATH": str(inside), **environment}
-    return subprocess.run([*command, "-c", code], env=environ, cwd=inside.parent, capture_output=True, text=True, timeout=60)
+    environ = {**base, "PYTHONPATH": str(inside), "RUNPROJ_FLUSH_SECONDS": "120", **environment}
+    return subprocess.run([*command, "-c", code], env=environ, cwd=inside.parent, capture_output=True, text=True, timeout=300)
 
 
 CODE = """

@@ -11,7 +11,7 @@ import pytest
 from support.clients import Speechless, Unreliable, python, spools
 from support.mlflow import mlflow_environment
 
-pytestmark = [pytest.mark.slow, pytest.mark.network, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.network, pytest.mark.timeout(3000)]
 
 TRAINING = """
 import json, os, runproj
@@ -31,7 +31,7 @@ with runproj.start_run("outer", tags={"t": "it's 文字"}) as outer:
         runproj.log_metric("of a fork", 1)
         os._exit(0)
     os.wait()
-done = runproj.flush(90)
+done = runproj.flush(280)
 found = runproj.search_runs(experiments=[EXPERIMENT], output="list")
 print(json.dumps([done, outer.id, inner.id, [run["run_name"] for run in found]]))
 """
@@ -101,7 +101,7 @@ def test_a_run_whose_creation_was_not_answered_is_made_once(
 import runproj
 with runproj.start_run("only", experiment={name!r}):
     runproj.log_metric("m", 1)
-    assert runproj.flush(60)
+    assert runproj.flush(280)
 print(len(runproj.search_runs(experiments=[{name!r}], output="list")))
 """
     place = {} if spool == "a folder" else {"RUNPROJ_SPOOL": str(tmp_path / "file")}

@@ -298,6 +298,30 @@ except runproj.Refused as error:
     assert (counts, refused) == ("3 0", "refused")
 
 
+def test_a_fork_while_the_run_is_made_waits_for_nobody(store: FullStore, home: Path, tmp_path: Path) -> None:
+    """It has a copy of the lock that its parent holds at that moment."""
+    code = """
+import os, time, runproj
+from runproj.client import remote_runs
+original, begun = remote_runs._make, []
+def slowly(*arguments):
+    begun.append(1)
+    time.sleep(1)
+    return original(*arguments)
+remote_runs._make = slowly
+runproj.start_run("outer")
+runproj.log_metric("m", 0)
+while not begun: time.sleep(0.01)
+if os.fork() == 0:
+    runproj.log_metric("fork", 1)
+    os._exit(0 if runproj.flush(60) else 9)
+assert os.wait()[1] == 0
+"""
+    good(python(code, tmp_path))
+    [run] = runs(store)
+    assert sorted(metric.key for metric in run.metrics) == ["fork", "m"]
+
+
 def test_forks_and_pools_log_into_the_run_of_their_parent(store: FullStore, home: Path, tmp_path: Path) -> None:
     code = """
 import multiprocessing, os, runproj

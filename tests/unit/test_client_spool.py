@@ -97,7 +97,7 @@ def test_several_syncs_at_once_and_one_that_is_killed(store: FullStore, home: Pa
         killed.communicate()
         both = [cli.start("sync") for _ in range(2)]
         for process in both:
-            process.communicate(timeout=60)
+            process.communicate(timeout=300)
         assert cli("sync").returncode == 0
     found = runs(store)
     assert len(found) == 3
@@ -178,11 +178,14 @@ for step in itertools.count():
     with Flaky(home) as server:
         for number in range(5):
             training = start(code, tmp_path, RUNPROJ_TRACKING_URI=server.url)
-            time.sleep(0.9 + number * 0.13)
+            assert training.stdout and training.stderr
+            assert training.stdout.readline() == "0\n"
+            time.sleep(0.3 + number * 0.13)
             training.kill()
-            said, errors = training.communicate()
+            said, errors = training.stdout.read(), training.stderr.read()
             assert errors == ""
-            printed.append(int(said.split()[-1]))
+            printed.append(int(("0 " + said).split()[-1]))
+            training.communicate()
         assert cli("sync").returncode == 0
     found = runs(store)
     assert {run.tag("runproj.lost") for run in found} == {"1"}
@@ -201,7 +204,7 @@ with runproj.start_run("outages"):
     for step, line in enumerate(sys.stdin):
         for part in range(20):
             runproj.log_metric("m", step * 20 + part, step=step * 20 + part)
-    print(runproj.flush(60))
+    print(runproj.flush(280))
 """
     with Flaky(home) as server, Unreliable(server.url) as proxy:
         training = start_reading(code, tmp_path, RUNPROJ_TRACKING_URI=proxy.url)
@@ -212,14 +215,14 @@ with runproj.start_run("outages"):
             training.stdin.flush()
             sent += 1
             time.sleep(0.02)
-        said, errors = training.communicate(timeout=90)
+        said, errors = training.communicate(timeout=600)
         assert (training.returncode, said, errors) == (0, "True\n", "")
     [run] = runs(store)
     assert [point.step for point in store.history(run.id, "m")] == list(range(sent * 20))
 
 
 def start_reading(code: str, cwd: Path, **variables: str) -> subprocess.Popen[str]:
-    pipe, environ = subprocess.PIPE, {**os.environ, **variables}
+    pipe, environ = subprocess.PIPE, {**os.environ, "RUNPROJ_FLUSH_SECONDS": "120", **variables}
     return subprocess.Popen([sys.executable, "-c", code], env=environ, cwd=cwd, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
 
 
@@ -372,7 +375,7 @@ for line in sys.stdin:
         [run] = runs(store)
         assert len(store.history(run.id, "m")) == 3
         training.stdin.close()
-        assert training.wait(30) == 0
+        assert training.wait(60) == 0
     assert [run.status.value for run in runs(store)] == ["FINISHED"]
 
 
@@ -408,24 +411,30 @@ os.kill(os.getpid(), 9)
 @pytest.mark.slow
 def test_a_run_whose_server_has_gone_is_completed_by_sync(home: Path, tmp_path: Path, cli: Cli, repository: Repository) -> None:
     """The run is recorded on a server, which is killed while the command logs, and started again after the run."""
-    script = "import runproj, sys, urllib.request\nrunproj.log_metric('early', 1)\nassert runproj.flush()\n"
-    script += (
-        "print('ready', flush=True)\nsys.stdin.readline()\nfor step in range(100): runproj.log_metric('late', step, step=step)\n"
-    )
+    killed = tmp_path / "killed"
+    script = f"""
+import os, runproj, time
+runproj.log_metric("early", 1)
+assert runproj.flush()
+print("ready", flush=True)
+while not os.path.exists({str(killed)!r}):
+    time.sleep(0.01)
+for step in range(100):
+    runproj.log_metric("late", step, step=step)
+"""
     repository.commit({"train.py": script})
     with Flaky(tmp_path / HOSTILE / "server") as server:
-        environ = {**cli.env, "RUNPROJ_TRACKING_URI": server.url, "RUNPROJ_FLUSH_SECONDS": "1"}
+        environ = {**cli.env, "RUNPROJ_TRACKING_URI": server.url}
         command = cli.command("run", repository.url, "-e", "train.py", *SYSTEM)
         pipe = subprocess.PIPE
-        process = subprocess.Popen(command, env=environ, cwd=cli.home, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
-        assert process.stdin
+        process = subprocess.Popen(command, env=environ, cwd=cli.home, stdout=pipe, stderr=pipe, text=True)
         assert process.stdout
         assert process.stdout.readline() == "ready\n"
         server.kill()
-        process.stdin.write("go\n")
-        process.stdin.flush()
+        killed.touch()
         _, said = process.communicate(timeout=200)
         assert "runproj sync" in said
+        assert "FINISHED  " in said, "how long it took is not known yet"
         server.start()
         assert cli("sync").returncode == 0
     store = open_full_store(f"sqlite:///{server.home / 'runproj.db'}", home=server.home)

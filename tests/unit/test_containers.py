@@ -144,6 +144,8 @@ def test_the_engines_words_become_ours(isolated: Path) -> None:
     assert "NVIDIA container toolkit" in explain(words, plan).fix
     assert explain("No such image: sha256:1", plan).what == "The image some/image:1 is gone"
     assert "does not exist" in explain("invalid mount config: bind source path does not exist: /x", plan).what
+    lost = "what the command left could not be fetched: lstat /code: no such file or directory"
+    assert "did not come back" in explain(lost, plan).what
     assert explain("something else", plan).why == "something else"
 
 
@@ -185,3 +187,15 @@ def test_the_engine_is_found_as_docker_finds_it(tmp_path: Path) -> None:
     (meta / "meta.json").write_text(json.dumps({"Endpoints": {"docker": {"Host": "ssh://far"}}}))
     with pytest.raises(BackendError, match="ssh://far"):
         find({"HOME": str(tmp_path)})
+
+
+def test_an_engine_that_vanishes_without_a_word_is_noticed() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        engine = Engine(Where(f"tcp://127.0.0.1:{server.getsockname()[1]}"))
+        with engine.connect(5) as link:
+            assert link.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            patience = link.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE)
+            patience += link.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL) * link.getsockopt(
+                socket.IPPROTO_TCP, socket.TCP_KEEPCNT
+            )
+    assert patience == 90

@@ -15,6 +15,7 @@ import pytest
 
 from runproj.core.run import Lifecycle, RunStatus, TagName
 from support.endpoint import TOKEN, Served, served
+from support.waiting import until
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -114,13 +115,13 @@ def test_closing_answers_what_has_arrived(here):
         head = f"PUT /api/2.0/mlflow-artifacts/artifacts/0/late HTTP/1.1\r\nHost: 127.0.0.1:{here.port}\r\n"
         head += f"Authorization: Bearer {TOKEN}\r\nContent-Length: {len(body)}\r\n\r\n"
         client.sendall(head.encode() + body[:1000])
-        time.sleep(0.2)
+        until(lambda: any(here.endpoint._server._connections.values()))
         closer = threading.Thread(target=here.endpoint.close)
         closer.start()
         time.sleep(0.2)
         client.sendall(body[1000:])
         assert client.recv(1000).startswith(b"HTTP/1.1 200 ")
-        closer.join(10)
+        closer.join(60)
         assert not closer.is_alive()
     with here.artifacts.files.reading("0/late") as found:
         assert found.size == len(body)

@@ -64,7 +64,7 @@ def test_a_run_goes_on_when_its_terminal_hangs_up_if_it_was_told_to(cli: Cli, re
     )
     assert process.stdout and process.stdout.readline() == b"waiting\n"
     process.send_signal(signal.SIGHUP)
-    process.communicate(timeout=30)
+    process.communicate(timeout=60)
     assert process.returncode == 0
     assert list(statuses(cli).values()) == ["FINISHED"]
 
@@ -76,7 +76,7 @@ def test_runs_inside_a_run_end_with_it(cli: Cli, repository: Repository, number:
     assert process.stdout
     inner = process.stdout.readline().strip()
     process.send_signal(number)
-    process.communicate(timeout=30)
+    process.communicate(timeout=60)
     assert statuses(cli)[inner] == "FAILED"
     assert "RUNNING" not in statuses(cli).values()
 
@@ -238,7 +238,7 @@ def test_a_run_goes_on_when_nobody_listens_any_more(cli: Cli, repository: Reposi
     process = subprocess.Popen(command, env=cli.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     assert process.stdout and process.stdout.readline()
     process.stdout.close()
-    assert process.wait(timeout=30) == 3
+    assert process.wait(timeout=60) == 3
     view = cli.json("runs", "show", "@last")
     assert (view["run"]["status"], view["reason"]) == ("FAILED", "exit code 3")
 
@@ -249,7 +249,7 @@ def test_a_reader_who_leaves_early_is_no_failure_to_tell_of(cli: Cli, project: R
     assert process.stdout and process.stderr
     process.stdout.close()
     assert process.stderr.read() == b""
-    assert process.wait(timeout=30) == 128 + signal.SIGPIPE
+    assert process.wait(timeout=60) == 128 + signal.SIGPIPE
 
 
 def test_a_name_with_a_line_end_is_one_row(cli: Cli, project: Repository) -> None:

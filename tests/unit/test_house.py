@@ -131,6 +131,7 @@ def test_only_the_command_line_prints_and_exits() -> None:
         "contained.py",
         "schemas.py",
         "environments/conda_worker.py",
+        "backends/ssh_there.py",
     }  # programs in their own right
     assert {name for name in talking if not name.startswith("cli/")} <= on_their_own
     leaving = {name_of(path) for path in MODULES if "sys.exit" in calls_of(path)}

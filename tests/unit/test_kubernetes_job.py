@@ -10,6 +10,7 @@ import pytest
 
 from runproj.backends import kubernetes_job as documents
 from runproj.core.backend import Demand, JobState
+from runproj.core.environment import DockerSpec
 from runproj.core.project import Resources
 
 OPTIONS = {
@@ -36,7 +37,7 @@ def wanted(options: dict[str, Any], *, home: str = "/home/it's", parcel: int = 0
     return documents.Wanted("a" * 32, 'a "name"\n', demand, 10.0, f"{home}/parcels/a", home, parcel)
 
 
-@pytest.mark.parametrize("version", ["1.27", "1.33"])
+@pytest.mark.parametrize("version", ["1.28", "1.33"])
 def test_a_job_is_valid_and_has_what_was_wanted(version: str) -> None:
     job = documents.manifest(wanted(OPTIONS))
     kubernetes_validate.validate(job, version, strict=True)
@@ -79,10 +80,11 @@ Document = dict[str, Any]
 
 def pod(phase: str, *, reason: str = "", waiting: Document | None = None, ended: Document | None = None) -> Document:
     state = {"waiting": waiting} if waiting else {"terminated": ended} if ended else {"running": {}}
+    message = "the node was low on memory" if reason else ""
     containers = [{"name": "runproj", "state": state}]
     return {
         "metadata": {"creationTimestamp": "2026-01-01T00:00:00Z"},
-        "status": {"phase": phase, "reason": reason, "message": "the node was low on memory", "containerStatuses": containers},
+        "status": {"phase": phase, "reason": reason, "message": message, "containerStatuses": containers},
     }
 
 
@@ -95,6 +97,7 @@ def pod(phase: str, *, reason: str = "", waiting: Document | None = None, ended:
         (pod("Failed", ended={"exitCode": 137, "reason": "OOMKilled"}), JobState.ENDED, "out of memory"),
         (pod("Failed", ended={"exitCode": 127, "reason": "ContainerCannotRun", "message": "no sh"}), JobState.ENDED, "no sh"),
         (pod("Failed", ended={"exitCode": 3, "reason": "Error"}), JobState.ENDED, None),
+        (pod("Failed"), JobState.ENDED, None),
         (
             pod("Pending", waiting={"reason": "ImagePullBackOff", "message": "it is unknown"}),
             JobState.ENDED,
@@ -148,6 +151,18 @@ def test_events_and_logs_are_read() -> None:
     again = first + b"2026-01-01T00:00:01.0Z three\n"
     assert documents.lines_after(again, b"2026-01-01T00:00:00.2Z") == (b"three\n", b"2026-01-01T00:00:01.0Z")
     assert documents.lines_after(b"", b"x") == (b"", b"x")
+    stamps = b"2026-01-01T02:00:00.123456789+02:00", b"2026-01-01T00:00:00.2Z", b"2026-01-01T00:00:00Z"
+    seconds = ["2026-01-01T02:00:00+02:00", "2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z"]
+    assert [documents.second_of(stamp) for stamp in stamps] == seconds
+
+
+def test_variables_of_an_image_are_what_the_project_says() -> None:
+    """The user's own may refer to others, as everywhere on Kubernetes."""
+    asked = DockerSpec(environment=(("PATTERN", "$$a$(HOME)"), ("OWN", "x")))
+    demand = Demand(options=OPTIONS | {"variables": {"OWN": "$(PATTERN)"}}, asked=asked)
+    job = documents.manifest(documents.Wanted("a" * 32, "a", demand, 10.0, parcel=1, inside="image@sha256:0"))
+    found = {one["name"]: one["value"] for one in job["spec"]["template"]["spec"]["containers"][0]["env"]}
+    assert (found["PATTERN"], found["OWN"]) == ("$$$$a$$(HOME)", "$(PATTERN)")
 
 
 def test_an_init_container_that_fails_says_why() -> None:

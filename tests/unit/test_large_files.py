@@ -36,9 +36,19 @@ class Cutter:
             except OSError:
                 return
             server = socket.create_connection(("127.0.0.1", self.port))
+            pumps = []
             for source, target, cuts in ((client, server, self.up), (server, client, self.down)):
                 limit = cuts.pop(0) if cuts else None
-                threading.Thread(target=self.pump, args=(source, target, limit, cuts is self.down), daemon=True).start()
+                pumps.append(threading.Thread(target=self.pump, args=(source, target, limit, cuts is self.down), daemon=True))
+            threading.Thread(target=self.connect, args=(pumps, client, server), daemon=True).start()
+
+    def connect(self, pumps: list[threading.Thread], *ends: socket.socket) -> None:
+        for pump in pumps:
+            pump.start()
+        for pump in pumps:
+            pump.join()
+        for end in ends:  # a sender whose data nobody reads would wait for ever, were it only shut down
+            end.close()
 
     def pump(self, source: socket.socket, target: socket.socket, limit: int | None, counted: bool) -> None:
         count = 0

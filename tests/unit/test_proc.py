@@ -38,7 +38,7 @@ def test_a_program_that_is_tied_dies_with_this_process(tmp_path: Path, tied: boo
     process.wait()
     (tmp_path / "go").touch()
     pid = int((tmp_path / "pid").read_text())
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while proc.start_time(pid) is not None:
         assert time.monotonic() < deadline
         time.sleep(0.02)

@@ -308,12 +308,12 @@ def test_a_replay_that_is_stopped_is_closed_and_gives_no_verdict(cli: Cli, repos
     repository.commit({"runproj.yaml": text, "once.py": once})
     assert cli("run", repository.url, "-P", f"mark={cli.home / 'mark'}", *SYSTEM).returncode == 0
     process = cli.start("reproduce", "@last", "--json")
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while len(cli.json("runs", "list", "--status", "RUNNING")["runs"]) == 0 and time.monotonic() < deadline:
         time.sleep(0.1)
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, ""), err
     assert cli.json("runs", "show", "@last")["run"]["status"] == "KILLED"
 

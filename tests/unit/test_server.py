@@ -17,6 +17,7 @@ import pytest
 
 from runproj.proc import start_time
 from support.team import team_server
+from support.waiting import until
 
 
 def test_it_serves_the_store_of_this_home_and_stops_when_told(cli):
@@ -48,12 +49,12 @@ def test_a_request_that_has_begun_is_answered_before_it_stops(isolated, number):
     with team_server() as team, socket.create_connection(("127.0.0.1", team.port)) as client:
         head = f"PUT /api/2.0/mlflow-artifacts/artifacts/0/late HTTP/1.1\r\nHost: 127.0.0.1:{team.port}\r\n"
         client.sendall(f"{head}Content-Length: 6\r\n\r\nhal".encode())
-        time.sleep(0.3)
+        until(lambda: b"runproj_http_requests_in_flight 2\n" in team.ask("GET", "/metrics").content)
         team.process.send_signal(number)
         time.sleep(0.3)
         client.sendall(b"ves")
         assert client.recv(1000).startswith(b"HTTP/1.1 200 ")
-        assert team.process.wait(20) == 0
+        assert team.process.wait(60) == 0
 
 
 def test_an_address_that_is_taken_is_an_error_with_a_fix(cli):
@@ -116,7 +117,8 @@ def test_metrics_count_answers_by_route(isolated):
         team.ok("GET", "runs/get", run_id=run)
         team.call("GET", "runs/get", run_id="0" * 32)
         assert team.ask("GET", "/no/such/page").status == 404
-        time.sleep(0.5)  # an answer is counted when it has been sent
+        counted = b'runproj_http_requests_total{method="",route="",status="404"} 1\n'  # when the answer has been sent
+        until(lambda: counted in team.ask("GET", "/metrics").content)
         answer = team.ask("GET", "/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     lines = answer.content.decode().splitlines()
@@ -180,19 +182,20 @@ def test_several_workers_serve_one_address_and_are_replaced(isolated, postgres):
         workers = children(team.process.pid)
         assert len(workers) == 2
         os.kill(workers[0], signal.SIGKILL)
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline and (len(now := children(team.process.pid)) < 2 or workers[0] in now):
             time.sleep(0.1)
         assert len(now) == 2 and workers[0] not in now
         for step in range(20):
             team.ok("POST", "runs/log-metric", run_id=run, key="m", value=step, timestamp=1, step=step)
         assert len(team.ok("GET", "metrics/get-history", run_id=run, metric_key="m")["metrics"]) == 20
-        time.sleep(1.2)
-        for _ in range(20):
+
+        def counted() -> bool:
             team.ask("GET", "/health")
-        counted = team.ask("GET", "/metrics").content.decode()
-        logged = next(line for line in counted.splitlines() if 'log-metric",status="200"' in line)
-        assert float(logged.rpartition(" ")[2]) > 0
+            lines = team.ask("GET", "/metrics").content.decode().splitlines()
+            return any('log-metric",status="200"' in line and float(line.rpartition(" ")[2]) > 0 for line in lines)
+
+        until(counted)
         code, said = team.stop()
         assert code == 0, said
         assert not any(start_time(pid) for pid in now)
@@ -205,13 +208,13 @@ def test_workers_answer_what_has_begun_when_a_terminal_stops_all_of_them(isolate
         with socket.create_connection(("127.0.0.1", team.port)) as client:
             head = f"PUT /api/2.0/mlflow-artifacts/artifacts/0/late HTTP/1.1\r\nHost: 127.0.0.1:{team.port}\r\n"
             client.sendall(f"{head}Content-Length: 6\r\n\r\nhal".encode())
-            time.sleep(0.5)
+            until(lambda: b"runproj_http_requests_in_flight 2\n" in team.ask("GET", "/metrics").content)
             for pid in (team.process.pid, *workers):
                 os.kill(pid, signal.SIGINT)
             time.sleep(1)
             client.sendall(b"ves")
             assert client.recv(1000).startswith(b"HTTP/1.1 200 ")
-        assert team.process.wait(30) == 0
+        assert team.process.wait(60) == 0
 
 
 def test_workers_end_when_their_parent_is_killed(isolated, postgres):
@@ -220,7 +223,7 @@ def test_workers_end_when_their_parent_is_killed(isolated, postgres):
         workers = children(team.process.pid)
         team.process.kill()
         team.process.wait()
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline and any(start_time(pid) for pid in workers):
             time.sleep(0.1)
         assert not any(start_time(pid) for pid in workers)

@@ -116,7 +116,7 @@ def test_a_crowd_that_starts_on_an_empty_disk(path):
     for thread in threads:
         thread.join()
     for process in crowd:
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors.decode()
     assert problems == []
     assert len(store.search(RunQuery((store.experiment("crowd").id,), limit=1000))) == 8 * 5 + 24 * 5

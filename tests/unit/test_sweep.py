@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import signal
+import subprocess
 from collections import Counter
 from pathlib import Path
 
@@ -31,6 +34,10 @@ entry_points:
   slow:
     command: [sh, -c, 'echo begun; sleep $1', sh, "{seconds}"]
     parameters: {seconds: float, n: {type: int, default: 0}, key: {type: secret, required: false}}
+  odd:
+    command: [sh, -c, 'echo "score=$1"', sh, "{value}"]
+    parameters: {value: string}
+    metrics: ['(?P<name>score)=(?P<value>\\S+)']
   curve:
     command:
       - python3
@@ -39,7 +46,7 @@ entry_points:
         import sys, time
         for step in range(30):
             print("score=%s" % sys.argv[1], flush=True)
-            time.sleep(0.2 if int(sys.argv[1]) == 1 else 0.001)
+            time.sleep(2 if int(sys.argv[1]) == 1 else 0.001)
       - "{a}"
     parameters: {a: int}
     metrics: ['(?P<name>score)=(?P<value>\\S+)']
@@ -56,6 +63,22 @@ def toy(repository: Repository) -> Repository:
 def runs_of(cli: Cli, sweep: str) -> list[dict]:
     found = cli.json("runs", "list", "-n", "1000")["runs"]
     return [run for run in found if {"key": "runproj.sweep", "value": sweep} in run["tags"]]
+
+
+def test_the_table_that_moves_takes_the_place_of_what_is_said_of_the_environment(cli: Cli, toy: Repository) -> None:
+    ours, theirs = os.openpty()
+    environ = {**{name: value for name, value in cli.env.items() if name != "CI"}, "TERM": "xterm"}
+    command = cli.command("sweep", toy.url, *SYSTEM)
+    with subprocess.Popen(command, cwd=cli.home, env=environ, stdout=subprocess.DEVNULL, stderr=theirs) as process:
+        os.close(theirs)
+        said = b""
+        with contextlib.suppress(OSError):  # a terminal that nobody writes to any more
+            while data := os.read(ours, 65536):
+                said += data
+    os.close(ours)
+    assert process.returncode == 0, said
+    assert b"of 6 done" in said
+    assert not re.search(rb"[^\nKJ]\d of 6 done", said), said
 
 
 def test_the_grid_of_a_descriptor_is_run_and_told(cli: Cli, toy: Repository) -> None:
@@ -92,6 +115,8 @@ def test_rows_failures_and_the_end_by_failures(cli: Cli, toy: Repository) -> Non
     assert "exit code 3" in result.stderr
     result = cli("sweep", toy.url, *SYSTEM, "-P", "a=1,2", "-P", "b=9", "--metric", "scores", "--minimize")
     assert "2 of 2 trials that finished have no metric 'scores'; metrics: score." in result.stderr
+    result = cli("sweep", toy.url, *SYSTEM, "-e", "odd", "-P", "value=nan,1", "--metric", "score", "--minimize")
+    assert "1 of 2 trials that finished ended with a 'score' that is no number (NaN): they are not ranked." in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -107,6 +132,7 @@ def test_rows_failures_and_the_end_by_failures(cli: Cli, toy: Repository) -> Non
         (["-e", "slow", "-P", "seconds=0", "-P", "n=1,2", "--metric", "x"], ["--maximize or --minimize"]),
         (["--method", "gird"], ["gird", "grid, random"]),
         (["extra-word"], ["extra-word", "resume"]),
+        (["-P", "@nowhere.csv"], ["'@nowhere.csv' cannot be read", "No such file"]),
     ],
 )
 def test_what_cannot_be_searched_is_told_before_anything_starts(
@@ -134,10 +160,10 @@ def started(cli: Cli, *arguments: str, lines: int) -> tuple[object, str]:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_sweep_that_is_stopped_goes_on_to_exactly_what_was_wanted(cli: Cli, toy: Repository, number: int) -> None:
-    arguments = ["sweep", toy.url, *SYSTEM, "-e", "slow", "-P", "seconds=0.3", "-P", "n=1..7", "-P", "key=hush-hush", "-j", "2"]
+    arguments = ["sweep", toy.url, *SYSTEM, "-e", "slow", "-P", "seconds=1.5", "-P", "n=1..7", "-P", "key=hush-hush", "-j", "2"]
     process, sweep = started(cli, *arguments, lines=2)
     process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == (-9 if number == signal.SIGKILL else 130)
     if number == signal.SIGINT:
         assert f"runproj sweep resume {sweep}" in errors
@@ -148,9 +174,11 @@ def test_a_sweep_that_is_stopped_goes_on_to_exactly_what_was_wanted(cli: Cli, to
             "KILLED",
             "FAILED",
         }  # a worker that the signal met first
-    result = cli("sweep", "resume", sweep, "-P", "key=hush-hush", "--json")
-    assert result.returncode == 0, result.stderr
-    view = json.loads(result.stdout)
+    both = [cli.start("sweep", "resume", sweep, "-P", "key=hush-hush", "--json") for _ in range(2)]
+    ends = [(process.communicate(timeout=300), process.returncode) for process in both]
+    assert all(code == 0 or (code == 2 and "is running" in errors) for (_, errors), code in ends), ends
+    out = next(out for (out, _), code in ends if code == 0)
+    view = json.loads(out)
     assert [one["number"] for one in view["trials"]] == list(range(1, 8))
     assert {one["status"] for one in view["trials"]} == {"FINISHED"}
     finished = Counter(
@@ -159,7 +187,7 @@ def test_a_sweep_that_is_stopped_goes_on_to_exactly_what_was_wanted(cli: Cli, to
         if run["status"] == "FINISHED"
     )
     assert finished == Counter(map(str, range(1, 8)))
-    assert "hush-hush" not in result.stdout
+    assert "hush-hush" not in out
     home = cli.env["RUNPROJ_HOME"]
     assert not [pid for pid in proc.marked("RUNPROJ_HOME", home) if pid != os.getpid()]
     assert not list((Path(home) / "active").iterdir())

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runproj.core.backend import Backend
+from runproj.core.template import suggestion
 from runproj.errors import BackendError, UsageError
 
 GROUP = "runproj.backends"
@@ -20,6 +21,7 @@ OURS: Mapping[str, str] = {
     "queue": "runproj.backends.queue:make",
     "ray": "runproj.backends.ray:make",
     "slurm": "runproj.backends.slurm:make",
+    "ssh": "runproj.backends.ssh:make",
 }
 """Name → module and function."""
 
@@ -28,12 +30,14 @@ OURS: Mapping[str, str] = {
 class BackendContext:
     """What a backend is made with.
 
-    home: where runproj keeps its things;  environ: variables of the user's shell;  tracking_uri: of the store.
+    home: where runproj keeps its things;  environ: variables of the user's shell;  tracking_uri: of the store;
+    tell: says in a few words what takes long; nothing, when it is over.
     """
 
     home: Path
     environ: Mapping[str, str]
     tracking_uri: str = ""
+    tell: Callable[[str], None] = lambda _: None
 
 
 Make = Callable[[BackendContext], Backend]
@@ -66,7 +70,9 @@ class Catalogue:
             return make(self._context)
         offered = _offered()
         if name not in offered:
-            raise UsageError(f"There is no backend {name!r}", fix=f"Backends: {', '.join(self.names())}.")
+            names = self.names()
+            fix = f"Backends: {', '.join(names)}; `runproj backends` lists them, and profiles of config.toml."
+            raise UsageError(f"There is no backend {name!r}", why=suggestion(name, names), fix=fix)
         try:
             return offered[name]()(self._context)
         except Exception as error:  # anything may be wrong with somebody else's package

@@ -7,15 +7,15 @@ goes to the tracking server.  A job and its pod are removed by the cluster a day
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import time
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
+from runproj.backends import kubernetes_inside, kubernetes_push
 from runproj.backends import kubernetes_job as documents
 from runproj.backends.catalogue import BackendContext
 from runproj.backends.shared import details_of, follow_log, has_ended
@@ -24,6 +24,7 @@ from runproj.core.backend import Demand, Job, JobHandle, JobState, JobStatus, Op
 from runproj.core.environment import EnvPlace
 from runproj.errors import BackendError
 from runproj.files import atomic_write
+from runproj.packing import folded
 from runproj.settings import parse_duration
 
 if TYPE_CHECKING:
@@ -40,10 +41,12 @@ class KubernetesBackend:
 
     elsewhere = True
     batches = False
+    images = True
     options = (
         Option("image", OptionKind.TEXT, "The image that pods run; it has runproj."),
         Option("python", OptionKind.TEXT, "The Python in it that has runproj; python3 by default."),
         Option("volume", OptionKind.TABLE, "A volume that holds this home: {persistentVolumeClaim: {claimName: …}}."),
+        Option("registry", OptionKind.TEXT, "Where environments are pushed to that are images of this machine: registry/team."),
         Option("context", OptionKind.TEXT, "Context of the kubeconfig."),
         Option("namespace", OptionKind.TEXT, "Namespace; that of the context, or of the pod that runproj runs in, by default."),
         Option("service_account", OptionKind.TEXT, "Service account of the pod."),
@@ -59,15 +62,14 @@ class KubernetesBackend:
         self._home, self._environ = context.home, context.environ
         self._server = context.tracking_uri.startswith(("http://", "https://"))
         self._clients: dict[str, ApiClient] = {}
+        self._pushed: dict[str, str] = {}
+        self._tell = context.tell
 
     # -- before
 
     def check(self, demand: Demand) -> None:
         if demand.place is EnvPlace.IMAGE:
-            raise BackendError(
-                "On Kubernetes a project's environment is built in the pod, not taken from an image",
-                fix="--env-manager virtualenv; or --env-manager system, and an `image` that has all it needs, and runproj.",
-            )
+            self._check_image(demand)
         if not demand.options.get("image"):
             fix = 'Name one that has runproj: --backend-config \'{"image": "registry/team/runproj@sha256:…"}\'.'
             raise BackendError("Which image are the pods to run?", fix=fix)
@@ -81,6 +83,20 @@ class KubernetesBackend:
         place = self._place(demand.options)
         self._call("GET", f"/apis/batch/v1/namespaces/{place['namespace']}/jobs?limit=1", place)
 
+    @staticmethod
+    def _check_image(demand: Demand) -> None:
+        if demand.arguments:
+            fix = "Say it in a `template`, or with the options of the backend."
+            raise BackendError(f"-A {demand.arguments[0]} is for containers of this machine's Docker engine", fix=fix)
+        if demand.asked:
+            kubernetes_inside.check(demand.asked)
+        if "@" not in demand.image and not demand.options.get("registry"):
+            raise BackendError(
+                "The project's image is in no registry, where the cluster could get it",
+                why=f"Its id is {demand.image[:19]}; this machine's Docker engine has it.",
+                fix='Push it and name it by that name; or have it pushed: --backend-config \'{"registry": "registry/team"}\'.',
+            )
+
     def submit(self, jobs: Sequence[Job], *, at_once: int | None = None) -> Sequence[JobHandle]:
         del at_once  # nobody who looks at `batches` asks for it
         return [self._submit(job) for job in jobs]
@@ -91,7 +107,7 @@ class KubernetesBackend:
         details = place | ({} if shared else {"far": "1"})
         if wait := job.demand.options.get("wait"):
             details["wait"] = str(parse_duration(str(wait)))
-        content = b"" if shared else _zipped(job.parcel.complete())
+        content = b"" if shared else folded(job.parcel.complete(documents.PART * documents.MOST_PARTS))
         parts = -(-len(content) // documents.PART)
         if parts > documents.MOST_PARTS:
             most = documents.PART * documents.MOST_PARTS
@@ -100,7 +116,8 @@ class KubernetesBackend:
                 fix="Leave large files out of the repository, or name a `volume` that holds this home.",
             )
         home = str(self._home) if shared else ""
-        wanted = documents.Wanted(job.run_id, job.name, job.demand, job.grace, str(job.parcel.folder), home, parts)
+        inside = self._image(job.demand) if job.demand.place is EnvPlace.IMAGE else ""
+        wanted = documents.Wanted(job.run_id, job.name, job.demand, job.grace, str(job.parcel.folder), home, parts, inside)
         manifest = documents.manifest(wanted)
         if len(manifest["spec"]["template"]["spec"]["containers"]) > 1:
             details["more"] = "1"
@@ -115,6 +132,15 @@ class KubernetesBackend:
                 self.cancel(handle)  # its pod would wait for them for ever
             raise
         return handle
+
+    def _image(self, demand: Demand) -> str:
+        """The image of an environment, by a digest that the cluster can get."""
+        if "@" in demand.image:
+            return demand.image
+        if demand.image not in self._pushed:
+            registry = str(demand.options["registry"])
+            self._pushed[demand.image] = kubernetes_push.pushed(demand.image, registry, self._environ, self._tell)
+        return self._pushed[demand.image]
 
     def _create(self, target: str, body: documents.Document, place: Mapping[str, str]) -> documents.Document:
         """Create something; what is there already is the same."""
@@ -142,6 +168,9 @@ class KubernetesBackend:
                     warned[key] = self._warnings(details)
                 said = warned[key].get(((pod or job or {}).get("metadata") or {}).get("name", ""))
                 status = replace(status, note=said or status.note)
+                if outcome := documents.cut_short(pod, said or "", time.time()):
+                    self.cancel(handle)
+                    status = JobStatus(JobState.ENDED, outcome=outcome, seen=True)
             found.append(status)
         return found
 
@@ -162,11 +191,12 @@ class KubernetesBackend:
         self, handle: JobHandle, details: Mapping[str, str], job: documents.Document | None, pod: documents.Document | None
     ) -> JobStatus:
         patience = float(details["wait"]) if "wait" in details else None
-        status = documents.status_of(job, pod, time.time(), patience)
+        status = replace(documents.status_of(job, pod, time.time(), patience), image=documents.image_of(pod))
         if status.state is not JobState.ENDED:
             return status
         if status.outcome is not None and job is not None and documents.exit_of(pod) is None:
             self.cancel(handle)  # the cluster would go on trying for ever
+            status = replace(status, seen=documents.never_ran(pod))  # and knows nothing of it when it is asked again
         ended = documents.exit_of(pod)
         if ended and documents.goes_on(pod):
             self.cancel(handle)  # what a template has beside the executor has nothing to do any more
@@ -206,7 +236,7 @@ class KubernetesBackend:
 
     def _log(self, pod: documents.Document, place: Mapping[str, str], last: bytes) -> bytes:
         """The log from the second of `last` on, each line with its time."""
-        since = f"&sinceTime={last.decode().partition('.')[0].rstrip('Z')}Z" if last else ""
+        since = f"&sinceTime={quote(documents.second_of(last))}" if last else ""
         target = f"/api/v1/namespaces/{place['namespace']}/pods/{pod['metadata']['name']}/log"
         return self._bytes("GET", f"{target}?container={documents.CONTAINER}&timestamps=true{since}", place)
 
@@ -233,8 +263,9 @@ class KubernetesBackend:
     def _usual_namespace(self, context: str) -> str:
         _, config, broken = _library()
         with contextlib.suppress(*broken):
-            contexts, active = config.list_kube_config_contexts(self._environ.get("KUBECONFIG"))
-            chosen = next((one for one in contexts if one["name"] == context), active)
+            library = config.kube_config  # its `list_kube_config_contexts` wants one to be the current one
+            files = library.KubeConfigMerger(self._environ.get("KUBECONFIG", library.KUBE_CONFIG_DEFAULT_LOCATION))
+            chosen = library.KubeConfigLoader(files.config, active_context=context or None).current_context
             return str(chosen["context"].get("namespace") or "default")
         with contextlib.suppress(OSError):  # in a pod
             return _OWN_NAMESPACE.read_text().strip() or "default"
@@ -264,7 +295,15 @@ class KubernetesBackend:
     def _call(
         self, method: str, target: str, place: Mapping[str, str], body: Mapping[str, Any] | None = None
     ) -> documents.Document:
-        found: documents.Document = json.loads(self._bytes(method, target, place, body) or b"{}")
+        said = self._bytes(method, target, place, body) or b"{}"
+        try:
+            found: documents.Document = json.loads(said)
+        except ValueError as error:
+            raise BackendError(
+                f"What answers at {self._client(place['context']).configuration.host} is no cluster",
+                why=f"It said: {said[:200].decode(errors='replace')}",
+                fix="Look at `server` in the kubeconfig, and whether a proxy wants you to log in.",
+            ) from error
         return found
 
     def _bytes(self, method: str, target: str, place: Mapping[str, str], body: Mapping[str, Any] | None = None) -> bytes:
@@ -311,18 +350,10 @@ class _ConflictError(BackendError):
 def _refused(code: int, said: bytes, host: str) -> BackendError:
     text = said.decode(errors="replace")
     with contextlib.suppress(ValueError, AttributeError):
-        text = json.loads(text).get("message", text)
+        text = json.loads(text).get("message") or text
     kind: Callable[..., BackendError] = {404: _MissingError, 409: _ConflictError}.get(code, BackendError)
     fix = "`kubectl auth can-i create jobs` tells what you may do there." if code in (401, 403) else ""
     return kind(f"The cluster at {host} answered {code}", why=text.strip()[:1000], fix=fix)
-
-
-def _zipped(folder: Path) -> bytes:
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
-        for file in sorted(folder.rglob("*")):
-            archive.write(file, file.relative_to(folder))
-    return content.getvalue()
 
 
 def make(context: BackendContext) -> KubernetesBackend:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from runproj.backends import kubernetes_inside as inside
 from runproj.core.backend import Demand, Engine, JobState, JobStatus
 from runproj.core.outcome import Outcome
 from runproj.core.run import RunStatus
@@ -28,8 +29,10 @@ CONTAINER = "runproj"
 PART = 700_000
 """Bytes of a parcel in one Secret, which may have 1 MiB in base64."""
 MOST_PARTS = 32
-_PARCEL = "/runproj/parcel"
+PARCEL = "/runproj/parcel"
 _DAY = 86_400
+_SENDING = 600
+"""Seconds after which nobody is taken to be still making the Secrets of a job."""
 _MARGIN = 120
 """Seconds that the cluster's deadline is after the executor's own: it counts the pulling of images too."""
 _HOPELESS = ("InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError", "CreateContainerError", "RunContainerError")
@@ -42,7 +45,9 @@ class Wanted:
     """What a job is made of.
 
     home:   where the pod sees runproj's home, by the volume that is named; empty where it does not.
-    parcel: in how many Secrets what the executor needs comes, where the home is not seen.
+    parcel: in how many Secrets what the executor needs comes, where the home is not seen;
+    inside: the image that is the project's environment, by digest: the executor runs in it, with a copy of runproj that another
+            container has put there.
     """
 
     run_id: str
@@ -52,6 +57,7 @@ class Wanted:
     folder: str = ""
     home: str = ""
     parcel: int = 0
+    inside: str = ""
 
 
 def job_name(run_id: str) -> str:
@@ -74,6 +80,7 @@ def manifest(wanted: Wanted) -> Document:
         "automountServiceAccountToken": bool(options.get("service_account")),
         "containers": [_container(wanted)],
         "volumes": _volumes(wanted),
+        **({"initContainers": [_preparing(wanted)]} if wanted.inside else {}),
     }
     if demand.resources.time:
         pod["activeDeadlineSeconds"] = math.ceil(parse_duration(demand.resources.time) + wanted.grace) + _MARGIN
@@ -89,6 +96,7 @@ def manifest(wanted: Wanted) -> Document:
         },
         "spec": {
             "backoffLimit": 0,
+            "podReplacementPolicy": "Failed",  # since 1.28: one that is deleted by others has not two pods for a while
             "completions": 1,
             "parallelism": 1,
             "ttlSecondsAfterFinished": math.ceil(parse_duration(str(options["ttl"]))) if "ttl" in options else _DAY,
@@ -109,23 +117,41 @@ def _queue(demand: Demand) -> dict[str, str]:
 
 def _container(wanted: Wanted) -> Document:
     demand, options = wanted.demand, wanted.demand.options
+    folder = wanted.folder if wanted.home else ""
+    words = inside.words(folder) if wanted.inside else ("sh", "-c", script(wanted))
     found: Document = {
         "name": CONTAINER,
-        "image": str(options["image"]),
-        "command": [
-            "sh",
-            "-c",
-            script(wanted).replace("$", "$$"),
-        ],  # Kubernetes takes $$ for $, and $(…) for a variable of its own
+        "image": wanted.inside or str(options["image"]),
+        "command": [literal(word) for word in words],
         "resources": resources(demand),
         "volumeMounts": _mounts(wanted),
         "terminationMessagePolicy": "FallbackToLogsOnError",
+        **(inside.security(demand) if wanted.inside else {}),
     }
     if names := options.get("env_secrets"):
         found["envFrom"] = [{"secretRef": {"name": str(name)}} for name in names]
-    if variables := options.get("variables"):
+    own = inside.variables(demand, folder) if wanted.inside else {}  # as the project has them; the user's may refer to others
+    variables = {name: literal(str(value)) for name, value in own.items()} | options.get("variables", {})
+    if variables:
         found["env"] = [{"name": name, "value": str(value)} for name, value in variables.items()]
     return found
+
+
+def _preparing(wanted: Wanted) -> Document:
+    """The container that lays out the code, and a runproj for an image that has none, before the other one begins."""
+    script = inside.preparation(wanted.demand, wanted.folder if wanted.home else "", PARCEL)
+    return {
+        "name": "prepare",
+        "image": str(wanted.demand.options["image"]),
+        "command": ["sh", "-c", literal(script)],
+        "volumeMounts": _mounts(wanted),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+    }
+
+
+def literal(word: str) -> str:
+    """Kubernetes takes $$ for $, and $(…) for a variable of its own."""
+    return word.replace("$", "$$")
 
 
 def script(wanted: Wanted) -> str:
@@ -137,12 +163,12 @@ def script(wanted: Wanted) -> str:
         seconds = math.ceil(parse_duration(wanted.demand.resources.time))
         lines.append(f"export {Engine.ENDS}=$(($(date +%s) + {seconds}))")
     if wanted.home:
-        lines.append(f"exec {python} -m runproj execute-parcel {shlex.quote(wanted.folder)}")
+        lines.append(f"exec {python} -P -m runproj execute-parcel {shlex.quote(wanted.folder)}")
     else:
         lines += [
             'folder=$(mktemp -d) && cd "$folder" || exit 97',
-            f"cat {_PARCEL}/part-* >parcel.zip && {python} -m zipfile -e parcel.zip parcel && rm parcel.zip || exit 97",
-            f"exec {python} -m runproj execute-parcel parcel --tee",
+            f"cat {PARCEL}/part-* >parcel.zip && {python} -m zipfile -e parcel.zip parcel && rm parcel.zip || exit 97",
+            f"exec {python} -P -m runproj execute-parcel parcel --tee",
         ]
     return "\n".join(lines)
 
@@ -162,16 +188,18 @@ def resources(demand: Demand) -> Document:
 
 
 def _volumes(wanted: Wanted) -> list[Document]:
+    shared = inside.volumes(wanted.demand) if wanted.inside else []
     if wanted.home:
-        return [{"name": "runproj-home", **wanted.demand.options["volume"]}]
+        return [{"name": "runproj-home", **wanted.demand.options["volume"]}, *shared]
     sources = [{"secret": {"name": secret_name(wanted.run_id, part)}} for part in range(wanted.parcel)]
-    return [{"name": "runproj-parcel", "projected": {"sources": sources, "defaultMode": 0o400}}]
+    return [{"name": "runproj-parcel", "projected": {"sources": sources, "defaultMode": 0o400}}, *shared]
 
 
 def _mounts(wanted: Wanted) -> list[Document]:
+    shared = inside.mounts(wanted.demand) if wanted.inside else []
     if wanted.home:
-        return [{"name": "runproj-home", "mountPath": wanted.home}]
-    return [{"name": "runproj-parcel", "mountPath": _PARCEL, "readOnly": True}]
+        return [{"name": "runproj-home", "mountPath": wanted.home}, *shared]
+    return [{"name": "runproj-parcel", "mountPath": PARCEL, "readOnly": True}, *shared]
 
 
 def secrets(run_id: str, content: bytes, owner: Mapping[str, Any]) -> list[Document]:
@@ -263,10 +291,22 @@ def _states(pod: Document, which: str) -> list[Document]:
 
 
 def _waiting(document: Document, note: str, now: float, patience: float | None) -> JobStatus:
-    since = document["metadata"].get("creationTimestamp")
-    if patience is not None and since and now - datetime.fromisoformat(since.replace("Z", "+00:00")).timestamp() > patience:
+    if patience is not None and _age(document, now) > patience:
         return JobStatus(JobState.ENDED, outcome=_failed("", f"it waited longer than it may: {note}"))
     return JobStatus(JobState.PENDING, note=note.strip(": "))
+
+
+def _age(document: Document, now: float) -> float:
+    """Seconds since it was made."""
+    since = document["metadata"].get("creationTimestamp")
+    return now - datetime.fromisoformat(since.replace("Z", "+00:00")).timestamp() if since else 0.0
+
+
+def cut_short(pod: Document | None, warning: str, now: float) -> Outcome | None:
+    """How a job has ended whose pod waits for Secrets that nobody makes any more; None where it may still get them."""
+    if pod and 'secret "runproj-' in warning and "not found" in warning and _age(pod, now) > _SENDING:
+        return _failed("", "whoever submitted it was killed before all of it was on the cluster")
+    return None
 
 
 def _ending(state: Document, ended: Document | None) -> Outcome | None:
@@ -276,7 +316,8 @@ def _ending(state: Document, ended: Document | None) -> Outcome | None:
     if ended is None:
         first = [one["state"]["terminated"] for one in state.get("initContainerStatuses") or () if one["state"].get("terminated")]
         said = next((one.get("message") or one.get("reason", "") for one in first if one.get("exitCode")), "")
-        return _failed(state.get("reason", "") or "lost", state.get("message", "") or said or "nothing says how its pod ended")
+        said = state.get("message", "") or said
+        return _failed(state.get("reason", "") or "lost", said) if said or state.get("reason") else None
     reason = ended.get("reason", "")
     if reason == "OOMKilled":
         return Outcome(RunStatus.FAILED, 128 + signal.SIGKILL, "out of memory: it used more than its container may")
@@ -312,10 +353,27 @@ def lines_after(text: bytes, last: bytes) -> tuple[bytes, bytes]:
     return b"".join(fresh), newest if fresh else last
 
 
+def second_of(stamp: bytes) -> str:
+    """The second that a time of a log is in.  Times are in the time zone of the pod's node, and say which that is."""
+    return re.sub(r"\.\d+", "", stamp.decode())
+
+
+def image_of(pod: Document | None) -> str:
+    """What the executor's container really runs, by digest, or by the id that its node's engine has for it."""
+    every = (pod or {}).get("status", {}).get("containerStatuses") or ()
+    found = next((str(one.get("imageID", "")) for one in every if one.get("name") == CONTAINER), "")
+    return found.rpartition("://")[2]
+
+
 def exit_of(pod: Document | None) -> tuple[int, str] | None:
     """Exit code and last words of the executor's container, where it has ended."""
     ended = next(iter(_states(pod, "terminated")), None) if pod else None
     return (int(ended.get("exitCode", 0)), str(ended.get("message", ""))) if ended else None
+
+
+def never_ran(pod: Document | None) -> bool:
+    """Whether no executor of it has begun."""
+    return pod is None or pod.get("status", {}).get("phase") == "Pending"
 
 
 def goes_on(pod: Document | None) -> bool:

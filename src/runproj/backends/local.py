@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from runproj import proc
+from runproj import leftovers, proc
 from runproj.backends.shared import follow_file
 from runproj.codec import to_json
 from runproj.core.backend import Demand, Job, JobHandle, JobState, JobStatus, Option
+from runproj.core.outcome import Outcome
 from runproj.core.project import Resources
+from runproj.core.run import RunStatus
 from runproj.errors import BackendError, NotFoundError
 from runproj.files import atomic_write
 from runproj.leases import Lease, LeaseInfo, Leases
@@ -103,6 +105,10 @@ class LocalBackend:
                 if info.host != socket.gethostname():
                     raise BackendError(f"The run is on {info.host}", fix=f"Run `runproj runs stop {info.run_id[:8]}` there.")
                 if info.process.alive:
+                    folder = self.runs / info.run_id
+                    if not leftovers.has_begun(folder):  # it may end before it can record why
+                        stopped = Outcome(RunStatus.KILLED, 128 + signal.SIGTERM, "stopped before it began")
+                        leftovers.leave_outcome(folder, stopped)
                     proc.send([info.process.pid], signal.SIGTERM)
 
     def logs(self, handle: JobHandle, *, stream: str = "stdout", follow: bool = False) -> Iterator[bytes]:

@@ -18,7 +18,7 @@ from typing import Any
 
 from runproj.backends import ray_far
 from runproj.backends.catalogue import BackendContext
-from runproj.backends.ray_api import RayApi, RayJob
+from runproj.backends.ray_api import PACKAGE_LIMIT, RayApi, RayJob
 from runproj.backends.shared import details_of, follow_log, has_ended, is_alive, is_given_up
 from runproj.codec import to_json
 from runproj.core.backend import Demand, Engine, Job, JobHandle, JobState, JobStatus, Option, OptionKind
@@ -75,7 +75,7 @@ class RayBackend:
         environment: dict[str, Any] = {"env_vars": {name: str(value) for name, value in options.get("variables", {}).items()}}
         details, before, words = {"address": api.address}, "", (*job.parcel.command, "--apart")
         if python := options.get("python"):
-            environment["working_dir"] = ray_far.package(job.parcel.complete(), api)
+            environment["working_dir"] = ray_far.package(job.parcel.complete(PACKAGE_LIMIT), api)
             before, words = ray_far.preparation(_name(job.run_id)), ray_far.command(str(python))
             details |= {"far": "1", "grace": str(job.grace)}
         line = before + entrypoint(words, job.demand, environment["env_vars"])
@@ -144,7 +144,9 @@ class RayBackend:
         if not self._is_far(handle):
             return follow_log(self._home, handle.run_id, stream, follow=follow)
         parcel = self._parcel(handle)
-        return ray_far.follow(self._api_of(handle), _name(handle.run_id), stream, lambda: follow and parcel.exists())
+        return ray_far.follow(
+            self._api_of(handle), _name(handle.run_id), stream, lambda: follow and parcel.exists(), self._grace(handle)
+        )
 
     def collect(self, handle: JobHandle, into: Path) -> None:
         if self._is_far(handle) and (job := self._api_of(handle).job(_name(handle.run_id))) is not None:

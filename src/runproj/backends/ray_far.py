@@ -12,7 +12,6 @@ import queue
 import shlex
 import threading
 import time
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from runproj.backends.ray_api import RayApi, RayJob
 from runproj.backends.shared import has_ended
 from runproj.errors import BackendError
 from runproj.files import sha256_file
-from runproj.packing import HERE, LOGS, PACKED, unpack
+from runproj.packing import HERE, LOGS, PACKED, fold, unpack
 
 _KEPT = 14
 """Days after which what nobody fetched is removed, by the next job on that node."""
@@ -33,9 +32,7 @@ def package(folder: Path, api: RayApi) -> str:
     """Upload a complete parcel; returns the URI of the package."""
     path = folder.with_name(f"{folder.name}.zip")
     try:
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-            for file in sorted(folder.rglob("*")):
-                archive.write(file, file.relative_to(folder))
+        fold(folder, path)
         return api.upload(f"runproj-{sha256_file(path)}.zip", path)
     finally:
         path.unlink(missing_ok=True)
@@ -85,14 +82,14 @@ def collect(api: RayApi, job: RayJob, into: Path, grace: float) -> None:
     fresh.unlink(missing_ok=True)
 
 
-def follow(api: RayApi, name: str, stream: str, going_on: Callable[[], bool]) -> Iterator[bytes]:
+def follow(api: RayApi, name: str, stream: str, going_on: Callable[[], bool], grace: float) -> Iterator[bytes]:
     """What the command of a job writes to a stream, until it ends; what it has written where nothing more is wanted."""
     while (job := api.job(name)) is not None and not job.node and going_on():
         time.sleep(_POLL)
     if job is None or not job.node:
         return
     if job.status == "RUNNING" and going_on():
-        yield from _live(api, job, stream)
+        yield from _live(api, job, stream, grace)
     else:
         yield from api.read(job.node, _log(job, stream))
 
@@ -101,7 +98,7 @@ def _log(job: RayJob, stream: str) -> str:
     return f"{job.id}/{LOGS}/{stream}.log"
 
 
-def _live(api: RayApi, job: RayJob, stream: str) -> Iterator[bytes]:
+def _live(api: RayApi, job: RayJob, stream: str, grace: float) -> Iterator[bytes]:
     """What is written while a job runs.  Ray never ends such an answer: this does, when the job has and nothing more comes."""
     found: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     stopped = threading.Event()
@@ -126,6 +123,7 @@ def _live(api: RayApi, job: RayJob, stream: str) -> Iterator[bytes]:
                 if ended:
                     return
                 now = api.job(job.id)
-                ended = now is None or now.status not in ("PENDING", "RUNNING")
+                goes_on = now is not None and (now.status in ("PENDING", "RUNNING") or may_go_on(api, now, grace))
+                ended = now is None or not goes_on or is_packed(api, now)
     finally:
         stopped.set()

@@ -1,7 +1,8 @@
 """Slurm: an executor is a batch job; jobs that are submitted together are one job array.
 
-The nodes see this home (a shared file system).  No accounting is needed: what a job did it records itself, and `squeue` knows
-the rest.  The job's own log, and what Slurm says in it, is `HOME/slurm/RUN/`.
+The nodes see this home (a shared file system), or get what they need with the script and record into a tracking server.  No
+accounting is needed: what a job did it records itself, and `squeue` knows the rest.  The job's own log, and what Slurm says in
+it, is `HOME/slurm/RUN/`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from runproj import proc
 from runproj.backends.catalogue import BackendContext
 from runproj.backends.shared import follow_log, has_ended
 from runproj.backends.slurm_script import (
+    MOST_PARCEL,
     SQUEUE,
     Seen,
     arguments,
@@ -35,6 +37,7 @@ from runproj.core.backend import Demand, Job, JobHandle, JobState, JobStatus, Op
 from runproj.core.environment import EnvPlace
 from runproj.errors import BackendError
 from runproj.files import atomic_write, remove_tree
+from runproj.packing import folded
 
 _PASSED_ON = (
     "PATH",
@@ -62,12 +65,13 @@ class _Ticket:
     """Written into a parcel before it is submitted: with it the job is found again by whoever knows only the run.
 
     group: the first run of those that are submitted together;  index: of the task, in an array;
-    clusters: where it was to go, when that was said.
+    clusters: where it was to go, when that was said;  far: whether its node does not see this home.
     """
 
     group: str
     index: int | None
     clusters: str = ""
+    far: bool = False
 
 
 class SlurmBackend:
@@ -83,6 +87,7 @@ class SlurmBackend:
         Option("exclude", OptionKind.TEXT, "Nodes not to run on."),
         Option("reservation", OptionKind.TEXT, "Reservation to use."),
         Option("clusters", OptionKind.TEXT, "Cluster to submit to, of several; with more than one, where it starts first."),
+        Option("python", OptionKind.TEXT, "A Python with runproj on the nodes, where they do not see this home."),
         Option("requeue", OptionKind.FLAG, "Whether the same run begins again after preemption or the loss of a node."),
         Option("signal", OptionKind.TEXT, "A signal to the command before the time limit, and before it is preempted: USR2@120."),
         Option("setup", OptionKind.LIST, "Lines of shell before the job: `module load cuda`."),
@@ -93,6 +98,7 @@ class SlurmBackend:
     def __init__(self, context: BackendContext) -> None:
         self._home = context.home
         self._environ = context.environ
+        self._server = context.tracking_uri.startswith(("http://", "https://"))
 
     # -- before
 
@@ -101,6 +107,11 @@ class SlurmBackend:
             raise BackendError(
                 "The project's environment is an image, and Docker is not here",
                 fix="Nodes need Docker for it; --env-manager virtualenv does without.",
+            )
+        if demand.options.get("python") and not self._server:
+            raise BackendError(
+                "What is recorded on a node that does not see this home needs a way here",
+                fix="Set RUNPROJ_TRACKING_URI to a server that nodes reach; or use a home that they see, and leave out `python`.",
             )
         words = arguments(demand, name="check", group="check", log="x", grace=10)
         options = [*_on(self._wanted(demand)), *(word for word in words if not word.startswith("--output="))]
@@ -121,7 +132,8 @@ class SlurmBackend:
     def submit(self, jobs: Sequence[Job], *, at_once: int | None = None) -> Sequence[JobHandle]:
         known = {job.run_id: handle for job in jobs if (handle := self._again(job))}
         fresh = [job for job in jobs if job.run_id not in known]
-        size = array_size(self._run(["scontrol", "show", "config"])) if len(fresh) > 1 else 1
+        together = len(fresh) > 1 and not fresh[0].demand.options.get("python")
+        size = array_size(self._run(["scontrol", "show", "config"])) if together else 1
         for begin in range(0, len(fresh), size):
             # a limit is of one array: so that it holds for all of them, the next one waits for the one before
             after = known[fresh[begin - 1].run_id] if begin and at_once else None
@@ -136,20 +148,22 @@ class SlurmBackend:
 
     def _submit(self, jobs: Sequence[Job], at_once: int | None, after: JobHandle | None) -> dict[str, JobHandle]:
         first, group = jobs[0], jobs[0].run_id
-        array = len(jobs) > 1
+        array, far = len(jobs) > 1, bool(jobs[0].demand.options.get("python"))
         for index, job in enumerate(jobs):
-            ticket = _Ticket(group, index if array else None, self._wanted(first.demand))
+            ticket = _Ticket(group, index if array else None, self._wanted(first.demand), far)
             atomic_write(job.parcel.folder / "slurm.json", to_json(ticket))
         logs = self._home / "slurm" / group
         self._forget_old(logs.parent)
         logs.mkdir(parents=True, exist_ok=True)
-        log = str(logs / ("%a.log" if array else "job.log"))
+        log = "/dev/null" if far else str(logs / ("%a.log" if array else "job.log"))
         words = arguments(first.demand, name=first.name, group=group, log=log, grace=first.grace)
         if array:
             words.append(f"--array=0-{len(jobs) - 1}" + (f"%{at_once}" if at_once else ""))
         if after:
             words.append(f"--dependency=afterany:{after.id.partition('_')[0]}")
-        text = script([job.parcel.command for job in jobs], first.demand, variables=self._passed(first), grace=first.grace)
+        parcel = folded(first.parcel.complete(MOST_PARCEL)) if far else b""
+        commands = [job.parcel.command for job in jobs]
+        text = script(commands, first.demand, variables=self._passed(first), grace=first.grace, far=parcel)
         number, cluster = self._sbatch(words, text, first)
         return {job.run_id: _handle(f"{number}_{index}" if array else number, cluster, job) for index, job in enumerate(jobs)}
 
@@ -201,8 +215,9 @@ class SlurmBackend:
 
     def _explained(self, jobs: Mapping[str, str], clusters: str) -> dict[str, JobStatus]:
         """Run → how its job ended, for those whose state does not say it."""
-        recorded = {run_id: has_ended(self._parcel(run_id)) for run_id in jobs}
-        mute = [number for run_id, number in jobs.items() if not recorded[run_id]]
+        far = {run_id for run_id in jobs if (ticket := self._ticket(run_id)) and ticket.far}
+        recorded = {run_id: run_id in far or has_ended(self._parcel(run_id)) for run_id in jobs}
+        mute = [number for run_id, number in jobs.items() if run_id in far or not recorded[run_id]]
         one = mute if len(mute) == 1 else []  # it tells of one or of all
         command = ["scontrol", *_on(clusters), "show", "job", "-o", *one]
         known = parse_jobs(self._run(command, good=(0, 1))) if mute else {}
@@ -210,6 +225,8 @@ class SlurmBackend:
             run_id: JobStatus(
                 JobState.ENDED,
                 outcome=outcome_of_exit(known.get(number, {}), self._log(run_id), recorded=recorded[run_id]),
+                seen=run_id in far,
+                last=f"its job ended with exit code {known.get(number, {}).get('ExitCode', '?')}" if run_id in far else "",
             )
             for run_id, number in jobs.items()
         }
@@ -300,6 +317,12 @@ class SlurmBackend:
         # a request that is under way is better answered than cut: whoever looks next finds its job
         done = proc.run(command, env=environ, stdin=script.encode(), timeout=_PATIENCE, tied=False)
         out, err = done.out.decode(errors="replace"), done.err.decode(errors="replace")
+        if done.code and "configuration source" in err:
+            why, fix = (
+                err.strip().splitlines()[-1],
+                "Run it where jobs are submitted, or have SLURM_CONF name the cluster's slurm.conf.",
+            )
+            raise BackendError("Slurm's programs do not know their cluster here", why=why, fix=fix)
         return done.code, out if done.code == 0 and out.strip() else f"{err}{out}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import math
 import re
 import shlex
@@ -18,6 +19,10 @@ NO_FOLDER = 97
 """Exit code of a job whose node does not see the home."""
 _ARRAY = 1000
 """Tasks of an array at most: where Slurm does not say how many it takes, and so that scripts stay small."""
+MOST_SCRIPT = 3 << 20
+"""Bytes of a parcel in a script; Slurm takes 4 MiB unless its administrator says otherwise."""
+MOST_PARCEL = MOST_SCRIPT * 3 // 4 * 76 // 77
+"""The same before it is written in base64."""
 _MARGIN = 120
 """Seconds that a job may take beside its command, where its time limit follows from a timeout."""
 
@@ -157,8 +162,13 @@ def pattern(path: str) -> str:
     return f"{folder.replace('%', '%%')}/{name}"
 
 
-def script(commands: Sequence[Sequence[str]], demand: Demand, *, variables: Mapping[str, str], grace: float) -> str:
-    """The batch script.  commands: what to execute, one for each task of an array; the last word of each is its parcel."""
+def script(
+    commands: Sequence[Sequence[str]], demand: Demand, *, variables: Mapping[str, str], grace: float, far: bytes = b""
+) -> str:
+    """The batch script.  commands: what to execute, one for each task of an array; the last word of each is its parcel.
+
+    far: the parcel itself, folded, for a node that does not see this home.
+    """
     given = {Engine.TOLD: "1", **variables}
     if demand.options.get("requeue"):
         given[Engine.REQUEUED] = "1"
@@ -167,12 +177,33 @@ def script(commands: Sequence[Sequence[str]], demand: Demand, *, variables: Mapp
     limit = seconds_of(demand, grace)
     ends = f"$(( $(date +%s) + {limit} ))" if limit is not None else "${SLURM_JOB_END_TIME:-}"  # newer versions of Slurm tell
     lines += [f"export {Engine.ENDS}={ends}"]
+    if far:
+        return "\n".join([*lines, *_unfolding(demand, far)])
     lines += [f"parcels=({' '.join(shlex.quote(command[-1]) for command in commands)})"]
     lines += ["parcel=${parcels[${SLURM_ARRAY_TASK_ID:-0}]}"]
     lines += [f'cd -- "$parcel" || {{ echo "The node $(hostname) does not see $parcel" >&2; exit {NO_FOLDER}; }}']
     lines += [str(line) for line in demand.options.get("setup", ())]
     lines += [f'exec {shlex.join(commands[0][:-1])} "$parcel"', ""]
     return "\n".join(lines)
+
+
+def _unfolding(demand: Demand, parcel: bytes) -> list[str]:
+    """The end of a script that brings its parcel along, and takes it away again."""
+    python = shlex.quote(str(demand.options["python"]))
+    if len(text := base64.encodebytes(parcel).decode()) > MOST_SCRIPT:
+        raise BackendError(
+            f"What the job needs has {len(text) >> 20} MiB, and Slurm takes scripts of {MOST_SCRIPT >> 20} MiB",
+            fix="Leave large files out of the repository, or use a home that the nodes see.",
+        )
+    return [
+        f'folder=$(mktemp -d) && cd -- "$folder" || exit {NO_FOLDER}',
+        "base64 -d >parcel.zip <<'END'",
+        f"{text}END",
+        f'{python} -m zipfile -e parcel.zip parcel && rm parcel.zip || {{ cd / && rm -rf "$folder"; exit {NO_FOLDER}; }}',
+        *(str(line) for line in demand.options.get("setup", ())),
+        f'exec {python} -m runproj execute-parcel "$folder/parcel" --fleeting',
+        "",
+    ]
 
 
 _WAITS = {

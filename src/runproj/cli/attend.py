@@ -33,7 +33,7 @@ def attend(run: Run, wiring: Wiring) -> Run:
     readers = [_Reader(backend, handle, stream, target) for stream, target in wanted]
     told: set[str] = set()
     asked = False
-    while not run.status.final:
+    while not run.over:
         try:
             run = _step(run, wiring, told)
         except (Interrupted, KeyboardInterrupt):
@@ -69,15 +69,21 @@ class _Reader(threading.Thread):
         super().__init__(name=f"follow {stream}", daemon=True)
         self._backend, self._handle, self._stream, self._target = backend, handle, stream, target
         self._size = 0
+        self._turn, self._done = threading.Lock(), False
         self.start()
 
     def run(self) -> None:
         with contextlib.suppress(RunprojError, OSError):
             for data in self._backend.logs(self._handle, stream=self._stream, follow=True):
-                self._write(data)
+                with self._turn:
+                    if self._done:
+                        return
+                    self._write(data)
 
     def rest(self, run: Run, wiring: Wiring) -> None:
         """What was not seen while the job ran: a short one has ended before anybody could look."""
+        with self._turn:  # a reader that lags goes no further
+            self._done = True
         with tempfile.TemporaryDirectory() as folder, contextlib.suppress(RunprojError, OSError):
             path = Path(folder) / "log"
             wiring.artifacts.get(run, f"logs/{self._stream}.log", path)

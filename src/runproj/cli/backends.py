@@ -35,11 +35,13 @@ def backends(json: opt.Json = False) -> None:
         output.write_json(found)
         return
     for view in found.backends:
-        output.write(f"{view.name}  {'can be used' if not view.problem else output.clean(view.problem)}")
+        output.write(f"{view.name}  {output.clean(view.problem) or output.good('can be used')}")
         for option in view.options:
             output.write(output.dim(f"  {option.name} ({option.kind.value})  {output.clean(option.help)}"))
+    names = {view.name for view in found.backends}
     for name, backend in found.profiles.items():
-        output.write(f"{output.clean(name)}  profile of {output.clean(backend)}")
+        unknown = "" if backend in names else ", and there is no such backend"
+        output.write(f"{output.clean(name)}  profile of {output.clean(backend)}{unknown}")
 
 
 def _view(name: str, wiring: Wiring) -> BackendView:
@@ -56,5 +58,6 @@ def _view(name: str, wiring: Wiring) -> BackendView:
         _, options = places.chosen(name, None)
         backend.check(Demand(resources=resources_with(Resources(), options), options=checked(options, known, name)))
     except RunprojError as error:
-        return BackendView(name, " ".join(filter(None, [f"{error.what}.", error.why, error.fix])), known)
+        said = [text if text.endswith((".", "?", "!")) else f"{text}." for text in (error.what, error.why) if text]
+        return BackendView(name, " ".join([*said, error.fix]).strip(), known)
     return BackendView(name, "", known)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+import typer
 
 if TYPE_CHECKING:
     from runproj.core.catalogue import Catalogue
+    from runproj.core.project import Project
     from runproj.core.run import Run
 
 
@@ -107,6 +111,38 @@ def _recent() -> Sequence[Run]:
     from runproj.wiring import Wiring
 
     return Wiring(load(), output.TerminalReporter(quiet=True)).tracking.search(RunQuery(limit=50))
+
+
+def entry_points(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Those of the project that the command line names, where it is a folder here; its scripts, where it declares none."""
+    found = _project(ctx)
+    if found is None:
+        return []
+    project, folder = found
+    names = [item.name for item in project.entry_points] or sorted(path.name for path in folder.glob("*.py"))
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def parameters(ctx: typer.Context, incomplete: str) -> list[tuple[str, str]]:
+    """`NAME=` for each parameter of the entry point, where the project is a folder here."""
+    found = _project(ctx)
+    wanted = ctx.params.get("entry_point") or "main"
+    offered = [item for point in (found[0].entry_points if found else ()) if point.name == wanted for item in point.parameters]
+    return [(f"{item.name}=", item.help) for item in offered if f"{item.name}=".startswith(incomplete)]
+
+
+def _project(ctx: typer.Context) -> tuple[Project, Path] | None:
+    from runproj.descriptor import read_project
+    from runproj.errors import RunprojError
+
+    # an option that has no value yet leaves arguments unread
+    uri = next(filter(None, [ctx.params.get("uri"), *ctx.args]), ".")
+    place, _, below = uri.partition("#")
+    folder = Path(place, below)
+    try:
+        return (read_project(folder), folder) if folder.is_dir() else None
+    except (RunprojError, OSError):
+        return None
 
 
 def words(*choices: str) -> Callable[[str], list[str]]:

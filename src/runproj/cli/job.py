@@ -1,4 +1,4 @@
-"""`execute-job`, `execute-parcel`: the executor in a process of its own, as backends start it.  Not for people."""
+"""`execute-job`, `execute-parcel`, `prepare-parcel`: the executor in a process of its own, as backends do.  Not for people."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import typer
 def register(app: typer.Typer) -> None:
     app.command("execute-job", hidden=True)(execute_job)
     app.command("execute-parcel", hidden=True)(execute_parcel)
+    app.command("prepare-parcel", hidden=True)(prepare_parcel)
 
 
 def execute_job(token: Annotated[str, typer.Argument()], descriptor: Annotated[int, typer.Argument()]) -> int:
@@ -27,6 +28,7 @@ def execute_parcel(
     folder: Annotated[Path, typer.Argument(help="The parcel: what the job needs, and where its record is written.")],
     apart: Annotated[bool, typer.Option("--apart", help="In a process that whoever kills this one does not find.")] = False,
     tee: Annotated[bool, typer.Option("--tee", help="Copy the output of the command to this process's own.")] = False,
+    fleeting: Annotated[bool, typer.Option("--fleeting", help="Remove the folder that holds the parcel at the end.")] = False,
     pack: Annotated[bool, typer.Option("--pack", help="Have the record fetched: one file at the end, and the logs.")] = False,
 ) -> int:
     """Execute the job that a parcel holds, on the machine that an engine has chosen."""
@@ -34,6 +36,7 @@ def execute_parcel(
     from runproj import packing
     from runproj.cli import output
     from runproj.errors import RunprojError
+    from runproj.files import remove_tree
 
     def work() -> int:
         from runproj.errands import Errand
@@ -48,6 +51,8 @@ def execute_parcel(
         finally:
             if pack and parcel.ended is not None:
                 packing.pack(parcel.record)
+            if fleeting:
+                remove_tree(folder.absolute().parent)
 
     def told() -> int:
         try:
@@ -59,3 +64,18 @@ def execute_parcel(
             return 128 + signal.SIGTERM
 
     return away.apart(told) if apart else work()
+
+
+def prepare_parcel(
+    folder: Annotated[Path, typer.Argument(help="The parcel.")],
+    portable: Annotated[Path, typer.Argument(help="Where a copy of this Python goes, for an image that has none like it.")],
+) -> int:
+    """Lay out the code of a parcel, and a runproj that runs anywhere, for an executor in the image of the project."""
+    from runproj import portable as copies
+    from runproj.cli import output
+    from runproj.errands import Errand
+    from runproj.parcels import Received
+
+    copies.copy(portable)
+    Errand(Received(folder.absolute()), output.TerminalReporter()).prepare()
+    return 0

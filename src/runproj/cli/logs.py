@@ -59,7 +59,7 @@ def logs(
     wiring = looking()
     run = wiring.find_run(reference)
     live = wiring.settings.runs / run.id / "logs"
-    if follow and not run.status.final:
+    if follow and not run.over:
         if timestamps:
             raise UsageError("--follow cannot be combined with --timestamps", fix="Follow first, then print with -t.")
         if _follow(wiring, run, ("stdout", "stderr") if both else ("stderr",) if stderr else ("stdout",)):
@@ -112,7 +112,7 @@ class _log_folder:  # noqa: N801 - reads as the function it stands for
         self.fetched: Path | None = None
 
     def __enter__(self) -> Path:
-        if not self.run.status.final and self.live.is_dir():
+        if not self.run.over and self.live.is_dir():
             return self.live
         import tempfile
 

@@ -16,13 +16,23 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say only notes and what went wrong.")]
 Uri = Annotated[str, typer.Argument(metavar="URI", help="Git URL, folder or .zip; '#sub/dir' names a folder inside it.")]
 EntryPoint = Annotated[
-    str, typer.Option("--entry-point", "-e", metavar="NAME", help="Entry point of the project, or a script of it (train.py).")
+    str,
+    typer.Option(
+        "--entry-point",
+        "-e",
+        metavar="NAME",
+        help="Entry point of the project, or a script of it (train.py).",
+        autocompletion=complete.entry_points,
+    ),
 ]
 Revision = Annotated[
     str | None,
     typer.Option("--version", "-v", "--rev", metavar="REV", help="Branch, tag, commit (full or short), HEAD~1, refs/…."),
 ]
-Params = Annotated[list[str] | None, typer.Option("--param", "-P", "--param-list", metavar="NAME=VALUE", help="A parameter.")]
+Params = Annotated[
+    list[str] | None,
+    typer.Option("--param", "-P", "--param-list", metavar="NAME=VALUE", help="A parameter.", autocompletion=complete.parameters),
+]
 ParamsFile = Annotated[Path | None, typer.Option("--params-file", metavar="FILE", help="Parameters from a YAML or JSON file.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse fallbacks and undeclared parameters instead of noting them.")]
 RequireClean = Annotated[bool, typer.Option("--require-clean", help="Refuse a folder with uncommitted changes.")]
@@ -119,7 +129,13 @@ Wait = Annotated[bool, typer.Option("--wait", help="With --queue: wait for its e
 Repeat = Annotated[int, typer.Option("--repeat", min=1, metavar="N", help="Run it N times, and tell how its metrics vary.")]
 Force = Annotated[bool, typer.Option("--force", help="Run every step of a pipeline, whatever has been run before.")]
 FromStep = Annotated[
-    str | None, typer.Option("--from", metavar="STEP", help="Run this step of a pipeline and all that need it, changed or not.")
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="STEP",
+        help="Run this step of a pipeline and all that need it, changed or not.",
+        autocompletion=complete.entry_points,
+    ),
 ]
 Parallel = Annotated[
     int | None,

@@ -177,8 +177,8 @@ class TerminalReporter:
 
     def progress(self, text: str) -> None:
         if self.quiet or not text.strip():
-            return
-        if self.live:
+            self._wipe()
+        elif self.live:
             self._show(text)
         elif time.monotonic() - self._told > _PATIENCE:
             self._line(self._name, text)

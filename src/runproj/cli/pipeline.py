@@ -9,10 +9,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runproj.cli import output, plans
+from runproj.cli import detached_pipeline, output, plans
 from runproj.errors import RunprojError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from runproj.cli.run import Asked
     from runproj.core.pipeline import Graph, PipelineView, StepView
     from runproj.core.plan import Request
@@ -33,18 +35,23 @@ def run(opened: Opened, request: Request, asked: Asked, wiring: Wiring) -> int:
     from runproj.pipelines.outlook import outlook
 
     use = wiring.services()
-    if asked.detach or asked.repeat > 1:
+    if asked.repeat > 1:
         use.sources.discard(opened.checkout)
-        word = "--detach" if asked.detach else "--repeat"
-        fix = "Leave it out: where this ends, the same command goes on." if asked.detach else "--force runs every step again."
-        raise UsageError(f"{word} is for a single run, and {request.entry_point!r} needs others", fix=fix)
+        what = f"--repeat is for a single run, and {request.entry_point!r} needs others"
+        raise UsageError(what, fix="--force runs every step again.")
+    told = detached_pipeline.told()
+    if asked.detach and told is None and not asked.dry_run:
+        use.sources.discard(opened.checkout)
+        return detached_pipeline.begin(wiring, as_json=asked.json, quiet=asked.quiet)
     pipeline = deciding.plan(opened, request, deciding.Wishes(asked.force, asked.from_step), use)
     if asked.dry_run:
         steps = outlook(pipeline, use)
         use.sources.discard(pipeline.checkout)
         plans.show_steps(PipelineView(None, request.entry_point, "PLANNED", steps), as_json=asked.json)
         return 0
-    watch = Watch(pipeline.graph, wiring, quiet=asked.quiet)
+    watch = Watch(pipeline.graph, wiring, quiet=asked.quiet and told is None)
+    if told is not None:
+        watch.known = lambda parent: detached_pipeline.tell(told, parent, use)
     parallel = asked.parallel or len(os.sched_getaffinity(0))
     begun = time.monotonic()
     try:
@@ -83,8 +90,10 @@ class Watch:
         self._live = not quiet and output.TerminalReporter().live
         self._width = max(12, *(output.width(name) + 2 for name in graph.names))
         self._running: dict[str, float] = {}
+        self.known: Callable[[Run], None] = lambda _: None
 
     def begun(self, parent: Run) -> None:
+        self.known(parent)
         if not self._quiet:
             self.wipe()
             word = output.paint("pipeline    ", _DIM, sys.stderr)

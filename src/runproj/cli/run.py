@@ -284,7 +284,7 @@ def _start(planned: Planned, wiring: Wiring, asked: Asked) -> int:
 
         tell(run, wiring, as_json=asked.json, quiet=asked.quiet)
         return 0
-    if not run.status.final:
+    if not run.over:
         from runproj.cli.attend import attend
 
         run = attend(run, wiring)
@@ -298,11 +298,11 @@ def _ended(run: Run, wiring: Wiring, asked: Asked) -> int:
     if asked.json:
         output.write_json(wiring.view(run))
     elif not asked.quiet:
-        took = output.seconds(((run.end or run.start) - run.start) / 1000)
+        took = f" in {output.seconds((run.end - run.start) / 1000)}" if run.end else ""  # none: its end is not stored yet
         good = run.status is RunStatus.FINISHED
         word = output.paint(run.status.value, "\x1b[32m" if good else "\x1b[31;1m", sys.stderr)
         phases = output.paint(_phases(run.tag(TagName.DURATIONS) or ""), "\x1b[2m", sys.stderr)
-        output.say(f"{word} in {took}  {output.clean(run.name)} ({run.id[:8]})  {phases}")
+        output.say(f"{word}{took}  {output.clean(run.name)} ({run.id[:8]})  {phases}")
     if run.status is not RunStatus.FINISHED:
         for line in (run.tag(TagName.REASON) or "").splitlines():
             output.say(f"  {output.clean(line)}")

@@ -171,6 +171,8 @@ def _show(view: RunView) -> None:
     if record and record.machine:
         machine = record.machine
         rows.append(("machine", f"{machine.host}, {machine.cpu}, {machine.cores} cores, {machine.system}"))
+    if image := run.tag(TagName.JOB_IMAGE):
+        rows.append(("ran in", image))
     if record and record.timings:
         rows.append(("timings", "  ".join(f"{t.phase} {output.seconds(t.seconds)}" for t in record.timings)))
     if parent := run.tag(TagName.PARENT):
@@ -293,11 +295,11 @@ def stop(references: opt.RunReferences, json: opt.Json = False) -> None:
     ended = []
     for reference in references:
         run = wiring.find_run(reference)
-        if not run.status.final:
+        if not run.over:
             wiring.cancel(run)
             output.say(f"Stopping {output.clean(run.name)} ({run.id[:8]}) …")
             run = follow(run, use)
-        if not run.status.final and wiring.recover():  # its executor was gone before it could be asked
+        if not run.over and wiring.recover():  # its executor was gone before it could be asked
             run = wiring.tracking.get_run(run.id)
         ended.append(run)
         output.say(f"{output.clean(run.name)} ({run.id[:8]}) is {run.status.value}.")
@@ -348,14 +350,14 @@ def wait(
         if waits := run.tag(TagName.WAITS):
             output.say(f"{output.clean(run.name)} ({run.id[:8]}) waits: {output.clean(waits)}")
         run = follow(run, use, deadline)
-        if not run.status.final:
+        if not run.over:
             wiring.recover()
             run = wiring.tracking.get_run(run.id)
-        if not run.status.final:
+        if not run.over:
             code = 124
         elif run.status is not RunStatus.FINISHED:
             code = int(run.tag(TagName.EXIT_CODE) or 1)
-        output.say(f"{output.clean(run.name)} ({run.id[:8]}) is {'' if run.status.final else 'still '}{run.status.value}.")
+        output.say(f"{output.clean(run.name)} ({run.id[:8]}) is {'' if run.over else 'still '}{run.status.value}.")
         ended.append(run)
     if json:
         output.write_json(RunList(tuple(ended)))

@@ -168,7 +168,7 @@ def _start(served: Served, workers: int, ready: Callable[[], None]) -> None:
         environ = {**os.environ, _JOB: to_json(job)}
 
         def start() -> Process:
-            command = [sys.executable, "-m", "runproj.cli.main", "server-worker"]
+            command = [sys.executable, "-P", "-m", "runproj.cli.main", "server-worker"]
             return proc.start(command, cwd=Path.cwd(), env=environ, out=1, err=2, keep=(served.descriptor, alive))
 
         ready()

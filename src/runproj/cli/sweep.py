@@ -32,7 +32,12 @@ _MOST_LIVE = 8
 """Trials under way that the moving table names."""
 
 Uri = Annotated[
-    str, typer.Argument(metavar="URI", help="As of 'run'; or 'resume' or 'show', and a sweep (its id, beginning of an id, name).")
+    str,
+    typer.Argument(
+        metavar="URI",
+        help="As of 'run'; or 'resume' or 'show', and a sweep (its id, beginning of an id, name).",
+        autocompletion=complete.words(*_VERBS),
+    ),
 ]
 SweepRun = Annotated[str | None, typer.Argument(metavar="[SWEEP]", help="Which sweep.", autocompletion=complete.runs)]
 Params = Annotated[
@@ -42,6 +47,7 @@ Params = Annotated[
         "-P",
         metavar="NAME=VALUES",
         help="A value; several (lr=0.1,0.01); a range (2..8, 0.1..0.9:0.1, 1e-4..1:log); or @FILE.csv with a trial a line.",
+        autocompletion=complete.parameters,
     ),
 ]
 Method = Annotated[
@@ -173,7 +179,6 @@ def sweep(
 
 def _table(params: list[str] | None) -> tuple[list[str], Table | None]:
     """Parameters that were typed, and the file of trials among them."""
-    from runproj.files import explained
     from runproj.sweeps.deciding import Table
 
     files = [text for text in params or () if text.startswith("@")]
@@ -183,8 +188,10 @@ def _table(params: list[str] | None) -> tuple[list[str], Table | None]:
         return list(params or ()), None
     path = Path(files[0][1:])
     try:
-        with explained(path, "read"):
-            text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        what = f"The file of trials {files[0]!r} cannot be read"
+        raise UsageError(what, why=error.strerror or str(error), fix="Name a file after the @: -P @trials.csv") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is not a text in UTF-8", why=str(error)) from error
     return [text for text in params or () if not text.startswith("@")], Table(text, path.name)
@@ -304,8 +311,9 @@ class Watch:
         self._lines = len(lines)
 
     def wipe(self) -> None:
+        output.move("")  # an environment is being built
         if self._lines:
-            sys.stderr.write(f"\x1b[{self._lines}A\x1b[J")
+            sys.stderr.write(f"\r\x1b[{self._lines}A\x1b[J")  # \r: the terminal shows ^C
             sys.stderr.flush()
             self._lines = 0
 

@@ -79,6 +79,7 @@ def _maker(spool: Spool, number: int, declared: Dict[str, Any]) -> Iterator[_Mak
         yield _Maker(base, bool(declared.get("made_by")))
     finally:
         if lock is not None:
+            fcntl.flock(lock, fcntl.LOCK_UN)  # closing does not do it where a child that was forked meanwhile has a copy
             os.close(lock)
 
 

@@ -1,8 +1,9 @@
 """The thread that sends what is logged, while the training goes on."""
 
+import os
 import threading
 import time
-from typing import Callable, Optional
+from typing import Callable, List, Optional
 
 from runproj.client.delivery import Delivery, warn
 from runproj.client.wire import Away, Server
@@ -12,6 +13,24 @@ _GATHER = 0.2
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 30.0
 _SILENCE = 30.0
 """Seconds without an answer after which the user is told."""
+
+
+_loading = threading.RLock()
+"""Held while modules are loaded: a child that was forked in the middle of that could never load them."""
+_held: List[bool] = []
+
+
+def _before_fork() -> None:
+    _held.append(_loading.acquire(timeout=10))
+
+
+def _after_fork() -> None:
+    if _held.pop():
+        _loading.release()
+
+
+if hasattr(os, "register_at_fork"):  # Python 3.7
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
 
 
 class Worker:
@@ -76,7 +95,11 @@ class Worker:
         """Send everything there is; whether that could be done."""
         try:
             if self.delivery is None:
-                self.delivery = self._make(self._connect())
+                with _loading:
+                    import urllib.request  # noqa: F401
+
+                    server = self._connect()
+                self.delivery = self._make(server)
             while not self._stopped and self.delivery.step():
                 self._reached, self._heard = True, time.monotonic()
                 self._tell()

@@ -9,7 +9,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Protocol
 
-from runproj.core.environment import EnvPlace
+from runproj.core.environment import DockerSpec, EnvPlace
 from runproj.core.outcome import Outcome
 from runproj.core.project import Resources
 from runproj.errors import UsageError
@@ -37,7 +37,8 @@ class Demand:
     """What a job asks of a backend.
 
     options: the backend's own, found to be of their kind;  timeout: in seconds;
-    image: of an environment that is an image, by digest or id.
+    image: of an environment that is an image, by digest or id;  asked: what its project asks for beside it;
+    arguments: what the user asks of its container (`-A`).
     """
 
     place: EnvPlace = EnvPlace.HOST
@@ -45,6 +46,8 @@ class Demand:
     options: Mapping[str, Any] = field(default_factory=dict)
     timeout: float | None = None
     image: str = ""
+    asked: DockerSpec | None = None
+    arguments: tuple[str, ...] = ()
 
 
 class Parcel(Protocol):
@@ -60,9 +63,11 @@ class Parcel(Protocol):
     @property
     def command(self) -> tuple[str, ...]: ...
 
-    def complete(self) -> Path:
+    def complete(self, most: int | None = None) -> Path:
         """Add the code, for a machine that does not see this home; returns the folder, which is then all that is needed.
 
+        most: bytes that there is room for; where the code is larger, its history stays behind, and then the code itself, which
+        the executor gets from its remote.  Code that is only here is added in any case.
         There: `python -m runproj execute-parcel FOLDER`.  Raises `SourceError`.
         """
 
@@ -117,7 +122,8 @@ class JobStatus:
     note:    why it waits, for people;
     outcome: how the engine ended it (memory, time, node, cancelled); None where the executor itself knows better;
     seen:    of a job that is over: what its executor wrote is here, and nothing more will come;
-    last:    what it said last, for a run of which nobody has recorded the end.
+    last:    what it said last, for a run of which nobody has recorded the end;
+    image:   what it really ran in, where its engine starts jobs in images: by digest, or the engine's id.
     """
 
     state: JobState
@@ -125,6 +131,7 @@ class JobStatus:
     outcome: Outcome | None = None
     seen: bool = False
     last: str = ""
+    image: str = ""
 
 
 class Backend(Protocol):
@@ -133,7 +140,8 @@ class Backend(Protocol):
     options:   what can be said to it;
     elsewhere: its executors are started by an engine, with a parcel; they may run on another machine, after this process is gone;
     batches:   its engine takes many jobs at once, and lets so many run at a time as it is told; where it does not, no more are
-               submitted than may run.
+               submitted than may run;
+    images:    (may be left out) its engine starts jobs in images, and `status` tells which one it really was.
     """
 
     @property
@@ -178,6 +186,10 @@ class Engine:
 
     ENDS = "RUNPROJ_JOB_ENDS"
     """When the engine ends the job, in seconds since 1970: the executor ends its command before that."""
+    LASTS = "RUNPROJ_JOB_LASTS"
+    """How many seconds the command may take, from the executor's start."""
+    INSIDE = "RUNPROJ_JOB_INSIDE"
+    """Set where the executor runs in the image that is the environment of its project."""
     TOLD = "RUNPROJ_JOB_TOLD"
     """Set where the engine sends SIGTERM to every process of the job."""
     REQUEUED = "RUNPROJ_JOB_REQUEUED"

@@ -62,7 +62,8 @@ class Options:
     """What a container gets beside what runproj gives it.  `config` and `host` in the engine's words.
 
     proxy: the variables of this shell that name proxies;  certificates: a file of certificates to trust instead of the image's
-           own, or `SYSTEM_CERTIFICATES` for those of this machine.  Neither is a word of `docker run`.
+           own, or `SYSTEM_CERTIFICATES` for those of this machine;
+    reach: how containers of an engine elsewhere reach this machine.  None of the three is a word of `docker run`.
     """
 
     config: dict[str, object] = field(default_factory=dict)
@@ -73,6 +74,7 @@ class Options:
     network: str = ""
     proxy: bool = False
     certificates: str = ""
+    reach: str = ""
 
     def add_to(self, key: str, value: object) -> None:
         """Add to a list of the host's part."""
@@ -136,6 +138,10 @@ def _certificates(options: Options, text: str) -> None:
     options.certificates = text or SYSTEM_CERTIFICATES
 
 
+def _reach(options: Options, text: str) -> None:
+    options.reach = text
+
+
 def _network(options: Options, text: str) -> None:
     options.network = text
 
@@ -182,6 +188,7 @@ _OPTIONS: Mapping[str, _Taker] = {
     "network": _network,
     "proxy": _proxy,
     "ca": _certificates,
+    "reach": _reach,
     "gpus": lambda options, text: options.add_to("DeviceRequests", gpus(text)),
     "user": _config("User"),
     "hostname": _config("Hostname"),

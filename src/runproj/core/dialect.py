@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from runproj.errors import StartError
+
 _ONLY_BASH = re.compile(
     r"\[\[|\(\(|\$'|\$\"|<<<|<\(|>\(|&>|\|&|;&|\$\[|\*\*|\+=|=\(|==|"
     r"\{[^{}\s]*(?:,|\.\.)[^{}\s]*\}|"  # brace expansion
@@ -27,3 +29,16 @@ def needs_bash(script: str) -> str:
     if (found := _ECHO.search(script)) and ("\\" in script or "$" in script):  # others read escapes in what they are given
         return "echo"
     return ""
+
+
+def shell_for(script: str, *, bash: bool) -> str:
+    """`bash`; in an image without it `sh`, if that understands the script.  Raises `StartError`."""
+    if bash:
+        return "bash"
+    if words := needs_bash(script):
+        raise StartError(
+            "The command is written for bash, which is not in the image",
+            why=f"Other shells do not have {words!r}, or understand it in another way.",
+            fix="Install bash in the image, write the command without it, or as a list of words, which needs no shell.",
+        )
+    return "sh"

@@ -47,7 +47,7 @@ class Output:
 
 @dataclass(frozen=True)
 class Timing:
-    """How long a phase took, in seconds of a clock that never steps."""
+    """How long a phase took, in seconds of a clock that never steps; `queue`: the wait for an engine, by two machines' clocks."""
 
     phase: str
     seconds: float

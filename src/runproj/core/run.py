@@ -90,6 +90,14 @@ class Run:
     def tag(self, key: str) -> str | None:
         return next((tag.value for tag in self.tags if tag.key == key), None)
 
+    @property
+    def over(self) -> bool:
+        """Whether it has ended, and whoever sees to its end has said so: on a tracking server, a project's own `mlflow.end_run`
+        gives it a final status while its command still works."""
+        ours = self.tag(TagName.ATTEMPT) is not None
+        told = self.tag(TagName.EXIT_CODE) is not None or self.tag(TagName.LOST) is not None
+        return self.status.final and (told or not ours)
+
 
 @dataclass(frozen=True)
 class NewRun:
@@ -158,6 +166,7 @@ class TagName:
     LOST = "runproj.lost"
     INCOMPLETE = "runproj.incomplete"
     WAITS = "runproj.waits"
+    JOB_IMAGE = "runproj.job_image"
     RESTARTS = "runproj.restarts"
     SPOOL = "runproj.spool"
     ATTEMPT = "runproj.attempt"

@@ -99,6 +99,8 @@ class Services:
     until:     when the command has to be asked to end at the latest, in seconds since 1970;
     experiment: of runs whose plan names none; `experiment_id` comes before it.
     given:     files that came with the job, named by their sha256;
+    waited:    seconds that the job has waited for its engine to begin it;
+    inside:    code that is laid out already, for an executor that runs in the environment of its plan;
     place:     the backend that a name stands for, which may be a profile's, and its options.
     """
 
@@ -123,6 +125,8 @@ class Services:
     experiment: str = "Default"
     experiment_id: str | None = None
     given: Path | None = None
+    waited: float = 0.0
+    inside: Path | None = None
     place: Callable[[str], tuple[str, Mapping[str, Any]]] = lambda name: (name, {})
 
     @property

@@ -116,10 +116,10 @@ class Sources(Protocol):
     def scratch(self) -> Path:
         """A path for a working tree that is removed by `discard`, or once this process has ended."""
 
-    def pack(self, checkout: Checkout, into: Path) -> PackedCode:
+    def pack(self, checkout: Checkout, into: Path, *, whole: bool = True) -> PackedCode:
         """Write the code to the empty folder `into`, for `unpack` to take over elsewhere; uncommitted changes stay a patch.
 
-        Raises `SourceError`.
+        whole: with the history of its commits.  Raises `SourceError`.
         """
 
     def unpack(self, code: PackedCode, folder: Path) -> None:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from runproj import proc
+from runproj import dockersdk, proc
 from runproj.core.environment import Progress
 from runproj.engine import Where
 from runproj.environments.dockerfiles import NAME, Recipe
@@ -34,14 +34,8 @@ class Images:
 
     @cached_property
     def _client(self) -> docker.APIClient:
-        import docker
-
-        tls: Any = False
-        if folder := self._where.certificates:
-            pair = (f"{folder}/cert.pem", f"{folder}/key.pem")
-            tls = docker.tls.TLSConfig(client_cert=pair, ca_cert=f"{folder}/ca.pem", verify=True)
         with _explained("The Docker engine cannot be used"):
-            return docker.APIClient(base_url=self._where.url, tls=tls, version="auto", timeout=600)
+            return dockersdk.connected(self._where)
 
     def digest(self, name: str) -> str:
         """The digest that the registry of an image has for it now.  Raises `EnvironmentFailure`."""

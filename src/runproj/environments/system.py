@@ -27,7 +27,9 @@ from runproj.errors import EnvironmentFailure, StartError
 from runproj.files import atomic_write
 
 _ASK = """
-import json, platform, sys
+import sys
+sys.path[:] = filter(None, sys.path)  # the folder where it is asked has no modules for it
+import json, platform
 try:
     from importlib import metadata
     found = sorted({(d.metadata["Name"], d.version) for d in metadata.distributions() if d.metadata["Name"]})

@@ -176,7 +176,8 @@ class Engine:
     def _is_there(self, waiting: _Waiting) -> bool:
         """Whether another process has run the step since it was decided that it has to, or runs it: that is waited for."""
         state, step = self._state, waiting.step
-        if (run := self._past.running(waiting.plan)) is not None:
+        ours = {info.run_id for info in self._leases.all()}
+        if (run := self._past.running(waiting.plan, ours)) is not None:
             state.running[step.name] = waiting, run
             state.adopted.add(step.name)
             self._watcher.adopted(step.name, run)
@@ -223,10 +224,10 @@ class Engine:
                 if job in (JobState.PENDING, JobState.RUNNING):
                     continue
             seen = use.tracking.get_run(run.id)
-            if here and not seen.status.final:  # its executor is gone
+            if here and not seen.over:  # its executor is gone
                 use.look()
                 seen = use.tracking.get_run(run.id)
-            if seen.status.final:
+            if seen.over:
                 self._ended(waiting, seen)
 
     def _ended(self, waiting: _Waiting, run: Run) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from runproj import references, runner, trust
@@ -85,10 +85,13 @@ class Past:
         record = self._record(run)
         return record.outputs if record else ()
 
-    def running(self, plan: Plan) -> Run | None:
-        """A run of the same plan that a pipeline has begun and that goes on."""
+    def running(self, plan: Plan, ours: Container[str]) -> Run | None:
+        """A run of the same plan that a pipeline has begun and that goes on.
+
+        ours: ids of the runs that this home looks after; of another one nobody here would hear that its machine is gone.
+        """
         for run in self._search(statuses=_OPEN, tags={TagName.RECIPE: recipe_of(plan)}):
-            if run.tag(TagName.PIPELINE) and _data_of(self._plan(run)) == _data_of(plan):
+            if run.id in ours and run.tag(TagName.PIPELINE) and _data_of(self._plan(run)) == _data_of(plan):
                 return run
         return None
 

@@ -51,7 +51,10 @@ def store(view: PipelineView, parent: Run, use: Services) -> None:
 
 
 def close(parent: Run, outcome: Outcome, metrics: Sequence[Metric], use: Services) -> None:
-    """Store the final state; the parent gets the metrics of the step that was asked for."""
+    """Store the final state; the parent gets the metrics of the step that was asked for, and what a detached one has told."""
+    told = use.runs / parent.id / "logs" / "stdout.log"
+    if told.exists():
+        use.artifacts.adopt(parent, told, "logs/stdout.log")
     now = int(time.time() * 1000)
     tags = (Tag(TagName.EXIT_CODE, str(outcome.exit_code)), Tag(TagName.REASON, outcome.reason[:2000]))
     own = tuple(Metric(metric.key, metric.value, now) for metric in metrics)

@@ -53,6 +53,8 @@ def facts_of(view: RunView) -> Iterator[Fact]:
         yield Fact("output", output.path, output.sha256[:16], output.sha256)
     if backend := run.tag(TagName.PROJECT_BACKEND):
         yield Fact("run", "backend", backend)
+    if image := run.tag(TagName.JOB_IMAGE):
+        yield Fact("run", "image of its job", image)
     yield Fact("run", "status", run.status.value)
     yield Fact("run", "name", run.name)
 

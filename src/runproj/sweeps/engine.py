@@ -96,12 +96,13 @@ class Engine:
 
     def resume(self, parent: Run, recover: Callable[[], object]) -> Run:
         """Run the trials that are still wanted of a sweep that was stopped or killed."""
-        if any(info.run_id == parent.id and info.process.alive for info in self._leases.all()):
-            raise UsageError(f"Sweep {parent.id[:8]} is running", fix=f"runproj runs stop {parent.id[:8]}")
         token = tokens.token_hex(8)
-        lease = self._leases.take(token, self._use.tracking_uri)
-        try:
+        with self._leases.alone(parent.id):
+            if any(info.run_id == parent.id and info.process.alive for info in self._leases.all()):
+                raise UsageError(f"Sweep {parent.id[:8]} is running", fix=f"runproj runs stop {parent.id[:8]}")
+            lease = self._leases.take(token, self._use.tracking_uri)
             lease.update(run_id=parent.id, folder=self._use.runs / parent.id)
+        try:
             gone = (TagName.LOST, TagName.REASON, TagName.EXIT_CODE)
             changes = RunChanges(status=RunStatus.RUNNING, tags=(Tag(TagName.ATTEMPT, token),), deleted_tags=gone)
             self._use.tracking.update(parent.id, changes)
@@ -118,7 +119,7 @@ class Engine:
         while True:
             recover()
             runs = record.children(parent.id, self._use)
-            if self._elsewhere or all(run.status.final for run in runs):
+            if self._elsewhere or all(run.over for run in runs):
                 return runs
             if time.monotonic() > deadline:
                 raise UsageError(f"Trials of sweep {parent.id[:8]} still run", fix="Stop them: runproj runs stop RUN.")
@@ -134,7 +135,7 @@ class Engine:
                 self._sampler.tell(number, state.values[number], seen.value)
                 if self._sweep.prune is not Pruning.NONE:
                     state.curves[number] = self._curve(run.id)
-            elif not run.status.final:
+            elif not run.over:
                 state.adopted[number], state.runs[number] = run, run.id
         known = set(state.values)
         state.next = max(known, default=0) + 1
@@ -264,7 +265,7 @@ class Engine:
         if state.adopted.pop(answer.number, None) and not record.counts(run) and not self._stopping:
             state.again.append(answer.number)  # it was being stopped, or had not been submitted
             return
-        if not run.status.final:  # its process vanished
+        if not run.over:  # its process vanished
             self._recover()
             run = self._use.tracking.get_run(run_id)
         seen = state.ended[answer.number] = record.trial_view(self._with_reason(run), self._sweep)

@@ -139,7 +139,7 @@ class Jobs:
         found = {run.id: run.status for run in self._open()}
         self._waiting = {number for number, run_id in self._running.items() if found.get(run_id) is RunStatus.SCHEDULED}
         for number, run_id in list(self._running.items()):
-            if run_id not in found:
+            if run_id not in found and self._use.tracking.get_run(run_id).over:
                 del self._running[number]
                 yield Answer(number, run_id, ended=True)
 

@@ -71,7 +71,7 @@ def counts(run: Run) -> bool:
     """Whether a trial has had its chance: it ended by itself or was pruned, and neither its user nor a crash stopped it."""
     if run.status is RunStatus.KILLED:
         return run.tag(TagName.PRUNED) is not None
-    return run.status.final and run.tag(TagName.LOST) is None
+    return run.over and run.tag(TagName.LOST) is None
 
 
 def latest(runs: Sequence[Run]) -> dict[int, Run]:
@@ -135,10 +135,14 @@ def view(parent: Run, sweep: Sweep, use: Services) -> SweepView:
 
 
 def _notes(finished: Sequence[Run], sweep: Sweep) -> Iterator[str]:
-    without = sum(value_of(run, sweep) is None for run in finished) if sweep.metric else 0
+    values = [value_of(run, sweep) for run in finished] if sweep.metric else []
+    without = values.count(None)
     if without:
         known = ", ".join(sorted({metric.key for run in finished for metric in run.metrics})) or "none"
         yield f"{without} of {len(finished)} trials that finished have no metric {sweep.metric!r}; metrics: {known}."
+    if odd := sum(value != value for value in values):
+        what = f"ended with a {sweep.metric!r} that is no number (NaN): they are not ranked."
+        yield f"{odd} of {len(finished)} trials that finished {what}"
 
 
 def close(parent: Run, sweep: Sweep, outcome: Outcome, best: TrialView | None, use: Services) -> None:
