@@ -76,8 +76,8 @@ class Server:
             self._thread.join(timeout=5)
         with self._changed:
             for connection, busy in self._connections.items():
-                if not busy:
-                    _end(connection, socket.SHUT_RD)  # what has arrived already is read and answered nevertheless
+                if not busy and not _has_arrived(connection):
+                    _end(connection, socket.SHUT_RD)
             self._changed.wait_for(lambda: not self._connections, timeout)
             for connection in self._connections:
                 _end(connection, socket.SHUT_RDWR)
@@ -153,6 +153,14 @@ class Server:
             self._connections[connection] = True
 
 
+def _has_arrived(connection: socket.socket) -> bool:
+    """Whether a request, or its beginning, waits for its thread, which may be late on a busy machine."""
+    try:
+        return bool(connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+    except OSError:
+        return False
+
+
 def _end(connection: socket.socket, how: int) -> None:
     with contextlib.suppress(OSError):
         connection.shutdown(how)
@@ -172,8 +180,10 @@ class _Connection:
     def serve(self) -> None:
         """Answer requests until the connection ends."""
         try:
-            while (data := self._incoming.head()) is not None:
-                self._server.busy(self._socket)
+            while self._incoming.begins():
+                self._server.busy(self._socket)  # before it is read: the server that closes sees it here, or in the kernel
+                if (data := self._incoming.head()) is None:
+                    return
                 if not self._exchange(parse(data)) or not self._server.idle(self._socket):
                     return
         except Malformed as bad:

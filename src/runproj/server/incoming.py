@@ -36,13 +36,19 @@ class Incoming:
         self._first = True
         connection.setblocking(True)
 
+    def begins(self) -> bool:
+        """Wait for a head; False where the client has ended.  Takes nothing off the socket.  Raises `Gone`."""
+        if self._data:
+            return True
+        self._wait_for(_HEAD if self._first else _IDLE)
+        self._first = False
+        return bool(self._receive(1, socket.MSG_PEEK))
+
     def head(self) -> bytes | None:
         """The next head with the empty line at its end; None where there is none.  Raises `Malformed` and `Gone`."""
         end = self._data.find(b"\r\n\r\n")
         if end < 0:
             if not self._data:
-                self._wait_for(_HEAD if self._first else _IDLE)
-                self._first = False
                 self._data = self._receive(_BLOCK)
                 end = self._data.find(b"\r\n\r\n")
             if end < 0 and not self._rest_of_head():
@@ -111,9 +117,9 @@ class Incoming:
         except OSError:
             raise Gone from None
 
-    def _receive(self, size: int) -> bytes:
+    def _receive(self, size: int, flags: int = 0) -> bytes:
         try:
-            return self._socket.recv(size)
+            return self._socket.recv(size, flags)
         except OSError:  # a timeout in the kernel is one too
             raise Gone from None
 
