@@ -125,8 +125,8 @@ class _Signals:
 
     def __enter__(self) -> _Signals:
         os.set_blocking(self._write, False)
+        self._wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)  # before the first signal is taken
         self._before = _handle(self._on_signal, self.words)
-        self._wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -81,4 +81,4 @@ def team_server(*options: str, home: Path | None = None) -> Iterator[Team]:
                 process.communicate(timeout=300)
             except subprocess.TimeoutExpired:
                 process.kill()
-                process.communicate()
+                raise AssertionError(f"the server did not stop: {process.communicate()}") from None

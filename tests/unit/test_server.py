@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from runproj.cli import server
+from runproj.errors import Interrupted
 from runproj.proc import start_time
 from support.team import team_server
 from support.waiting import until
@@ -55,6 +57,22 @@ def test_a_request_that_has_begun_is_answered_before_it_stops(isolated, number):
         client.sendall(b"ves")
         assert client.recv(1000).startswith(b"HTTP/1.1 200 ")
         assert team.process.wait(60) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_that_comes_as_soon_as_it_is_minded_is_heard(monkeypatch, number):
+    install = signal.signal
+
+    def install_and_send(which, handler):
+        before = install(which, handler)
+        if handler is server._heard and which == number:
+            monkeypatch.undo()
+            os.kill(os.getpid(), number)
+        return before
+
+    monkeypatch.setattr(signal, "signal", install_and_send)
+    with pytest.raises(Interrupted):
+        server._wait(once=False)
 
 
 def test_an_address_that_is_taken_is_an_error_with_a_fix(cli):

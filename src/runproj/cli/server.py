@@ -132,8 +132,8 @@ def _wait(*, once: bool) -> None:
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
             if signal.getsignal(number) is not signal.SIG_IGN  # as nohup and background jobs have them
         ]
+        signal.set_wakeup_fd(teller.fileno(), warn_on_full_buffer=False)  # whichever thread a signal comes to, from the first on
         before = {number: signal.signal(number, _heard) for number in minded}
-        signal.set_wakeup_fd(teller.fileno(), warn_on_full_buffer=False)  # whichever thread a signal came to
         number = told.recv(1)[0]
         signal.set_wakeup_fd(-1)
         for which, handler in before.items():
