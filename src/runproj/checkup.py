@@ -33,6 +33,7 @@ def examine(
     yield _guarded("interpreters", lambda: ", ".join(interpreters()) or "none found", "Install one, e.g. uv python install 3.12")
     yield _same_file_system(settings)
     yield _everything_sent(unsent())
+    yield from _unstored(settings.home)
     yield from _queue(settings.home)
 
 
@@ -146,6 +147,14 @@ def _everything_sent(unsent: int) -> Check:
         processes = "1 process" if unsent == 1 else f"{unsent} processes"
         return Check("sync", "warning", f"what {processes} logged has not been sent yet", "runproj sync")
     return Check("sync", "ok", "everything that was logged has been sent")
+
+
+def _unstored(home: Path) -> Iterator[Check]:
+    """Records of jobs of which not everything could be stored: they are the only ones, so nothing removes them."""
+    folder = home / "unstored"
+    if kept := sorted(path.name[:8] for path in folder.iterdir()) if folder.is_dir() else []:
+        found = f"not everything of {', '.join(kept)} could be stored; their records are kept in {folder}"
+        yield Check("records", "warning", found, "Take from them what you need, then remove them.")
 
 
 def _queue(home: Path) -> Iterator[Check]:

@@ -84,6 +84,30 @@ class Placed:
         pace = self._paces.setdefault(handle.backend, _Pace())
         pace.wait, pace.next, pace.before = SHORTEST, 0.0, ()
 
+    def abandon(self, run: Run) -> None:
+        """Close a run whose engine is gone: what is here of its record is stored, and it is KILLED unless that says otherwise.
+
+        Its job is asked to stop if it can be; if not, and it exists, it does nothing more than what it has begun.
+        Raises `NotFoundError` where no job of the run is looked after from this home.
+        """
+        found = [info for info in self.leases.all() if info.run_id == run.id and info.handle is not None]
+        lease = self.leases.seize(found[0].token) if found else None
+        if lease is None or lease.info.handle is None:
+            fix = "What runs on this machine is stopped without --abandon; for others, use the home that they were started from."
+            raise NotFoundError(f"This home looks after no job of run {run.id[:8]}", fix=fix)
+        try:
+            try:
+                self.cancel(run, lease.info.handle)
+            except RunprojError as error:
+                self.reporter.note(f"The job of run {run.id[:8]} could not be stopped: {error.what}. {error.why}".strip())
+            why = f"abandoned: its job on {lease.info.handle.backend} was not waited for"
+            status = JobStatus(JobState.LOST, outcome=Outcome(RunStatus.KILLED, 128 + signal.SIGTERM, why))
+            parcel = Received(folder_of(run.id, self.home))
+            self._completed(lease, run, parcel, status, self.stores(lease.info.tracking_uri))
+        except BaseException:
+            lease.abandon()
+            raise
+
     def _asked(self, name: str, infos: Sequence[LeaseInfo]) -> Iterator[tuple[LeaseInfo, JobStatus]]:
         """Each job with what its engine says; nothing new where it is not to be asked yet, or does not answer."""
         pace = self._paces.setdefault(name, _Pace())

@@ -136,6 +136,30 @@ def test_an_engine_that_does_not_answer_is_told_of_once(away: Cli, logging: Repo
     nothing_left(away)
 
 
+def test_a_run_whose_engine_is_gone_for_good_can_be_closed(
+    away: Cli, logging: Repository, background: Path, tmp_path: Path
+) -> None:
+    run_id = detached(away, logging, *ON, "-e", "endless")
+    until(away, run_id, points=5)
+    executor = executor_of(away, run_id)
+    gone = "raise BackendError('The engine is away', why='Nobody listens.')"
+    deaf = ("def cancel(self, handle: JobHandle) -> None:", f"def cancel(self, handle: JobHandle) -> None:\n        {gone}")
+    altered(away, background, tmp_path, ("return [JobStatus(", f"{gone}; return [JobStatus("), deaf)
+    assert f"runs stop --abandon {run_id[:8]}" in away("runs", "stop", run_id).stderr
+    os.kill(executor, signal.SIGKILL)
+    stopped = away("runs", "stop", "--abandon", run_id)
+    assert (stopped.returncode, "could not be stopped: The engine is away" in stopped.stderr) == (0, True), stopped.stderr
+    view = away.json("runs", "show", run_id)
+    assert (view["run"]["status"], view["reason"].partition(":")[0]) == ("KILLED", "abandoned")
+    assert away("runs", "logs", run_id).stdout.startswith("begun\n")
+    nothing_left(away)
+    again = away("runs", "stop", "--abandon", run_id)
+    assert (again.returncode, "is KILLED" in again.stderr) == (0, True)
+    here = detached(away, logging, "-e", "endless")
+    assert "no job" in away("runs", "stop", "--abandon", here).stderr
+    assert away("runs", "stop", here).returncode == 0
+
+
 def test_what_cannot_be_stored_is_set_aside(away: Cli, logging: Repository) -> None:
     run_id = detached(away, logging, *ON)
     recorded(away, run_id)
@@ -146,6 +170,8 @@ def test_what_cannot_be_stored_is_set_aside(away: Cli, logging: Repository) -> N
     run = away.json("runs", "show", run_id)["run"]
     assert run["status"] == "FINISHED" and any(tag["key"] == "runproj.incomplete" for tag in run["tags"])
     assert [path.stat().st_size for path in kept.rglob("model.bin")] == [7000]
+    (check,) = [item for item in away.json("doctor")["checks"] if item["name"] == "records"]
+    assert check["state"] == "warning" and run_id[:8] in check["found"]
     nothing_left(away)
 
 

@@ -16,7 +16,7 @@ from runproj.cli.correlate import correlate
 from runproj.cli.logs import logs, looking
 from runproj.cli.search import search
 from runproj.cli.select import select
-from runproj.errors import UsageError
+from runproj.errors import BackendError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from runproj.core.plan import Plan
     from runproj.core.run import Param, Run
     from runproj.core.views import Comparison, RunView
+    from runproj.wiring import Wiring
 
 _MOST_COMPARED = 12
 
@@ -285,7 +286,13 @@ def _compared(comparison: Comparison, *, packages: bool) -> None:
         output.say(f"{comparison.same} more values are the same in all of them (--all shows them).")
 
 
-def stop(references: opt.RunReferences, json: opt.Json = False) -> None:
+def stop(
+    references: opt.RunReferences,
+    abandon: Annotated[
+        bool, typer.Option("--abandon", help="Close runs whose engine is gone for good: what has come of their record is kept.")
+    ] = False,
+    json: opt.Json = False,
+) -> None:
     """Stop runs: everything they started is asked to end, then killed; they end as KILLED."""
     from runproj.core.views import RunList
     from runproj.runner import follow
@@ -295,8 +302,11 @@ def stop(references: opt.RunReferences, json: opt.Json = False) -> None:
     ended = []
     for reference in references:
         run = wiring.find_run(reference)
-        if not run.over:
-            wiring.cancel(run)
+        if abandon and not run.over:
+            wiring.placed.abandon(run)
+            run = wiring.tracking.get_run(run.id)
+        elif not run.over:
+            _cancel(wiring, run)
             output.say(f"Stopping {output.clean(run.name)} ({run.id[:8]}) …")
             run = follow(run, use)
         if not run.over and wiring.recover():  # its executor was gone before it could be asked
@@ -305,6 +315,14 @@ def stop(references: opt.RunReferences, json: opt.Json = False) -> None:
         output.say(f"{output.clean(run.name)} ({run.id[:8]}) is {run.status.value}.")
     if json:
         output.write_json(RunList(tuple(ended)))
+
+
+def _cancel(wiring: Wiring, run: Run) -> None:
+    try:
+        wiring.cancel(run)
+    except BackendError as error:
+        way_out = f"If it is gone for good: runproj runs stop --abandon {run.id[:8]}"
+        raise BackendError(error.what, why=error.why, fix=f"{error.fix} {way_out}".strip()) from error
 
 
 def delete(
