@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum
 
 from runproj import stats
@@ -23,6 +23,7 @@ from runproj.core.correlation import (
     Together,
 )
 from runproj.core.run import Run, RunStatus
+from runproj.core.values import dataclass
 from runproj.errors import NotFoundError
 
 FEW = 10

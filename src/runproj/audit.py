@@ -11,12 +11,13 @@ import re
 import shutil
 import socket
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 
 from runproj import proc
 from runproj.core.environment import EnvPlace
 from runproj.core.record import Audit, Connection, ReadFile
+from runproj.core.values import dataclass
 from runproj.errors import BackendError, UsageError
 from runproj.files import sha256_file
 from runproj.supervise import CommandSpec

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from runproj.core.run import RunQuery, Tag, TagName
+from runproj.core.values import dataclass
 from runproj.errors import NotFoundError, UsageError
 from runproj.files import sha256_file
 

@@ -6,12 +6,13 @@ import re
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 from xml.etree import ElementTree
 
 from runproj.capsule.page import Page, Text, as_markdown
 from runproj.core.run import Run, RunStatus
+from runproj.core.values import dataclass
 from runproj.core.verdict import Level, Verdict
 from runproj.reproduce.junit import junit
 

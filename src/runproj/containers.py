@@ -9,7 +9,7 @@ import json
 import os
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from runproj.core.environment import DockerSpec, ImageFacts
 from runproj.core.plan import Plan
 from runproj.core.project import ParameterType, Resources
 from runproj.core.source import Checkout
+from runproj.core.values import dataclass
 from runproj.engine import Engine, EngineAway, EngineError, Where
 from runproj.errors import BackendError, StartError
 from runproj.files import atomic_write, explained

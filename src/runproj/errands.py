@@ -10,7 +10,7 @@ import contextlib
 import os
 import signal
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from runproj.backends.shared import is_alive
 from runproj.core.backend import Engine
 from runproj.core.outcome import Outcome, outcome_of
 from runproj.core.run import NewRun, RunChanges, RunStatus, Tag, TagName
+from runproj.core.values import dataclass
 from runproj.errors import NotFoundError, TrackingError
 from runproj.files import Lock, LockedElsewhere, remove_tree
 from runproj.leases import Leases

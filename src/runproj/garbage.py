@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
+from runproj.core.values import dataclass
 from runproj.files import remove_tree
 
 _CLIENT_DAYS = 30

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 from runproj.codec import DocumentError, from_json, to_json
 from runproj.core.capsule import PackedInput
+from runproj.core.values import dataclass
 from runproj.errors import StorageError
 from runproj.files import Objects, atomic_write, explained, sha256_text
 

@@ -8,7 +8,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -22,6 +22,7 @@ from runproj.core.project import ParameterType
 from runproj.core.run import Run
 from runproj.core.services import Services
 from runproj.core.source import Checkout
+from runproj.core.values import dataclass
 from runproj.errors import BackendError, RunprojError
 from runproj.files import explained, write_descriptor
 

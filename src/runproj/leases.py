@@ -15,12 +15,13 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from runproj import proc
 from runproj.codec import DocumentError, from_json, to_json
 from runproj.core.backend import JobHandle
+from runproj.core.values import dataclass
 from runproj.errors import NotFoundError
 from runproj.files import Lock, LockedElsewhere, atomic_write
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -26,6 +26,7 @@ from runproj.core.plan import Plan
 from runproj.core.run import Run
 from runproj.core.services import Services
 from runproj.core.source import Checkout, Pin, PinKind
+from runproj.core.values import dataclass
 from runproj.errors import NotFoundError, StorageError
 from runproj.files import atomic_write, remove_tree
 from runproj.inputs import Brought, output

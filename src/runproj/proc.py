@@ -11,11 +11,11 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import IO
 
+from runproj.core.values import dataclass
 from runproj.errors import StartError
 
 _PR_SET_PDEATHSIG = 1

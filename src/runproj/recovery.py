@@ -7,12 +7,12 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from runproj import leftovers, nested, proc
 from runproj.core.run import Run, RunChanges, RunQuery, RunStatus, Tag, TagName
 from runproj.core.tracking import ArtifactStore, TrackingStore
+from runproj.core.values import dataclass
 from runproj.errors import NotFoundError, RunprojError
 from runproj.files import remove_tree, sweep_trash
 from runproj.leases import Lease, Leases

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,6 +15,7 @@ from runproj.core.plan import Plan
 from runproj.core.record import RunRecord
 from runproj.core.run import Run, RunQuery, RunStatus, TagName
 from runproj.core.tracking import ArtifactInfo, ArtifactStore, TrackingStore
+from runproj.core.values import dataclass
 from runproj.core.views import RunModel, RunView
 from runproj.errors import NotFoundError
 

@@ -6,7 +6,6 @@ import contextlib
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from runproj.codec import DocumentError, from_json, to_json
 from runproj.core.run import Run, RunChanges, RunStatus, Tag
 from runproj.core.tracking import TrackingStore
 from runproj.core.transfer import ORIGIN, ItemMoved, Target, TransferReport
+from runproj.core.values import dataclass
 from runproj.errors import NotFoundError
 from runproj.files import atomic_write
 from runproj.parcels import Received

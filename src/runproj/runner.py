@@ -8,7 +8,7 @@ import os
 import secrets as tokens
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from runproj import __version__, leftovers
@@ -23,6 +23,7 @@ from runproj.core.project import EntryPoint, ParameterType, Project
 from runproj.core.run import Run, RunChanges, Tag, TagName
 from runproj.core.services import Services
 from runproj.core.source import Checkout
+from runproj.core.values import dataclass
 from runproj.errors import (
     DamagedError,
     DescriptorError,

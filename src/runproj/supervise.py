@@ -12,12 +12,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from runproj import proc
+from runproj.core.values import dataclass
 from runproj.errors import StartError
 from runproj.logs import LogWriter
 

@@ -6,10 +6,10 @@ import contextlib
 import datetime
 import errno
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runproj.core.values import dataclass
 from runproj.errors import NotFoundError, RunprojError, StorageError, UsageError
 
 if TYPE_CHECKING:

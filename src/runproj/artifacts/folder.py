@@ -8,13 +8,13 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from runproj.artifacts.files import CHUNK, INCOMING, Sink, inside, put, split, verified
 from runproj.artifacts.pool import Pool
 from runproj.core.tracking import ArtifactInfo
+from runproj.core.values import dataclass
 from runproj.errors import NotFoundError, RefusedError
 from runproj.files import explained, storage_error, tree_size
 

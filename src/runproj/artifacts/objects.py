@@ -18,7 +18,6 @@ import re
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
@@ -26,6 +25,7 @@ from typing import BinaryIO
 from runproj.artifacts.buckets import Bucket, ObjectInfo, open_bucket
 from runproj.artifacts.files import CHUNK, Sink, inside, put, split, verified
 from runproj.core.tracking import ArtifactInfo
+from runproj.core.values import dataclass
 from runproj.errors import DamagedError, NotFoundError, RefusedError
 from runproj.files import explained
 

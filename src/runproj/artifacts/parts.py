@@ -7,10 +7,10 @@ import os
 import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from runproj.artifacts.files import CHUNK, Files, verified
+from runproj.core.values import dataclass
 from runproj.errors import NotFoundError, RefusedError
 from runproj.files import Lock, explained, remove_tree, tree_size, write_all
 

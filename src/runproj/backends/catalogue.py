@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from runproj.core.backend import Backend
 from runproj.core.template import suggestion
+from runproj.core.values import dataclass
 from runproj.errors import BackendError, UsageError
 
 GROUP = "runproj.backends"

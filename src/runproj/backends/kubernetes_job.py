@@ -11,7 +11,6 @@ import re
 import shlex
 import signal
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -19,6 +18,7 @@ from runproj.backends import kubernetes_inside as inside
 from runproj.core.backend import Demand, Engine, JobState, JobStatus
 from runproj.core.outcome import Outcome
 from runproj.core.run import RunStatus
+from runproj.core.values import dataclass
 from runproj.settings import parse_duration, parse_size
 
 Document = dict[str, Any]

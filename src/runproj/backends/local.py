@@ -8,7 +8,6 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from runproj import leftovers, proc
@@ -18,6 +17,7 @@ from runproj.core.backend import Demand, Job, JobHandle, JobState, JobStatus, Op
 from runproj.core.outcome import Outcome
 from runproj.core.project import Resources
 from runproj.core.run import RunStatus
+from runproj.core.values import dataclass
 from runproj.errors import BackendError, NotFoundError
 from runproj.files import atomic_write
 from runproj.leases import Lease, LeaseInfo, Leases

@@ -12,7 +12,6 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from runproj import proc
@@ -35,6 +34,7 @@ from runproj.backends.slurm_script import (
 from runproj.codec import DocumentError, from_json, to_json
 from runproj.core.backend import Demand, Job, JobHandle, JobState, JobStatus, Option, OptionKind
 from runproj.core.environment import EnvPlace
+from runproj.core.values import dataclass
 from runproj.errors import BackendError
 from runproj.files import atomic_write, remove_tree
 from runproj.packing import folded

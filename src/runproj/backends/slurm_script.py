@@ -7,11 +7,11 @@ import math
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from runproj.core.backend import Demand, Engine, JobState, JobStatus
 from runproj.core.outcome import Outcome
 from runproj.core.run import RunStatus
+from runproj.core.values import dataclass
 from runproj.errors import BackendError, UsageError
 from runproj.settings import parse_duration, parse_size
 

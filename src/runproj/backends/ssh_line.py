@@ -11,11 +11,11 @@ import stat
 import string
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from runproj import proc
+from runproj.core.values import dataclass
 from runproj.errors import BackendError, StartError
 
 _PATIENCE = 120.0

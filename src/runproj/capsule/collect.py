@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from runproj.codec import DocumentError, from_json, to_json
 from runproj.core.capsule import Manifest
 from runproj.core.run import TagName
+from runproj.core.values import dataclass
 from runproj.files import Objects, atomic_write, remove_tree, tree_size
 
 _DAY = 86400.0

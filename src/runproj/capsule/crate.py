@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import mimetypes
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 from runproj.capsule.names import packed
 from runproj.core.capsule import Manifest, PackedFile, PackedRun
@@ -16,6 +15,7 @@ from runproj.core.plan import Plan
 from runproj.core.record import RunRecord
 from runproj.core.run import RunStatus
 from runproj.core.source import PinKind
+from runproj.core.values import dataclass
 
 METADATA = "ro-crate-metadata.json"
 _CRATE = "https://w3id.org/ro/crate/1.1"

@@ -8,7 +8,7 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -32,6 +32,7 @@ from runproj.core.record import Output, RunRecord
 from runproj.core.run import Run
 from runproj.core.services import Reporter
 from runproj.core.transfer import Shelf
+from runproj.core.values import dataclass
 from runproj.errors import RunprojError, StartError, UsageError
 from runproj.files import explained, remove_tree, sha256_file
 

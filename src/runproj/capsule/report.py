@@ -6,12 +6,12 @@ import datetime
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from runproj.capsule.page import Block, Cell, Code, Line, Page, Table, Text
 from runproj.core.plan import Plan
 from runproj.core.record import Machine, RunRecord
 from runproj.core.run import Metric, Run, RunStatus
+from runproj.core.values import dataclass
 from runproj.core.verdict import Verdict
 from runproj.core.views import RunView
 

@@ -6,11 +6,11 @@ import base64
 import hashlib
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from runproj.core.values import dataclass
 from runproj.errors import UsageError
 
 if TYPE_CHECKING:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from runproj.capsule.record import CapsuleRecord
 from runproj.core.capsule import CapsuleImport, PackedEnvironment, PackedWheel
 from runproj.core.services import Reporter
 from runproj.core.transfer import Source, TransferReport
+from runproj.core.values import dataclass
 from runproj.errors import StorageError
 from runproj.kept import BuiltWheel, Kept, SavedImage
 

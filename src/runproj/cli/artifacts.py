@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +10,7 @@ import typer
 from runproj.cli import complete, output
 from runproj.cli import options as opt
 from runproj.cli.logs import looking
+from runproj.core.values import dataclass
 from runproj.errors import UsageError
 
 if TYPE_CHECKING:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +12,7 @@ import typer
 
 from runproj.cli import complete, output
 from runproj.cli import options as opt
+from runproj.core.values import dataclass
 from runproj.errors import RunprojError, UsageError
 
 if TYPE_CHECKING:

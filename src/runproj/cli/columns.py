@@ -5,11 +5,11 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from runproj.cli import output
 from runproj.core.run import Run
 from runproj.core.search import Entity
+from runproj.core.values import dataclass
 from runproj.errors import UsageError
 
 _WIDEST = 32

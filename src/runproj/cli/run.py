@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -11,6 +10,7 @@ import typer
 from runproj.cli import options as opt
 from runproj.cli import output, places
 from runproj.cli.lock import lock_options
+from runproj.core.values import dataclass
 from runproj.errors import RunprojError, UsageError
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import field, fields, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from runproj.core.environment import DockerSpec, EnvPlace
 from runproj.core.outcome import Outcome
 from runproj.core.project import Resources
+from runproj.core.values import dataclass
 from runproj.errors import UsageError
 
 

@@ -6,12 +6,12 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from runproj.core import shell, simple, template
 from runproj.core.project import Command, ParameterType
 from runproj.core.scanner import Quoting, Slot
 from runproj.core.template import Hole, Piece
+from runproj.core.values import dataclass
 from runproj.core.words import Meaning, Words
 from runproj.errors import DescriptorError, ParameterError
 

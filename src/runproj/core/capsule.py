@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from runproj.core.models import LoggedModel
 from runproj.core.run import Experiment
 from runproj.core.transfer import MovedRun, TransferReport
+from runproj.core.values import dataclass
 
 CAPSULE_VERSION = 1
 MANIFEST = "manifest.json"

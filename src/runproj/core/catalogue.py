@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from runproj.core.models import LoggedModel, ModelVersion, RegisteredModel
 from runproj.core.run import Experiment, Lifecycle, Run
+from runproj.core.values import dataclass
 
 
 @dataclass(frozen=True)

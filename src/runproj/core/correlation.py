@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 
 from runproj.core.numbers import as_number
+from runproj.core.values import dataclass
 
 
 class Scale(Enum):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from runproj.core.source import FileChange
+from runproj.core.values import dataclass
 from runproj.core.verdict import MetricCheck, OutputCheck
 from runproj.core.views import Difference
 

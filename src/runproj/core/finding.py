@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from runproj.core.condition import Condition, Order
 from runproj.core.ordering import Place
 from runproj.core.run import Lifecycle, Run
+from runproj.core.values import dataclass
 
 
 @dataclass(frozen=True)

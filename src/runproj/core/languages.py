@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 
 from runproj.core.condition import Entity, Operator
+from runproj.core.values import dataclass
 
 
 class Kind(Enum):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 
 from runproj.core.run import Metric, Param, Tag
+from runproj.core.values import dataclass
 
 
 @dataclass(frozen=True)

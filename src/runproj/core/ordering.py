@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from runproj.core.condition import Entity, Order
 from runproj.core.evaluate import values
 from runproj.core.run import Run
+from runproj.core.values import dataclass
 
 PRESENT, NAN, MISSING = 0, 1, 2
 """In either direction values come first, then NaN, then what is not there."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import signal
-from dataclasses import dataclass
 
 from runproj.core.run import RunStatus
+from runproj.core.values import dataclass
 from runproj.errors import Interrupted, RunprojError, StartError
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
@@ -12,6 +11,7 @@ from pathlib import PurePosixPath
 from runproj.core.call import Call
 from runproj.core.project import EntryPoint, ParameterType
 from runproj.core.record import Output
+from runproj.core.values import dataclass
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from runproj.core.call import Call, Given
 from runproj.core.environment import EnvLock, LockOptions
 from runproj.core.project import EntryPoint
 from runproj.core.source import Pin, Source
+from runproj.core.values import dataclass
 
 PLAN_VERSION = 1
 

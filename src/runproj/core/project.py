@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 
 from runproj.core.environment import EnvSpec
 from runproj.core.record import Output
+from runproj.core.values import dataclass
 
 
 class ParameterType(Enum):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 
 from runproj.core.outcome import Outcome
+from runproj.core.values import dataclass
 
 
 @dataclass(frozen=True)

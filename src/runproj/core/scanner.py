@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 
 from runproj.core.template import Hole
+from runproj.core.values import dataclass
 from runproj.core.words import Meaning
 from runproj.errors import DescriptorError
 

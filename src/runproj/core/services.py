@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ from runproj.core.project import Project
 from runproj.core.run import Run, RunStatus
 from runproj.core.source import Sources
 from runproj.core.tracking import ArtifactStore, TrackingStore
+from runproj.core.values import dataclass
 
 
 class Objects(Protocol):

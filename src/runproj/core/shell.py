@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from runproj.core.scanner import HOLE, Quoting, Scanner, Slot
 from runproj.core.template import Hole, Piece
+from runproj.core.values import dataclass
 from runproj.core.words import Meaning, Words
 from runproj.errors import DescriptorError
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
+
+from runproj.core.values import dataclass
 
 if TYPE_CHECKING:
     from runproj.core.capsule import PackedCode

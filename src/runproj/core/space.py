@@ -8,10 +8,10 @@ import math
 import random
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from runproj.core.parameters import KEY, problem_with
 from runproj.core.project import EntryPoint, Parameter, ParameterType
+from runproj.core.values import dataclass
 from runproj.errors import ParameterError
 
 _NUMBER = r"[-+]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 
 from runproj.core.call import Given
 from runproj.core.correlation import Correlation
 from runproj.core.space import Space
+from runproj.core.values import dataclass
 
 SWEEP_VERSION = 1
 

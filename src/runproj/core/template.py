@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 
+from runproj.core.values import dataclass
 from runproj.errors import DescriptorError
 
 _PLACE = re.compile(r"\{(\w[\w.-]*?)(\.\.\.)?\}")

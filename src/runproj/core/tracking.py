@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from runproj.core.run import Experiment, Metric, NewRun, Run, RunChanges, RunQuery
+from runproj.core.values import dataclass
 
 
 class TrackingStore(Protocol):

@@ -6,13 +6,13 @@ Readers and writers know nothing of each other: N kinds of sources and M kinds o
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from runproj.core.models import Lineage, LoggedModel, ModelVersion, RegisteredModel
 from runproj.core.run import Experiment, Lifecycle, Run
 from runproj.core.tracking import ArtifactInfo
+from runproj.core.values import dataclass
 
 Point = tuple[int, int, float, int]
 """Timestamp, step, value, kind.  NaN is value 0.0 of kind 1 and -0.0 is value 0.0 of kind 2, so that points have an order."""

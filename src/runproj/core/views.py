@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 
 from runproj.core.backend import Option
@@ -12,6 +12,7 @@ from runproj.core.plan import Plan
 from runproj.core.record import RunRecord
 from runproj.core.run import Run
 from runproj.core.tracking import ArtifactInfo
+from runproj.core.values import dataclass
 from runproj.core.verdict import Verdict
 
 

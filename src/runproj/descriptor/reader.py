@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from runproj.core.environment import DockerSpec, EnvManager, EnvSpec, ImageBuild
 from runproj.core.project import EntryPoint, Project, SweepWishes
 from runproj.core.template import suggestion
+from runproj.core.values import dataclass
 from runproj.descriptor import entry_points, environment_files, scripts
 from runproj.descriptor.grammar import MLPROJECT, RUNPROJ, VERSION
 from runproj.descriptor.problems import DescriptorProblems, Problem, Problems, Severity

@@ -5,8 +5,9 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from runproj.core.values import dataclass
 
 _MOST = 1_000_000
 _SEEDS = ("seed", "random_seed", "random_state")

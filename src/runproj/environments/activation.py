@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from runproj import codec, proc
+from runproj.core.values import dataclass
 from runproj.errors import EnvironmentFailure, StartError
 from runproj.files import atomic_write
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from runproj.core.values import dataclass
 from runproj.environments.uvtool import scrub
 from runproj.errors import EnvironmentFailure, UsageError
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
 from runproj.core.environment import EnvLock, EnvSpec, LockOptions, Progress
+from runproj.core.values import dataclass
 from runproj.environments import conda_child
 from runproj.environments.channels import ALIAS, Channels, Unmapped
 from runproj.environments.conda import CondaBuilder

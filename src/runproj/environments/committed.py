@@ -9,7 +9,7 @@ import datetime
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -24,6 +24,7 @@ from runproj.core.environment import (
     LockOptions,
     PythonPin,
 )
+from runproj.core.values import dataclass
 from runproj.environments import pylock, requests
 from runproj.environments.digests import lock_digest, platform_name
 from runproj.environments.pythons import Choice

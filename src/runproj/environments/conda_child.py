@@ -8,12 +8,12 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from runproj import codec, proc
 from runproj.core.environment import CondaPackage, Progress
+from runproj.core.values import dataclass
 from runproj.environments.uvtool import scrub
 from runproj.errors import EnvironmentFailure, RunprojError, StorageError
 from runproj.files import Objects

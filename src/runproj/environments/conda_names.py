@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from runproj.core.values import dataclass
 
 RENAMED: dict[str, str] = {
     "_py-xgboost-mutex": "",

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from email.parser import HeaderParser
 from pathlib import Path
 
+from runproj.core.values import dataclass
 from runproj.environments import pylock, resolve, uvtool
 from runproj.errors import EnvironmentFailure
 

@@ -8,13 +8,13 @@ import re
 import stat
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import IO
 
 from runproj import codec
 from runproj.core.environment import ImageBuild
+from runproj.core.values import dataclass
 from runproj.errors import EnvironmentFailure
 from runproj.files import sha256_file
 

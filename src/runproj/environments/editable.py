@@ -13,11 +13,11 @@ import json
 import os
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from runproj.core.environment import LocalPackage
+from runproj.core.values import dataclass
 
 
 @dataclass(frozen=True)

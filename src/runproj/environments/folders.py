@@ -7,11 +7,12 @@ import hashlib
 import os
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from runproj import codec
 from runproj.core.environment import EnvLock
+from runproj.core.values import dataclass
 from runproj.environments.editable import Root
 from runproj.files import Lock, LockedElsewhere, atomic_write, explained, remove_tree
 

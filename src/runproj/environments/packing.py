@@ -7,13 +7,14 @@ import re
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runproj import inputs, proc
 from runproj.core.capsule import PackedEnvironment, PackedImage, PackedWheel
 from runproj.core.environment import EnvLock, EnvManager, LocalPackage, Progress, PythonPin
+from runproj.core.values import dataclass
 from runproj.environments import brought, pylock, trees, uvtool
 from runproj.environments.digests import platform_name
 from runproj.environments.pythons import Pythons

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from runproj.core.values import dataclass
 from runproj.errors import EnvironmentFailure
 from runproj.files import sha256_text
 

@@ -7,11 +7,11 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from runproj import codec, proc
 from runproj.core.environment import PythonPin
+from runproj.core.values import dataclass
 from runproj.environments.versions import Version, Wish, parse, parse_wish, settled, show
 from runproj.errors import EnvironmentFailure, StartError
 from runproj.files import atomic_write

@@ -7,12 +7,12 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
 from runproj import codec
 from runproj.core.environment import EnvManager, EnvSpec, LockOptions
+from runproj.core.values import dataclass
 from runproj.environments.trees import digest_of
 from runproj.errors import EnvironmentFailure, UsageError
 

@@ -6,10 +6,10 @@ import contextlib
 import datetime
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from runproj.core.environment import PythonPin
+from runproj.core.values import dataclass
 from runproj.environments import pylock, trees, uvtool
 from runproj.environments.requests import iso, local_path
 from runproj.environments.versions import Version, parse

@@ -6,7 +6,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from runproj.core.environment import (
     Progress,
     PythonPin,
 )
+from runproj.core.values import dataclass
 from runproj.environments.digests import lock_digest, platform_name
 from runproj.environments.requests import iso
 from runproj.errors import EnvironmentFailure, StartError

@@ -10,11 +10,11 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from runproj import proc
+from runproj.core.values import dataclass
 from runproj.errors import EnvironmentFailure, RunprojError, StartError, StorageError
 from runproj.files import explained, remove_tree
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -15,6 +15,7 @@ from runproj.core.project import EntryPoint, InputSpec, ParameterType
 from runproj.core.services import Reporter, Services
 from runproj.core.source import Checkout
 from runproj.core.template import suggestion
+from runproj.core.values import dataclass
 from runproj.errors import ParameterError, UsageError
 from runproj.files import explained
 from runproj.inputs import digest_of

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from runproj import references, runner, trust
 from runproj.core.pipeline import decides, digest_at, files_at
@@ -14,6 +14,7 @@ from runproj.core.record import Output, RunRecord
 from runproj.core.run import Run, RunQuery, RunStatus, Tag, TagName
 from runproj.core.services import Services
 from runproj.core.source import Pin
+from runproj.core.values import dataclass
 from runproj.errors import NotFoundError, RunprojError, StartError
 from runproj.newrun import source_name
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import ast
 import json
 import struct
-from dataclasses import dataclass
 
+from runproj.core.values import dataclass
 from runproj.reproduce.unreadable import Unreadable
 
 _BLOCK = 1 << 20

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from runproj import references, runner
 from runproj.core.call import Given
@@ -11,6 +11,7 @@ from runproj.core.differences import Bisection, Factor, Trial
 from runproj.core.plan import Plan
 from runproj.core.run import Run, RunStatus, TagName
 from runproj.core.services import Services
+from runproj.core.values import dataclass
 from runproj.core.verdict import Level
 from runproj.core.views import RunView
 from runproj.errors import RunprojError, UsageError

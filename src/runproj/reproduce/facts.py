@@ -5,13 +5,13 @@ from __future__ import annotations
 import shlex
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from runproj.core.environment import DockerSpec, EnvLock, EnvManager
 from runproj.core.plan import Plan
 from runproj.core.project import Command, EntryPoint, ParameterType
 from runproj.core.record import RunRecord
 from runproj.core.run import TagName
+from runproj.core.values import dataclass
 from runproj.core.views import RunView
 from runproj.machine import THREAD_VARIABLES
 

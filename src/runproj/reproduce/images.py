@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import struct
 import zlib
-from dataclasses import dataclass
 
+from runproj.core.values import dataclass
 from runproj.reproduce.unreadable import Unreadable
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from runproj import references, runner
 from runproj.codec import to_json
@@ -15,6 +15,7 @@ from runproj.core.project import ParameterType
 from runproj.core.record import RunRecord
 from runproj.core.run import Run, RunChanges, RunStatus, Tag, TagName
 from runproj.core.services import Services
+from runproj.core.values import dataclass
 from runproj.core.verdict import Level, Noise, Replay, Verdict, limit, words_of
 from runproj.core.views import RunView
 from runproj.errors import EnvironmentFailure, Interrupted, RunprojError, StartError, UsageError

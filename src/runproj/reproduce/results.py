@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from runproj.core.services import Services
+from runproj.core.values import dataclass
 from runproj.core.verdict import Level, MetricCheck, OutputCheck, Sameness, level_of
 from runproj.core.views import RunView
 from runproj.reproduce.outputs import OutputComparison, matches, scratch

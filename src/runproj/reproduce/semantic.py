@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from runproj.core.values import dataclass
 from runproj.reproduce import archives, arrays, images, texts
 from runproj.reproduce.unreadable import Unreadable
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from runproj.core.call import BoundValue, Call, Given
 from runproj.core.differences import Factor
@@ -12,6 +12,7 @@ from runproj.core.environment import EnvLock
 from runproj.core.parameters import bind
 from runproj.core.plan import Plan
 from runproj.core.record import RunRecord
+from runproj.core.values import dataclass
 from runproj.core.views import RunView
 from runproj.environments.hybrids import with_package
 from runproj.machine import THREAD_VARIABLES

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from runproj.core.project import Expectation
+from runproj.core.values import dataclass
 from runproj.core.verdict import MetricCheck, Noise, Sameness
 from runproj.stats import student_quantile
 

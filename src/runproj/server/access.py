@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum
 from typing import TYPE_CHECKING, assert_never
 from urllib.parse import parse_qs
 
 from runproj.core.access import Role, experiment_number
+from runproj.core.values import dataclass
 from runproj.server.fields import Fields
 from runproj.server.protocol import Problem, Request
 

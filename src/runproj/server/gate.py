@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from runproj.core.access import OPERATOR, Caller
+from runproj.core.values import dataclass
 from runproj.server.access import Subject
 from runproj.server.protocol import Problem, Request, Response
 from runproj.server.rest import Api, answered, find_route

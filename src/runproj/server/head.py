@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from runproj.core.values import dataclass
 
 MAX_HEAD = 64 * 1024
 """Bytes of request line and headers."""

@@ -9,9 +9,9 @@ import struct
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from http import HTTPStatus
 
+from runproj.core.values import dataclass
 from runproj.server.head import Head, Malformed, parse
 from runproj.server.incoming import ChunkedBody, Gone, Incoming, SizedBody
 from runproj.server.protocol import Problem, Request, Response, problem_response
@@ -43,6 +43,9 @@ class Limits:
     connections: int = 1000
 
 
+_USUAL = Limits()
+
+
 class Server:
     """Serves a listening socket until `close`.  The socket stays the caller's."""
 
@@ -51,7 +54,7 @@ class Server:
         listener: socket.socket,
         handle: Handle,
         watch: Watch | None = None,
-        limits: Limits = Limits(),
+        limits: Limits = _USUAL,
     ) -> None:
         self.handle = handle
         self.watch = watch

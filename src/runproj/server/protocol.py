@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Protocol
 
 import msgspec
+
+from runproj.core.values import dataclass
 
 MAX_JSON = 64 * 1024 * 1024
 """Bytes of a JSON body above which it is refused; MLflow's clients stay far below."""

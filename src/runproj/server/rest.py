@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from runproj.core.access import OPERATOR, Caller
+from runproj.core.values import dataclass
 from runproj.errors import AlreadyExistsError, DamagedError, NotFoundError, RefusedError, RunprojError
 from runproj.server import access
 from runproj.server.fields import read_fields

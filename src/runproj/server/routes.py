@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import unquote
 
+from runproj.core.values import dataclass
 from runproj.server import artifacts, experiments, located, models, pages, registry, runs, uploads
 from runproj.server.access import ADMIN_FILE, ANY_USER, PUBLIC, READ_FILE, WRITE_FILE, Need
 from runproj.server.fields import Fields

@@ -7,10 +7,10 @@ import ipaddress
 import os
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runproj.core.values import dataclass
 from runproj.errors import UsageError
 from runproj.server.accounts import Accounts
 from runproj.server.gate import Gate

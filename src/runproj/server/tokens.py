@@ -7,10 +7,10 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from runproj.core.condition import Order
 from runproj.core.ordering import MISSING, NAN, PRESENT, Place, Spot, numeric
+from runproj.core.values import dataclass
 from runproj.server.paging import offset_of
 from runproj.server.protocol import Problem, invalid
 

@@ -8,11 +8,11 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+from runproj.core.values import dataclass
 from runproj.errors import SourceError
 from runproj.files import Lock, atomic_write, explained
 from runproj.source.uris import Address, scrub_text

@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from runproj.core.capsule import PackedCode, PackedRepository
 from runproj.core.source import Checkout
+from runproj.core.values import dataclass
 from runproj.errors import SourceError
 from runproj.files import Objects, explained, remove_tree, sha256_file
 from runproj.source import lfs, scratch, worktree

@@ -7,9 +7,10 @@ import os
 import re
 import shutil
 import stat
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
+from runproj.core.values import dataclass
 from runproj.errors import SourceError
 from runproj.source import worktree
 from runproj.source.gitcmd import Git

@@ -7,10 +7,11 @@ import os
 import shlex
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from runproj.core.source import Pin, PinKind, Source, SubmodulePin
+from runproj.core.values import dataclass
 from runproj.errors import SourceError
 from runproj.files import Objects
 from runproj.source import capture, uris, worktree

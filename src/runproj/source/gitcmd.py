@@ -9,11 +9,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from runproj import proc
+from runproj.core.values import dataclass
 from runproj.errors import SourceError
 
 _FIXED = {

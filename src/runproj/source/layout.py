@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from runproj.core.source import Pin
+from runproj.core.values import dataclass
 from runproj.errors import SourceError
 from runproj.files import Objects, remove_tree, sha256_file
 from runproj.source import lfs, worktree

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import re
-from dataclasses import dataclass
 
 from runproj.codec import DocumentError, from_json, to_json
+from runproj.core.values import dataclass
 from runproj.errors import SourceError
 from runproj.files import atomic_write
 from runproj.source.cache import Remote

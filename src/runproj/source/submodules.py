@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from runproj.core.source import Source, SubmodulePin
+from runproj.core.values import dataclass
 from runproj.errors import SourceError
 from runproj.source.cache import Remote
 from runproj.source.uris import Form, file_url, parse, scrub

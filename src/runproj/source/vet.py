@@ -5,9 +5,9 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from runproj.core.source import SubmodulePin
+from runproj.core.values import dataclass
 from runproj.source.gitcmd import Git, GitFailed
 
 _MAX_LINKS = 40

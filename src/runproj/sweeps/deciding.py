@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum
 from typing import TypeVar
 
@@ -18,6 +18,7 @@ from runproj.core.services import Services
 from runproj.core.source import Checkout
 from runproj.core.space import Choices, Range, Space, Values
 from runproj.core.sweep import Goal, Method, Pruning, Sweep
+from runproj.core.values import dataclass
 from runproj.errors import ParameterError, StartError, UsageError
 
 _TYPED = "-P"

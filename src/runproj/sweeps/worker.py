@@ -7,7 +7,7 @@ import queue
 import signal
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,6 +17,7 @@ from runproj.core.call import Call
 from runproj.core.plan import Plan, RunOptions
 from runproj.core.run import Run
 from runproj.core.services import Services
+from runproj.core.values import dataclass
 from runproj.errors import Interrupted, RunprojError
 from runproj.leases import Leases
 

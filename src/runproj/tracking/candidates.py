@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from runproj.core.condition import And, Clause, Condition, Entity, Not, Operator, Or
 from runproj.core.languages import ORDERED
+from runproj.core.values import dataclass
 from runproj.tracking.sql import Connection, one
 from runproj.tracking.where import Sql
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from runproj import proc
+from runproj.core.values import dataclass
 from runproj.errors import StartError, TrackingError
 from runproj.files import explained
 from runproj.tracking import schema

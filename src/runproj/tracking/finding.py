@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 
 from runproj.core.condition import And, Clause, Condition, Entity, Operator, Order
 from runproj.core.ordering import MISSING, NAN, PRESENT, Place, Spot
 from runproj.core.run import Lifecycle
+from runproj.core.values import dataclass
 from runproj.tracking import query
 from runproj.tracking.candidates import MOST, Candidates, Estimate, both, steps
 from runproj.tracking.rows import RUN_COLUMNS, numbers

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import assert_never
 
 from runproj.core.condition import And, Clause, Condition, Entity, Not, Operator, Or, Order
 from runproj.core.evaluate import lower
+from runproj.core.values import dataclass
 from runproj.tracking.sql import Dialect
 from runproj.tracking.where import NOTHING, Sql, joined
 

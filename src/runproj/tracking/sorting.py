@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from runproj.core.condition import Entity, Order
 from runproj.core.ordering import Place, Spot
+from runproj.core.values import dataclass
 from runproj.tracking.query import RUNS
 from runproj.tracking.where import NOTHING, Sql, joined
 

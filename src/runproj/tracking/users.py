@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import dataclass
 
 from runproj.core.access import Caller, GrantView, KeptToken, Role, UserView
+from runproj.core.values import dataclass
 from runproj.errors import AlreadyExistsError, NotFoundError, UsageError
 from runproj.tracking import experiments
 from runproj.tracking.sql import Connection, Database, Row

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from runproj.core.values import dataclass
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from runproj.core.transfer import Source, Target
+from runproj.core.values import dataclass
 from runproj.errors import UsageError
 
 if TYPE_CHECKING:

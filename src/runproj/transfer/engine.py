@@ -7,13 +7,14 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from runproj.core.models import Lineage, LoggedModel
 from runproj.core.run import Experiment, Run
 from runproj.core.services import Reporter
 from runproj.core.transfer import ItemMoved, Loss, MovedModel, MovedRun, Source, Target, TransferReport
+from runproj.core.values import dataclass
 from runproj.errors import NotFoundError, RefusedError, RunprojError, StorageError
 from runproj.transfer import points
 from runproj.transfer.compare import missing, model_differences, named, run_differences, state_of

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 from runproj.codec import DocumentError, from_json, to_json
 from runproj.core.transfer import ItemMoved
+from runproj.core.values import dataclass
 from runproj.errors import UsageError
 from runproj.files import Lock, LockedElsewhere, explained
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from runproj.core.tracking import ArtifactInfo
+from runproj.core.values import dataclass
 from runproj.errors import RefusedError, StorageError
 
 PROXIED = "mlflow-artifacts:"
