@@ -24,14 +24,7 @@ from runproj.core.run import Run, RunChanges, Tag, TagName
 from runproj.core.services import Services
 from runproj.core.source import Checkout
 from runproj.core.values import dataclass
-from runproj.errors import (
-    DamagedError,
-    DescriptorError,
-    NotFoundError,
-    ParameterError,
-    TrackingError,
-    UsageError,
-)
+from runproj.errors import DamagedError, DescriptorError, NotFoundError, ParameterError, TrackingError, UsageError
 from runproj.files import atomic_write
 from runproj.leases import Lease, Leases
 from runproj.newrun import close_unstarted, ending, new_run

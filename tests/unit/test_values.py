@@ -122,6 +122,10 @@ def test_what_is_not_frozen_or_has_methods_of_its_own_is_made_at_once():
     class Open:
         x: int = 1
 
+    @dataclass(frozen=True, slots=True)
+    class Slim:
+        x: int = 1
+
     @dataclass(frozen=True)
     class Own:
         x: int = 1
@@ -131,6 +135,6 @@ def test_what_is_not_frozen_or_has_methods_of_its_own_is_made_at_once():
 
     changed = Open()
     changed.x = 2
-    assert (changed == Open(2), Own(1) == Own(1), repr(Own())) == (True, True, "own")
+    assert (changed == Open(2), Own(1) == Own(1), repr(Own()), hasattr(Slim(), "__dict__")) == (True, True, "own", False)
     with pytest.raises(FrozenInstanceError):
         Own().x = 3  # type: ignore[misc]

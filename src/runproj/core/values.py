@@ -19,19 +19,18 @@ if TYPE_CHECKING:
     from dataclasses import dataclass as dataclass
 else:
 
-    def dataclass(cls: type[T] | None = None, /, *, frozen: bool = False) -> Any:
-        """As the standard decorator; what is not frozen, or has any of its methods itself, gets them at once."""
+    def dataclass(cls: type[T] | None = None, /, **options: bool) -> Any:
+        """As the standard decorator; what is more than frozen, or less, or has any of the methods itself, gets them at once."""
         if cls is None:
-            return lambda given: dataclass(given, frozen=frozen)
-        if not frozen or any(name in cls.__dict__ for name in (*_MADE, "__setattr__", "__delattr__")):
-            return dataclasses.dataclass(frozen=frozen)(cls)
-        return _frozen(cls)
+            return lambda given: dataclass(given, **options)
+        own = any(name in cls.__dict__ for name in (*_MADE, "__setattr__", "__delattr__"))
+        return _frozen(cls) if options == {"frozen": True} and not own else dataclasses.dataclass(**options)(cls)
 
 
 def _frozen(cls: type[T]) -> type[T]:
     names = (*cls.__annotations__, "__module__", "__post_init__")
     given = {name: cls.__dict__[name] for name in names if name in cls.__dict__}  # before defaults are taken off the class
-    cls.__doc__ = cls.__doc__ or cls.__name__
+    cls.__doc__ = cls.__doc__ or f"{cls.__name__}({', '.join(cls.__annotations__)})"
     given |= {"__annotations__": cls.__annotations__, "__doc__": cls.__doc__, "__qualname__": cls.__qualname__}
     dataclasses.dataclass(init=False, repr=False, eq=False)(cls)
 
