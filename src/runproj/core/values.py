@@ -8,7 +8,8 @@ it is first used.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 T = TypeVar("T")
@@ -34,14 +35,17 @@ def _frozen(cls: type[T]) -> type[T]:
     given |= {"__annotations__": cls.__annotations__, "__doc__": cls.__doc__, "__qualname__": cls.__qualname__}
     dataclasses.dataclass(init=False, repr=False, eq=False)(cls)
 
-    def make() -> None:
-        """Have the standard decorator make them, for a class with the same fields; to do so twice does no harm."""
-        twin: type = dataclasses.dataclass(frozen=True)(type(cls.__name__, (), dict(given)))
-        for name in _MADE:
+    def make(names: Sequence[str]) -> None:
+        """Have the standard decorator make methods, for a class with the same fields; to do so twice does no harm."""
+        used = "__init__" in names
+        decorate = dataclasses.dataclass(frozen=True, init=used, repr=not used, eq=not used, match_args=False)
+        twin: type = decorate(type(cls.__name__, (), dict(given)))
+        for name in names:
             setattr(cls, name, getattr(twin, name))
 
-    for name in _MADE:
-        setattr(cls, name, _first(cls, name, make))
+    for names in (("__init__",), ("__repr__", "__eq__", "__hash__")):  # the others of most classes are never called
+        for name in names:
+            setattr(cls, name, _first(cls, name, functools.partial(make, names)))
     for name in ("__setattr__", "__delattr__"):
         setattr(cls, name, _refusing(cls, name))
     return cls
