@@ -151,7 +151,9 @@ def _everything_sent(unsent: int) -> Check:
 
 def _unstored(home: Path) -> Iterator[Check]:
     """Records of jobs of which not everything could be stored: they are the only ones, so nothing removes them."""
-    folder = home / "unstored"
+    from runproj.parcels import unstored
+
+    folder = unstored(home)
     if kept := sorted(path.name[:8] for path in folder.iterdir()) if folder.is_dir() else []:
         found = f"not everything of {', '.join(kept)} could be stored; their records are kept in {folder}"
         yield Check("records", "warning", found, "Take from them what you need, then remove them.")

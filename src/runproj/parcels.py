@@ -63,6 +63,11 @@ def folder_of(run_id: str, home: Path) -> Path:
     return home / "parcels" / run_id
 
 
+def unstored(home: Path) -> Path:
+    """Where the records are, one folder a run, of which not everything could be stored."""
+    return home / "unstored"
+
+
 class FreshParcel:
     """The parcel of a run that is about to be submitted; made when it is first asked for."""
 

@@ -13,10 +13,10 @@ from runproj.core.backend import Backend, JobHandle, JobState, JobStatus
 from runproj.core.outcome import Outcome
 from runproj.core.run import Run, RunChanges, RunStatus, Tag, TagName
 from runproj.core.services import Backends, Reporter
-from runproj.errors import NotFoundError, RunprojError
+from runproj.errors import BackendError, NotFoundError, RunprojError
 from runproj.files import explained, remove_tree
 from runproj.leases import Lease, LeaseInfo, Leases
-from runproj.parcels import Received, folder_of
+from runproj.parcels import Received, folder_of, unstored
 from runproj.recovery import Stores, keep_what_is_left
 from runproj.relay import SNAPSHOT, Relay
 from runproj.remote import UnreachableError
@@ -85,28 +85,40 @@ class Placed:
         pace.wait, pace.next, pace.before = SHORTEST, 0.0, ()
 
     def abandon(self, run: Run) -> None:
-        """Close a run whose engine is gone: what is here of its record is stored, and it is KILLED unless that says otherwise.
+        """Close a run without waiting for its engine: what is here of its record is stored, and it is KILLED unless that says
+        otherwise.
 
-        Its job is asked to stop if it can be; if not, and it exists, it does nothing more than what it has begun.
-        Raises `NotFoundError` where no job of the run is looked after from this home.
+        Its job is told to stop if that is possible; if not, and if it exists, it may go on unseen where this home is not.
+        Raises `NotFoundError` where no job of the run is looked after from this home, `BackendError` where another command does.
         """
-        found = [info for info in self.leases.all() if info.run_id == run.id and info.handle is not None]
-        lease = self.leases.seize(found[0].token) if found else None
-        if lease is None or lease.info.handle is None:
+        info = self._job_of(run)
+        if info is None or info.handle is None:
+            if run.over:
+                return
             fix = "What runs on this machine is stopped without --abandon; for others, use the home that they were started from."
             raise NotFoundError(f"This home looks after no job of run {run.id[:8]}", fix=fix)
+        lease = self.leases.seize(info.token)
+        if lease is None:
+            raise BackendError(f"Another command looks after the job of run {run.id[:8]}", fix="Try again, or end that command.")
         try:
             try:
-                self.cancel(run, lease.info.handle)
+                self.cancel(run, info.handle)
             except RunprojError as error:
-                self.reporter.note(f"The job of run {run.id[:8]} could not be stopped: {error.what}. {error.why}".strip())
-            why = f"abandoned: its job on {lease.info.handle.backend} was not waited for"
+                self.reporter.note(f"The job of run {run.id[:8]} may go on, it could not be stopped: {_said(error)}")
+            why = f"abandoned: its job on {info.handle.backend} was not waited for"
             status = JobStatus(JobState.LOST, outcome=Outcome(RunStatus.KILLED, 128 + signal.SIGTERM, why))
             parcel = Received(folder_of(run.id, self.home))
-            self._completed(lease, run, parcel, status, self.stores(lease.info.tracking_uri))
+            self._completed(lease, run, parcel, status, self.stores(info.tracking_uri))
         except BaseException:
             lease.abandon()
             raise
+
+    def looks_after(self, run: Run) -> bool:
+        """Whether the run has a job elsewhere that was submitted from this home, and is not settled."""
+        return self._job_of(run) is not None
+
+    def _job_of(self, run: Run) -> LeaseInfo | None:
+        return next((info for info in self.leases.all() if info.run_id == run.id and info.handle is not None), None)
 
     def _asked(self, name: str, infos: Sequence[LeaseInfo]) -> Iterator[tuple[LeaseInfo, JobStatus]]:
         """Each job with what its engine says; nothing new where it is not to be asked yet, or does not answer."""
@@ -119,7 +131,7 @@ class Placed:
             except RunprojError as error:
                 if name not in self._silent:
                     self._silent.add(name)
-                    self.reporter.note(f"Of jobs on {name} nothing new is known: {error.what}. {error.why}".strip())
+                    self.reporter.note(f"Of jobs on {name} nothing new is known: {_said(error)}")
             pace.wait = min(LONGEST, pace.wait * GROWTH) if statuses == pace.before else SHORTEST
             pace.next, pace.before = time.monotonic() + pace.wait, statuses
         yield from zip(infos, statuses, strict=True)
@@ -141,7 +153,7 @@ class Placed:
         try:
             return self._brought(lease, parcel, status, over=over)
         except RunprojError as error:
-            why = f"{error.what}. {error.why}".strip()
+            why = _said(error)
             self.reporter.note(f"The record of run {info.run_id[:8]} could not be brought here: {why}")
             self.failed[info.run_id] = why
             if isinstance(error, UnreachableError):
@@ -282,7 +294,7 @@ class Placed:
 
     def _keep(self, run: Run, parcel: Received, problems: str) -> None:
         """Set the record aside, of which not everything could be stored: it is the only one."""
-        kept = self.home / "unstored" / run.id
+        kept = unstored(self.home) / run.id
         with explained(kept), contextlib.suppress(FileNotFoundError):  # a disk that is full now may have room later
             kept.parent.mkdir(parents=True, exist_ok=True)
             remove_tree(kept)
@@ -294,6 +306,10 @@ class Placed:
             with contextlib.suppress(OSError):
                 remove_tree(Path(folder))
         lease.end()
+
+
+def _said(error: RunprojError) -> str:
+    return f"{error.what}. {error.why}".strip()
 
 
 def _tells_images(backend: Backend) -> bool:

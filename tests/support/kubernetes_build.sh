@@ -51,7 +51,7 @@ mkdir -p .gopath/src/k8s.io
 ln -sfn ../../.. .gopath/src/k8s.io/kubernetes
 export HOME="$scratch/home" GOPATH="$PWD/.gopath" GOCACHE="$scratch/go" GOPROXY=off GOFLAGS=-tags=providerless GOGC=300 CGO_ENABLED=0
 export KUBE_GIT_VERSION=v1.20.2 KUBE_GIT_COMMIT=debian KUBE_GIT_TREE_STATE=clean
-export GOGCFLAGS='k8s.io/...=-l -dwarf=false' # a quarter less to do, for programs that do little
+export GOGCFLAGS='k8s.io/...=-l -dwarf=false' # a sixth less to do, for programs that do little
 # of all generated files this is the only one that the archive lacks; Kubernetes' own make would make every one again
 make -f Makefile.generated_files pkg/generated/openapi/zz_generated.openapi.go CALLED_FROM_MAIN_MAKEFILE=1 \
     OUT_DIR=_output BIN_DIR=_output/bin META_DIR=.make PRJ_SRC_PATH=k8s.io/kubernetes \

@@ -79,6 +79,6 @@ def team_server(*options: str, home: Path | None = None) -> Iterator[Team]:
             process.terminate()
             try:
                 process.communicate(timeout=300)
-            except subprocess.TimeoutExpired:
+            except subprocess.TimeoutExpired as late:
                 process.kill()
-                raise AssertionError(f"the server did not stop: {process.communicate()}") from None
+                raise AssertionError(f"the server did not stop: {process.communicate()}") from late

@@ -132,16 +132,19 @@ def test_closing_is_quick_and_answers_whoever_waits_at_the_door(here):
     head = f"POST /api/2.0/mlflow/runs/set-tag HTTP/1.1\r\nHost: 127.0.0.1:{here.port}\r\nAuthorization: Bearer {TOKEN}\r\n"
     head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     silent = socket.create_connection(("127.0.0.1", here.port))
+    unfinished = socket.create_connection(("127.0.0.1", here.port))
+    unfinished.sendall(head[:30].encode())
     last = socket.create_connection(("127.0.0.1", here.port))
     last.sendall((head + body).encode())
     begin = time.monotonic()
     here.endpoint.close()
     assert time.monotonic() - begin < 25, "30 s are for those who are being answered"
+    assert unfinished.recv(1000) == b""
     assert last.recv(1000).startswith(b"HTTP/1.1 200 ")
     assert silent.recv(1000) == b""
     assert here.store.get_run(here.run.id).tag("k") == "v"
-    silent.close()
-    last.close()
+    for client in (silent, unfinished, last):
+        client.close()
 
 
 def test_an_upload_that_breaks_off_leaves_nothing(here):

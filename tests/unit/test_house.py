@@ -75,6 +75,21 @@ def test_every_module_says_what_it_is_for() -> None:
     assert not silent
 
 
+def test_frozen_values_are_cheap_to_define() -> None:
+    """By the decorator of `core/values.py`; and their defaults are computed for each of them, not once."""
+    dear, shared = [], []
+    for path in MODULES:
+        text = path.read_text()
+        if "@dataclass(frozen=True)\n" in text and "from runproj.core.values import dataclass" not in text:
+            dear.append(name_of(path))
+        for kind in (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ClassDef) and node.decorator_list):
+            calls = [item.value for item in kind.body if isinstance(item, ast.AnnAssign) and isinstance(item.value, ast.Call)]
+            shared += [
+                f"{name_of(path)}: {ast.unparse(call)}" for call in calls if ast.unparse(call.func) not in ("field", "frozenset")
+            ]
+    assert (dear, shared) == ([], [])
+
+
 def test_no_file_is_too_long() -> None:
     long = {name_of(path): len(path.read_text().splitlines()) for path in MODULES}
     assert not {name: length for name, length in long.items() if length > 400}

@@ -117,6 +117,27 @@ def test_threads_that_use_it_first_at_the_same_time():
         assert found == [True] * 4
 
 
+def test_inherited():
+    @dataclass(frozen=True)
+    class Base:
+        x: int = 1
+
+    @dataclass(frozen=True)
+    class Ours(Base):
+        y: int = 2
+
+    @dataclasses.dataclass(frozen=True)
+    class Theirs(Base):
+        y: int = 2
+
+    assert (Ours(3, 4).x, Ours(3, 4).y, Theirs(3, 4).x, Ours(3) == Ours(3)) == (3, 4, 3, True)
+    with pytest.raises(TypeError, match="frozen"):
+
+        @dataclasses.dataclass
+        class Open(Base):
+            y: int = 2
+
+
 def test_what_is_not_frozen_or_has_methods_of_its_own_is_made_at_once():
     @dataclass
     class Open:

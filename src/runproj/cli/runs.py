@@ -16,7 +16,7 @@ from runproj.cli.correlate import correlate
 from runproj.cli.logs import logs, looking
 from runproj.cli.search import search
 from runproj.cli.select import select
-from runproj.errors import BackendError, UsageError
+from runproj.errors import RunprojError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -289,7 +289,11 @@ def _compared(comparison: Comparison, *, packages: bool) -> None:
 def stop(
     references: opt.RunReferences,
     abandon: Annotated[
-        bool, typer.Option("--abandon", help="Close runs whose engine is gone for good: what has come of their record is kept.")
+        bool,
+        typer.Option(
+            "--abandon",
+            help="Do not wait for engines, which may be gone for good: close the runs with what is here of their record.",
+        ),
     ] = False,
     json: opt.Json = False,
 ) -> None:
@@ -302,7 +306,7 @@ def stop(
     ended = []
     for reference in references:
         run = wiring.find_run(reference)
-        if abandon and not run.over:
+        if abandon:
             wiring.placed.abandon(run)
             run = wiring.tracking.get_run(run.id)
         elif not run.over:
@@ -320,9 +324,10 @@ def stop(
 def _cancel(wiring: Wiring, run: Run) -> None:
     try:
         wiring.cancel(run)
-    except BackendError as error:
-        way_out = f"If it is gone for good: runproj runs stop --abandon {run.id[:8]}"
-        raise BackendError(error.what, why=error.why, fix=f"{error.fix} {way_out}".strip()) from error
+    except RunprojError as error:
+        if wiring.placed.looks_after(run):
+            error.fix = f"{error.fix} If its engine is gone for good: runproj runs stop --abandon {run.id[:8]}".strip()
+        raise
 
 
 def delete(

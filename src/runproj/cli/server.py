@@ -133,9 +133,11 @@ def _wait(*, once: bool) -> None:
             if signal.getsignal(number) is not signal.SIG_IGN  # as nohup and background jobs have them
         ]
         signal.set_wakeup_fd(teller.fileno(), warn_on_full_buffer=False)  # whichever thread a signal comes to, from the first on
-        before = {number: signal.signal(number, _heard) for number in minded}
-        number = told.recv(1)[0]
-        signal.set_wakeup_fd(-1)
+        try:
+            before = {number: signal.signal(number, _heard) for number in minded}
+            number = told.recv(1)[0]
+        finally:
+            signal.set_wakeup_fd(-1)
         for which, handler in before.items():
             signal.signal(which, signal.SIG_IGN if once else handler)
     raise Interrupted(number)

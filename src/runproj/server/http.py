@@ -9,6 +9,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable
+from enum import Enum
 from http import HTTPStatus
 
 from runproj.core.values import dataclass
@@ -25,6 +26,7 @@ _WASTE = 1 << 20  # bytes of an unread body that are read to keep the connection
 _SMALL = 1 << 16  # bytes of a body that go out with the head
 _LINGER = 1 << 28  # bytes that a client may still send after an answer that it was not waited for with
 _LINGER_SECONDS = 20.0
+_UNFINISHED = 2.0  # seconds for the rest of a head, once the server closes
 _ALWAYS = (
     "Server: runproj\r\n"
     "X-Content-Type-Options: nosniff\r\n"
@@ -46,6 +48,14 @@ class Limits:
 _USUAL = Limits()
 
 
+class _State(Enum):
+    """IDLE: waits for a request.  BEGUN: reads its head.  BUSY: answers it."""
+
+    IDLE = 0
+    BEGUN = 1
+    BUSY = 2
+
+
 class Server:
     """Serves a listening socket until `close`.  The socket stays the caller's."""
 
@@ -60,7 +70,7 @@ class Server:
         self.watch = watch
         self._limits = limits
         self._listener = listener
-        self._connections: dict[socket.socket, bool] = {}  # whether a request is being answered
+        self._connections: dict[socket.socket, _State] = {}
         self._changed = threading.Condition()
         self._closing = False
         self._thread: threading.Thread | None = None
@@ -78,14 +88,24 @@ class Server:
         if self._thread:
             self._thread.join(timeout=5)
         with self._changed:
-            for connection, busy in self._connections.items():
-                if not busy and not _has_arrived(connection):
-                    _end(connection, socket.SHUT_RD)
+            self._hear_no_more(lambda connection, state: state is _State.IDLE and not _has_arrived(connection))
+            self._changed.wait_for(lambda: not self._connections, min(_UNFINISHED, timeout))
+            self._hear_no_more(lambda _, state: state is not _State.BUSY)
             self._changed.wait_for(lambda: not self._connections, timeout)
             for connection in self._connections:
                 _end(connection, socket.SHUT_RDWR)
         self._alarm.close()
         self._bell.close()
+
+    def _hear_no_more(self, those: Callable[[socket.socket, _State], bool]) -> None:
+        for connection, state in self._connections.items():
+            if those(connection, state):
+                _end(connection, socket.SHUT_RD)
+
+    @property
+    def closing(self) -> bool:
+        """Whether the answers that are given now are the last ones."""
+        return self._closing
 
     @property
     def connections(self) -> int:
@@ -123,7 +143,7 @@ class Server:
                 _end(connection, socket.SHUT_RDWR)
             return
         with self._changed:
-            self._connections[connection] = False
+            self._connections[connection] = _State.IDLE
         try:
             threading.Thread(target=self._serve, args=(connection,), name="runproj-request", daemon=True).start()
         except RuntimeError:  # the system has no more threads
@@ -147,13 +167,18 @@ class Server:
     def idle(self, connection: socket.socket) -> bool:
         """The connection waits for a request.  False where there will be none, because the server closes."""
         with self._changed:
-            self._connections[connection] = False
-            return not self._closing
+            self._connections[connection] = _State.IDLE
+            return not self._closing or _has_arrived(connection)
+
+    def begun(self, connection: socket.socket) -> None:
+        """A request is about to be read from the connection.  Said before that, so that it is seen here or in the kernel."""
+        with self._changed:
+            self._connections[connection] = _State.BEGUN
 
     def busy(self, connection: socket.socket) -> None:
-        """A request has arrived on the connection."""
+        """The head of a request has arrived on the connection: it will be answered."""
         with self._changed:
-            self._connections[connection] = True
+            self._connections[connection] = _State.BUSY
 
 
 def _has_arrived(connection: socket.socket) -> bool:
@@ -184,10 +209,11 @@ class _Connection:
         """Answer requests until the connection ends."""
         try:
             while self._incoming.begins():
-                self._server.busy(self._socket)  # before it is read: the server that closes sees it here, or in the kernel
+                self._server.begun(self._socket)
                 if (data := self._incoming.head()) is None:
                     return
-                if not self._exchange(parse(data)) or not self._server.idle(self._socket):
+                self._server.busy(self._socket)
+                if not self._exchange(parse(data)) or not (self._incoming.more or self._server.idle(self._socket)):
                     return
         except Malformed as bad:
             self._refuse(bad)
@@ -207,7 +233,7 @@ class _Connection:
         request = Request(head.method, head.path, head.query, head.headers, body, head.length, self._peer, self._local)
         response = self._server.handle(request)
         spent = body.spent(_WASTE)
-        keep = spent and head.keep
+        keep = spent and head.keep and not self._server.closing
         try:
             complete = self._send(response, head.method, keep=keep)
         finally:
@@ -226,7 +252,7 @@ class _Connection:
         """Take what the client still sends: closing with unread bytes would take the answer back before it is read."""
         _end(self._socket, socket.SHUT_WR)
         left, until = _LINGER, time.monotonic() + _LINGER_SECONDS
-        while left > 0 and time.monotonic() < until and self._server.idle(self._socket):
+        while left > 0 and time.monotonic() < until and self._server.idle(self._socket) and not self._server.closing:
             left -= self._incoming.waste()
 
     def _send(self, response: Response, method: str, *, keep: bool) -> bool:

@@ -45,7 +45,7 @@ class Incoming:
         return bool(self._receive(1, socket.MSG_PEEK))
 
     def head(self) -> bytes | None:
-        """The next head with the empty line at its end; None where there is none.  Raises `Malformed` and `Gone`."""
+        """The head that has begun, with the empty line at its end; None where it breaks off.  Raises `Malformed` and `Gone`."""
         end = self._data.find(b"\r\n\r\n")
         if end < 0:
             if not self._data:
@@ -62,7 +62,7 @@ class Incoming:
     def _rest_of_head(self) -> bool:
         """Read until a head is complete; whether it is."""
         deadline = time.monotonic() + _HEAD
-        while self._data and b"\r\n\r\n" not in self._data:
+        while b"\r\n\r\n" not in self._data:
             if len(self._data) > MAX_HEAD:
                 raise Malformed(431, "The headers are too long.")
             left = deadline - time.monotonic()
@@ -73,6 +73,11 @@ class Incoming:
             if not data:
                 return False
             self._data += data
+        return True
+
+    @property
+    def more(self) -> bool:
+        """Whether bytes of another request came with those that were taken."""
         return bool(self._data)
 
     def take(self, size: int) -> bytes:
