@@ -110,7 +110,7 @@ def test_closing_answers_what_has_arrived(here):
     idle = here.connect()
     idle.request("GET", "/health", headers={"Authorization": f"Bearer {TOKEN}"})
     idle.getresponse().read()
-    until(lambda: not any(here.endpoint._server._connections.values()))  # it has seen that its answer is sent
+    until(lambda: [state.name for state in here.endpoint._server._connections.values()] == ["IDLE"])
     body = b"x" * 500_000
     with socket.create_connection(("127.0.0.1", here.port)) as client:
         head = f"PUT /api/2.0/mlflow-artifacts/artifacts/0/late HTTP/1.1\r\nHost: 127.0.0.1:{here.port}\r\n"
