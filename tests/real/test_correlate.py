@@ -15,7 +15,7 @@ from real.test_examples import Example
 pytestmark = [pytest.mark.slow, pytest.mark.network, pytest.mark.timeout(3000)]
 
 COUNT = 60
-ALONE = 6  # runs of the command line; the others are children of one run, whose script trains them in one process
+ALONE = 3  # runs of the command line; the others are children of one run, whose script trains them in one process
 
 TRIALS = """
 import contextlib, io, json, runpy, sys

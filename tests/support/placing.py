@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from runproj.files import Lock
 from support.program import Cli
 
 if TYPE_CHECKING:
@@ -129,12 +130,17 @@ def followed(process: subprocess.Popen[bytes]) -> tuple[int, int]:
 
 @pytest.fixture(scope="session")
 def background(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the example backend as pip installs it."""
-    folder = tmp_path_factory.mktemp("backend") / "site"
-    copy = tmp_path_factory.mktemp("source")
-    for path in PACKAGE.iterdir():
-        if path.is_file():
-            (copy / path.name).write_bytes(path.read_bytes())
-    command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(folder), str(copy)]
-    subprocess.run(command, check=True, env={**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"})
+    """A folder with the example backend as pip installs it, which takes seconds: once for all processes of a session."""
+    base = tmp_path_factory.getbasetemp()
+    root = (base.parent if base.name.startswith("popen-") else base) / "background"
+    folder, copy, ready = root / "site", root / "source", root / "ready"
+    with Lock(root / "lock"):
+        if not ready.exists():
+            copy.mkdir()
+            for path in PACKAGE.iterdir():
+                if path.is_file():
+                    (copy / path.name).write_bytes(path.read_bytes())
+            command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(folder), str(copy)]
+            subprocess.run(command, check=True, env={**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"})
+            ready.touch()
     return folder
