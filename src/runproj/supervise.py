@@ -108,8 +108,8 @@ class Deferred:
     @contextlib.contextmanager
     def lifted(self) -> Iterator[None]:
         """Signals interrupt this part as usual."""
-        self._restore()
         try:
+            self._restore()  # may raise at once what has waited; then, too, the rest is deferred again
             yield
         finally:
             _handle(lambda number, _: self._received.append(number))

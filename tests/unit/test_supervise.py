@@ -16,7 +16,7 @@ import pytest
 from runproj import proc
 from runproj.errors import StartError
 from runproj.logs import LogWriter, read_merged
-from runproj.supervise import CommandSpec, Ending, run
+from runproj.supervise import CommandSpec, Deferred, Ending, run
 from support.waiting import until
 
 HERE = Path(__file__).parent
@@ -290,3 +290,23 @@ def test_who_was_told_by_the_engine_is_not_told_again(stage: Stage) -> None:
         signal.signal(signal.SIGTERM, before)
     assert ending.stopped == signal.SIGTERM
     assert stage.log() == b"told\n"
+
+
+def test_what_waited_interrupts_the_part_that_lifts_it_and_the_next_waits_again():
+    class Told(Exception):
+        pass
+
+    def tell(_number: int, _frame: object) -> None:
+        raise Told
+
+    before, done = signal.signal(signal.SIGTERM, tell), []
+    try:
+        with pytest.raises(Told), Deferred() as deferred:
+            signal.raise_signal(signal.SIGTERM)
+            with pytest.raises(Told), deferred.lifted():
+                done.append("not this")
+            signal.raise_signal(signal.SIGTERM)
+            done.append("this")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert done == ["this"]
